@@ -1,0 +1,1 @@
+//! The broker under simulation, with named checkers.

@@ -1,0 +1,5 @@
+//! Logmill: a Kafka-compatible, thread-per-core event-streaming broker for Linux.
+//!
+//! `ARCHITECTURE.md` beside this crate is the map; modules are declared from the top of the house down.
+
+pub mod runtime;

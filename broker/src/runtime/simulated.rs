@@ -1,0 +1,1 @@
+//! The simulated machine: network, disk and clocks, deterministic to the seed.

@@ -1,0 +1,1 @@
+//! The real machine: one thread, one ring, one executor per shard.

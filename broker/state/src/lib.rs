@@ -1,0 +1,1 @@
+//! Pure state machines of the broker, without clock, socket, file or random source.

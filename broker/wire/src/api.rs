@@ -1,0 +1,2 @@
+//! Requests and responses, one module per Kafka API, generated at build time from the descriptors in
+//! `schema/`.

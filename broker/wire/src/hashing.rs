@@ -1,0 +1,34 @@
+//! Hash maps whose order is the same in every run: the standard ones are seeded at random, which would
+//! make two simulated runs of one seed differ.
+
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// FNV-1a with a final mix: deterministic; not for keys that strangers choose in bulk.
+#[derive(Default, Clone, Copy)]
+pub struct StableHasher(u64);
+
+impl Hasher for StableHasher {
+    fn finish(&self) -> u64 {
+        let mut mixed = self.0;
+        mixed ^= mixed >> 33;
+        mixed = mixed.wrapping_mul(0xff51_afd7_ed55_8ccd);
+        mixed ^= mixed >> 33;
+        mixed
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let mut state = self.0 ^ 0xcbf2_9ce4_8422_2325;
+        for &byte in bytes {
+            state = (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        self.0 = state;
+    }
+}
+
+/// A hash map with a deterministic order.
+#[expect(clippy::disallowed_types, reason = "this is the one place that gives the map its fixed hasher")]
+pub type HashMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<StableHasher>>;
+
+/// A hash set with a deterministic order.
+#[expect(clippy::disallowed_types, reason = "this is the one place that gives the set its fixed hasher")]
+pub type HashSet<K> = std::collections::HashSet<K, BuildHasherDefault<StableHasher>>;
