@@ -1,1 +1,9 @@
 //! Pure state machines of the broker, without clock, socket, file or random source.
+//!
+//! They have one shape: `decide(&self, request, now)` looks and answers, `apply(&mut self, …)` is the only
+//! mutation. Live traffic and the replay at a restart go through the same `apply`.
+
+pub mod partition;
+
+#[cfg(test)]
+mod test_random;

@@ -40,6 +40,12 @@ pub const INDEX_INTERVAL_BYTES: u64 = 4096;
 /// Batches that are remembered per producer for the detection of duplicates (KIP-98).
 pub const PRODUCER_BATCHES_KEPT: usize = 5;
 
+/// Producers that one partition remembers; beyond it the least recently active ones are forgotten.
+pub const PARTITION_PRODUCERS_MAX: usize = 16_384;
+
+/// Leader epochs that one partition remembers; beyond it the oldest are forgotten.
+pub const PARTITION_LEADER_EPOCHS_MAX: usize = 1024;
+
 /// Partitions of one topic.
 pub const TOPIC_PARTITIONS_MAX: i32 = 1_000_000;
 
