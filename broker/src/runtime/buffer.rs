@@ -43,8 +43,12 @@ impl Chunk {
     #[must_use]
     pub fn with_capacity(capacity_bytes: usize) -> Self {
         let bytes = capacity_bytes.max(1).next_multiple_of(PAGE_BYTES);
-        #[expect(clippy::expect_used, reason = "the alignment is a constant power of two and sizes are bounded by limits")]
-        let layout = Layout::from_size_align(bytes, PAGE_BYTES).expect("a chunk's size fits the address space");
+        #[expect(
+            clippy::expect_used,
+            reason = "the alignment is a constant power of two and sizes are bounded by limits"
+        )]
+        let layout =
+            Layout::from_size_align(bytes, PAGE_BYTES).expect("a chunk's size fits the address space");
         // SAFETY: the layout's size is at least one page.
         let raw = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(raw) else { handle_alloc_error(layout) };
@@ -81,7 +85,11 @@ impl Chunk {
         // SAFETY: `written + count <= capacity`, the unwritten rest is reachable through `self` alone, and
         // `bytes` cannot overlap it because every view ends at or before `written`.
         unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.allocation.start.as_ptr().add(self.written), count);
+            std::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                self.allocation.start.as_ptr().add(self.written),
+                count,
+            );
         }
         self.written += count;
         count
@@ -120,8 +128,15 @@ impl Chunk {
     /// If the range reaches beyond what was written.
     #[must_use]
     pub fn view(&self, range: Range<usize>) -> ChunkView {
-        assert!(range.start <= range.end && range.end <= self.written, "a view must lie in the written prefix");
-        ChunkView { allocation: Arc::clone(&self.allocation), start: range.start, length: range.end - range.start }
+        assert!(
+            range.start <= range.end && range.end <= self.written,
+            "a view must lie in the written prefix"
+        );
+        ChunkView {
+            allocation: Arc::clone(&self.allocation),
+            start: range.start,
+            length: range.end - range.start,
+        }
     }
 
     /// A view of all that was written.
