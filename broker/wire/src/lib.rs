@@ -10,3 +10,5 @@ pub mod ids;
 pub mod limits;
 pub mod primitives;
 pub mod record_batch;
+#[cfg(feature = "samples")]
+pub mod samples;
