@@ -74,7 +74,10 @@ pub(super) async fn reads_end_with_the_file<R: Runtime>(site: Site<R>) -> Verdic
     ensure!(read(&file, 0, PAGE_BYTES).await?.is_empty(), "an empty file has bytes");
     let content = pages(3, 3);
     file.write(content.clone(), 0, Durability::Cached).await.about("write")?;
-    ensure!(*read(&file, PAGE, 8 * PAGE_BYTES).await? == content[PAGE_BYTES..], "a read over the end differs");
+    ensure!(
+        *read(&file, PAGE, 8 * PAGE_BYTES).await? == content[PAGE_BYTES..],
+        "a read over the end differs"
+    );
     ensure!(read(&file, 3 * PAGE, PAGE_BYTES).await?.is_empty(), "bytes were read at the end");
     ensure!(read(&file, 50 * PAGE, PAGE_BYTES).await?.is_empty(), "bytes were read far behind the end");
     file.set_length(2 * PAGE + 700).await.about("cut the file")?;
@@ -174,14 +177,20 @@ pub(super) async fn handles_share_the_file<R: Runtime>(site: Site<R>) -> Verdict
     let reader = open(&site, "file", OpenMode::Read).await?;
     let content = pages(1, 2);
     writer.write(content.clone(), 0, Durability::Cached).await.about("write")?;
-    ensure!(*read(&reader, 0, 2 * PAGE_BYTES).await? == *content, "one handle's write is not seen by another");
+    ensure!(
+        *read(&reader, 0, 2 * PAGE_BYTES).await? == *content,
+        "one handle's write is not seen by another"
+    );
     let newer = pages(2, 1);
     second.write(newer.clone(), PAGE, Durability::Cached).await.about("write by another handle")?;
     drop(second);
     ensure!(*read(&writer, PAGE, PAGE_BYTES).await? == *newer, "a closed handle's write is not seen");
     let refused = reader.write(pages(3, 1), 0, Durability::Cached).await;
     ensure!(refused.is_err(), "a handle for reading took a write");
-    ensure!(*read(&reader, 0, PAGE_BYTES).await? == content[..PAGE_BYTES], "a refused write changed the file");
+    ensure!(
+        *read(&reader, 0, PAGE_BYTES).await? == content[..PAGE_BYTES],
+        "a refused write changed the file"
+    );
     Ok(())
 }
 

@@ -42,8 +42,12 @@ pub struct Effort {
 
 impl Effort {
     /// For a real machine, whose socket buffers grow to tens of mebibytes.
-    pub const FULL: Self =
-        Self { transfer_bytes: 96 << 20, operations: 1000, rounds: 40, case_time_max: Duration::from_secs(60) };
+    pub const FULL: Self = Self {
+        transfer_bytes: 96 << 20,
+        operations: 1000,
+        rounds: 40,
+        case_time_max: Duration::from_secs(60),
+    };
 
     /// For a simulated machine, which runs many seeds.
     pub const QUICK: Self =

@@ -75,9 +75,8 @@ pub(super) async fn directories_are_listed_in_order<R: Runtime>(site: Site<R>) -
     make(&site, "a10", 1).await?;
     open(&site, "a2", OpenMode::Create).await?;
     site.runtime.create_directory(&site.directory.join("B")).await.about("make a directory")?;
-    let expected = [("B", true, 0), ("a10", false, 4096), ("a2", false, 0), ("b.log", false, 4096)].map(
-        |(name, is_directory, length)| DirectoryEntry { name: name.to_owned(), is_directory, length },
-    );
+    let expected = [("B", true, 0), ("a10", false, 4096), ("a2", false, 0), ("b.log", false, 4096)]
+        .map(|(name, is_directory, length)| DirectoryEntry { name: name.to_owned(), is_directory, length });
     let entries = site.runtime.read_directory(&site.directory).await.about("read a directory")?;
     ensure!(entries == expected, "the directory lists {entries:?}");
     let missing = site.runtime.read_directory(&site.directory.join("nowhere")).await;
@@ -93,7 +92,10 @@ pub(super) async fn rename_replaces<R: Runtime>(site: Site<R>) -> Verdict {
     site.runtime.rename(&old, &new).await.about("rename")?;
     ensure!(names(&site.runtime, &site.directory).await? == ["new"], "the old name remains");
     expect_mark(&site, "new", 1).await?;
-    ensure!(*read(&replaced, 0, PAGE_BYTES).await? == *pages(2, 1), "a replaced file changed under its handle");
+    ensure!(
+        *read(&replaced, 0, PAGE_BYTES).await? == *pages(2, 1),
+        "a replaced file changed under its handle"
+    );
     renamed.write(pages(3, 1), 0, Durability::Cached).await.about("write to a renamed file")?;
     expect_mark(&site, "new", 3).await?;
     let missing = site.runtime.rename(&old, &new).await;

@@ -30,7 +30,11 @@ async fn pair<R: Runtime>(runtime: &R) -> Result<(R::Connection, R::Connection),
 }
 
 /// Receives exactly `count` bytes, in steps of at most `step`.
-async fn receive_exactly(connection: &impl Connection, count: usize, step: usize) -> Result<BytesMut, String> {
+async fn receive_exactly(
+    connection: &impl Connection,
+    count: usize,
+    step: usize,
+) -> Result<BytesMut, String> {
     let mut all = BytesMut::with_capacity(count);
     while all.len() < count {
         let (outcome, buffer) =
@@ -277,7 +281,8 @@ pub(super) async fn a_dropped_receive_loses_nothing_sent_later<R: Runtime>(site:
         site.runtime.sleep(SETTLE).await;
         let expected = pattern(1000 + round);
         outer.send(vec![expected.clone()]).await.about("send")?;
-        let got = within(&site.runtime, Duration::from_secs(20), receive_exactly(&inner, expected.len(), 4096));
+        let got =
+            within(&site.runtime, Duration::from_secs(20), receive_exactly(&inner, expected.len(), 4096));
         let Some(got) = got.await else {
             return Err(format!("round {round}: bytes sent after a dropped receive did not arrive"));
         };
