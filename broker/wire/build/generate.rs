@@ -28,6 +28,7 @@ pub fn generate(descriptors: &[Descriptor]) -> Result<String, String> {
         module(&mut out, descriptor).map_err(|message| format!("{}: {message}", descriptor.name))?;
     }
     table(&mut out, descriptors);
+    each_message(&mut out, descriptors);
     Ok(out)
 }
 
@@ -70,7 +71,7 @@ fn module(out: &mut String, descriptor: &Descriptor) -> Result<(), String> {
         for index in 0..context.items.len() {
             item(out, &context, index);
         }
-        message_impl(out, descriptor, message, &context);
+        message_impl(out, message, &context);
         contexts.push(context);
     }
     if let (Some(key), [request, response]) = (descriptor.key, contexts.as_slice()) {
@@ -88,14 +89,10 @@ fn context<'d>(
     message: &'d Message,
     request_structs: &BTreeSet<&str>,
 ) -> Context<'d> {
-    let root_name = match message.role.as_str() {
-        "request" => "Request",
-        "response" => "Response",
-        _ => &descriptor.name,
-    };
+    let root = root_name(descriptor, message);
     let mut items = vec![Item {
-        rust_name: root_name.to_owned(),
-        kafka_name: format!("{}{}", descriptor.name, if descriptor.key.is_some() { root_name } else { "" }),
+        rust_name: root.to_owned(),
+        kafka_name: kafka_name(descriptor, root),
         fields: &message.fields,
     }];
     for Struct { name, fields } in &message.structs {
@@ -457,7 +454,7 @@ fn sample(out: &mut String, context: &Context<'_>, fields: &[Field]) {
     line!(out, "let _ = (pattern, format);\nvalue\n}}");
 }
 
-fn message_impl(out: &mut String, descriptor: &Descriptor, message: &Message, context: &Context<'_>) {
+fn message_impl(out: &mut String, message: &Message, context: &Context<'_>) {
     let root = &context.items[0];
     line!(out, "impl<'a> Message<'a> for {}{} {{", root.rust_name, lifetime(context.root_borrows));
     line!(out, "const NAME: &'static str = {:?};", root.kafka_name);
@@ -469,7 +466,6 @@ fn message_impl(out: &mut String, descriptor: &Descriptor, message: &Message, co
     );
     line!(out, "const FLEXIBLE_FROM: i16 = {};", flexible_from(message));
     line!(out, "}}");
-    let _ = descriptor;
 }
 
 fn table(out: &mut String, descriptors: &[Descriptor]) {
@@ -489,6 +485,32 @@ fn table(out: &mut String, descriptors: &[Descriptor]) {
         );
     }
     line!(out, "];");
+}
+
+/// A macro that names every message, for tests that go through them all.
+fn each_message(out: &mut String, descriptors: &[Descriptor]) {
+    line!(out, "/// Calls a macro for every message with its module, its type there and Kafka's name of it.");
+    line!(out, "#[cfg(feature = \"samples\")]\n#[macro_export]\nmacro_rules! for_each_message {{");
+    line!(out, "($callback:ident) => {{");
+    for descriptor in descriptors {
+        for message in &descriptor.messages {
+            let root = root_name(descriptor, message);
+            line!(out, "$callback!({}, {root}, {});", snake(&descriptor.name), kafka_name(descriptor, root));
+        }
+    }
+    line!(out, "}};\n}}");
+}
+
+fn root_name<'d>(descriptor: &'d Descriptor, message: &Message) -> &'d str {
+    match message.role.as_str() {
+        "request" => "Request",
+        "response" => "Response",
+        _ => &descriptor.name,
+    }
+}
+
+fn kafka_name(descriptor: &Descriptor, root: &str) -> String {
+    if descriptor.key.is_some() { format!("{}{root}", descriptor.name) } else { root.to_owned() }
 }
 
 /// `TransactionalId` becomes `transactional_id`.
