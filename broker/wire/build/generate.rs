@@ -489,13 +489,21 @@ fn table(out: &mut String, descriptors: &[Descriptor]) {
 
 /// A macro that names every message, for tests that go through them all.
 fn each_message(out: &mut String, descriptors: &[Descriptor]) {
-    line!(out, "/// Calls a macro for every message with its module, its type there and Kafka's name of it.");
+    line!(
+        out,
+        "/// Calls a macro for every message with its module, its type there, Kafka's name of it and the arguments."
+    );
     line!(out, "#[cfg(feature = \"samples\")]\n#[macro_export]\nmacro_rules! for_each_message {{");
-    line!(out, "($callback:ident) => {{");
+    line!(out, "($callback:ident $(, $argument:expr)*) => {{");
     for descriptor in descriptors {
         for message in &descriptor.messages {
             let root = root_name(descriptor, message);
-            line!(out, "$callback!({}, {root}, {});", snake(&descriptor.name), kafka_name(descriptor, root));
+            line!(
+                out,
+                "$callback!({}, {root}, {} $(, $argument)*);",
+                snake(&descriptor.name),
+                kafka_name(descriptor, root)
+            );
         }
     }
     line!(out, "}};\n}}");
