@@ -4,6 +4,7 @@
 //! mutation. Live traffic and the replay at a restart go through the same `apply`.
 
 pub mod partition;
+pub mod settings;
 
 #[cfg(test)]
 mod test_random;

@@ -1,0 +1,34 @@
+//! Topics and their replicas.
+
+use super::declaration::Kind;
+use super::typed::settings_group;
+use logmill_wire::limits::TOPIC_PARTITIONS_MAX;
+
+settings_group! {
+    /// Topics and their replicas.
+    pub struct ClusterSettings {
+        /// Partitions of a topic that is created without a number of them.
+        num_partitions: i32 = "num.partitions", Kind::int(1, TOPIC_PARTITIONS_MAX as i64), Some("1"), ReadOnly;
+        /// Replicas of a topic that is created without a number of them.
+        default_replication_factor: i16 = "default.replication.factor", Kind::int(1, i16::MAX as i64), Some("1"), ReadOnly;
+        /// Whether a topic is created when a client asks for it for the first time.
+        auto_create_topics: bool = "auto.create.topics.enable", Kind::Boolean, Some("true"), ReadOnly;
+        /// Whether topics can be deleted.
+        delete_topic: bool = "delete.topic.enable", Kind::Boolean, Some("true"), ReadOnly;
+        /// Replicas that must have a record before a producer that waits for all of them gets its answer;
+        /// with fewer in step, such producers are refused.
+        min_insync_replicas: u32 = "min.insync.replicas", Kind::int_from(1), Some("1"), ClusterWide;
+        /// How long a follower may lag before it leaves the in-sync set, in milliseconds.
+        replica_lag_time_max_ms: u64 = "replica.lag.time.max.ms", Kind::long_from(1), Some("30000"), ReadOnly;
+        /// Whether a replica that lacks acknowledged records may lead when no other is left: the partition
+        /// lives, the records are lost.
+        unclean_leader_election: bool = "unclean.leader.election.enable", Kind::Boolean, Some("false"), ClusterWide;
+        /// Whether leadership goes back to the first replica of a partition by itself.
+        auto_leader_rebalance: bool = "auto.leader.rebalance.enable", Kind::Boolean, Some("true"), ReadOnly;
+        /// How often leadership is looked over for that, in seconds.
+        leader_imbalance_check_interval_seconds: u64 = "leader.imbalance.check.interval.seconds", Kind::long_from(1),
+            Some("300"), ReadOnly;
+        /// Whether a broker that is stopped hands its partitions over first.
+        controlled_shutdown: bool = "controlled.shutdown.enable", Kind::Boolean, Some("true"), ReadOnly;
+    }
+}

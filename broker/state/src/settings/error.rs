@@ -1,0 +1,30 @@
+//! Why a setting was refused.
+
+use std::fmt;
+
+/// A setting that was refused: which, why, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingError {
+    /// The key as it was given.
+    pub key: String,
+    /// The value as it was given, unless it is secret; `None` when the key itself is at fault.
+    pub value: Option<String>,
+    /// What is wrong, with the bound that was crossed.
+    pub problem: String,
+    /// What would be right.
+    pub remedy: String,
+}
+
+impl fmt::Display for SettingError {
+    /// The wording of Kafka's `ConfigException`, which tools show to their users.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => {
+                write!(f, "Invalid value {value} for configuration {}: {}", self.key, self.problem)
+            }
+            None => write!(f, "{}: {}", self.key, self.problem),
+        }
+    }
+}
+
+impl std::error::Error for SettingError {}
