@@ -32,6 +32,10 @@ fn through_the_oracle<O: Encodable + Decodable + Debug>(bytes: &Bytes, version: 
     let decoded = O::decode(&mut rest, version)
         .unwrap_or_else(|error| panic!("{what}: the oracle refuses it: {error}"));
     assert!(rest.is_empty(), "{what}: the oracle leaves {} bytes", rest.len());
+    // The oracle carries along tags that it does not know, which would hide a wrong tag of ours.
+    let shown = format!("{decoded:?}");
+    let tags = shown.matches("unknown_tagged_fields: {").count();
+    assert_eq!(tags, shown.matches("unknown_tagged_fields: {}").count(), "{what}: unknown tags in {shown}");
     theirs(&decoded, version, what)
 }
 
