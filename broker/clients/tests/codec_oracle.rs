@@ -22,7 +22,7 @@ const BEYOND_THE_ORACLE: [(&str, i16); 5] = [
 
 fn ours<'a, M: Message<'a>>(message: &M, version: i16) -> Bytes {
     let mut writer = Writer::new();
-    message.encode(&mut writer, version).unwrap();
+    message.encode(&mut writer, version).expect("a sample can be encoded");
     writer.finish().concat().into()
 }
 

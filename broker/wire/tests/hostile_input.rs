@@ -93,9 +93,11 @@ fn input<'a, M: Message<'a> + Sample>(seed: u64, version: i16) -> Vec<u8> {
     }
     let shape = [Shape::Full, Shape::Mixed, Shape::Mixed, Shape::Null][(seed % 4) as usize];
     let mut writer = Writer::new();
-    samples::message::<M>(shape, seed / 8, version).encode(&mut writer, version).unwrap();
+    samples::message::<M>(shape, seed / 8, version)
+        .encode(&mut writer, version)
+        .expect("a sample can be encoded");
     let mut bytes = writer.finish().concat();
-    if seed % 8 != 0 {
+    if !seed.is_multiple_of(8) {
         mutate(&mut bytes, &mut pattern);
     }
     bytes
