@@ -1,0 +1,344 @@
+//! Everything that the cluster knows, at one offset of the metadata log.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId, TopicPartition, Uuid};
+
+use super::placement::Placement;
+use super::record::{Endpoint, Record};
+use super::shared_map::SharedMap;
+use super::topic_name::collision_form;
+
+/// A registered broker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Broker {
+    /// The broker.
+    pub id: NodeId,
+    /// Its process; another start has another one.
+    pub incarnation: Uuid,
+    /// What it adds to the leader epochs of the partitions that it leads; rises with every incarnation.
+    pub leader_epoch_base: i32,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// Its listeners.
+    pub endpoints: Vec<Endpoint>,
+}
+
+impl Broker {
+    /// Where the broker is reached on a listener.
+    #[must_use]
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.listener == listener)
+    }
+}
+
+/// A topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Topic {
+    /// Its id: one life of the name.
+    pub id: TopicId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its configs that are not defaults.
+    pub configs: BTreeMap<String, String>,
+    /// Where its partitions lie.
+    pub placement: Arc<Placement>,
+}
+
+impl Topic {
+    /// How many partitions it has.
+    #[must_use]
+    pub fn partition_count(&self) -> i32 {
+        self.placement.partition_count()
+    }
+}
+
+/// A partition as clients are told of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Partition<'a> {
+    /// Its leader.
+    pub leader: NodeId,
+    /// The leader's epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// Its replicas, the preferred leader first. All of them are in sync.
+    pub replicas: &'a [NodeId],
+}
+
+/// A record that contradicts the image: the log is damaged, or was written by a broker with a bug.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ApplyError {
+    /// The cluster has another id.
+    ClusterId {
+        /// The one it has.
+        current: Uuid,
+    },
+    /// The broker's leader epochs would go back.
+    LeaderEpochBase {
+        /// The broker.
+        broker_id: NodeId,
+        /// The base that it has.
+        current: i32,
+    },
+    /// There is a topic with this name or id.
+    TopicExists {
+        /// The record's topic.
+        topic_id: TopicId,
+    },
+    /// There is no topic with this id.
+    NoSuchTopic {
+        /// The record's topic.
+        topic_id: TopicId,
+    },
+    /// The placement contradicts itself.
+    Placement {
+        /// The record's topic.
+        topic_id: TopicId,
+    },
+    /// Producer ids would be given out twice.
+    ProducerIds {
+        /// The next producer id.
+        next_producer_id: i64,
+    },
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClusterId { current } => write!(f, "the cluster already has the id {current}"),
+            Self::LeaderEpochBase { broker_id, current } => {
+                write!(f, "the leader epochs of broker {broker_id} would go back behind base {current}")
+            }
+            Self::TopicExists { topic_id } => write!(f, "topic {topic_id} or its name is there already"),
+            Self::NoSuchTopic { topic_id } => write!(f, "there is no topic {topic_id}"),
+            Self::Placement { topic_id } => write!(f, "the placement of topic {topic_id} contradicts itself"),
+            Self::ProducerIds { next_producer_id } => {
+                write!(f, "producer ids below {next_producer_id} are given out already")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ApplyError {}
+
+/// Everything that the cluster knows. A clone is cheap, and shares what is not changed later.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Image {
+    cluster_id: Option<Uuid>,
+    brokers: Arc<BTreeMap<NodeId, Arc<Broker>>>,
+    topics_by_name: SharedMap<Arc<str>, Arc<Topic>>,
+    topics_by_id: SharedMap<TopicId, Arc<Topic>>,
+    /// Of the topics with `.` or `_` in their name: its collision form, and the name.
+    colliding_names: SharedMap<(Arc<str>, Arc<str>), ()>,
+    next_producer_id: i64,
+    partition_count: u64,
+}
+
+impl Image {
+    /// The cluster's id, once it is minted.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<Uuid> {
+        self.cluster_id
+    }
+
+    /// The registered brokers, by id.
+    pub fn brokers(&self) -> impl ExactSizeIterator<Item = &Arc<Broker>> {
+        self.brokers.values()
+    }
+
+    /// One registered broker.
+    #[must_use]
+    pub fn broker(&self, id: NodeId) -> Option<&Arc<Broker>> {
+        self.brokers.get(&id)
+    }
+
+    /// The topics, by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics_by_name.values()
+    }
+
+    /// The topics whose names are not below `name`, by name: a page of DescribeTopicPartitions.
+    pub fn topics_from(&self, name: &str) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics_by_name.iter_from(name).map(|(_, topic)| topic)
+    }
+
+    /// The topic with this name.
+    #[must_use]
+    pub fn topic_by_name(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics_by_name.get(name)
+    }
+
+    /// The topic with this id.
+    #[must_use]
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.topics_by_id.get(&id)
+    }
+
+    /// How many topics there are.
+    #[must_use]
+    pub fn topic_count(&self) -> usize {
+        self.topics_by_name.len()
+    }
+
+    /// How many partitions there are, of all topics.
+    #[must_use]
+    pub fn partition_count(&self) -> u64 {
+        self.partition_count
+    }
+
+    /// The first producer id that is not given out.
+    #[must_use]
+    pub fn next_producer_id(&self) -> i64 {
+        self.next_producer_id
+    }
+
+    /// The leader, epoch and replicas of a partition of `topic`.
+    #[must_use]
+    pub fn partition<'a>(&self, topic: &'a Topic, partition: PartitionIndex) -> Option<Partition<'a>> {
+        let replicas = topic.placement.replicas(partition)?;
+        Some(Partition {
+            leader: *replicas.first()?,
+            leader_epoch: topic.placement.leader_epoch(partition, |node| self.leader_epoch_base(node))?,
+            replicas,
+        })
+    }
+
+    /// The leader epoch of a partition, if it exists.
+    #[must_use]
+    pub fn leader_epoch(&self, partition: TopicPartition) -> Option<LeaderEpoch> {
+        let topic = self.topic_by_id(partition.topic_id)?;
+        Some(self.partition(topic, partition.partition)?.leader_epoch)
+    }
+
+    /// The name of a topic that differs from `name` in `.` and `_` at most.
+    #[must_use]
+    pub fn colliding_topic(&self, name: &str) -> Option<&Arc<str>> {
+        let form: Arc<str> = collision_form(name)?.into();
+        let key = (Arc::clone(&form), Arc::from(""));
+        let ((found, colliding), ()) = self.colliding_names.iter_from(&key).next()?;
+        (*found == form).then_some(colliding)
+    }
+
+    fn leader_epoch_base(&self, node: NodeId) -> i32 {
+        self.brokers.get(&node).map_or(0, |broker| broker.leader_epoch_base)
+    }
+
+    /// Changes the image by one record of the metadata log; on an error it is as before.
+    ///
+    /// # Errors
+    /// [`ApplyError`], if the record contradicts the image.
+    pub fn apply(&mut self, record: &Record) -> Result<(), ApplyError> {
+        match record {
+            Record::ClusterIdMinted { cluster_id } => {
+                if let Some(current) = self.cluster_id.filter(|current| current != cluster_id) {
+                    return Err(ApplyError::ClusterId { current });
+                }
+                self.cluster_id = Some(*cluster_id);
+                Ok(())
+            }
+            Record::BrokerRegistered { broker_id, incarnation, leader_epoch_base, rack, endpoints } => self
+                .apply_broker(Broker {
+                    id: *broker_id,
+                    incarnation: *incarnation,
+                    leader_epoch_base: *leader_epoch_base,
+                    rack: rack.clone(),
+                    endpoints: endpoints.clone(),
+                }),
+            Record::TopicCreated { topic_id, name, configs, placement } => {
+                let placement = Placement::from_runs(placement, |node| self.leader_epoch_base(node))
+                    .ok_or(ApplyError::Placement { topic_id: *topic_id })?;
+                self.apply_topic_created(Topic {
+                    id: *topic_id,
+                    name: name.as_str().into(),
+                    configs: configs.clone(),
+                    placement: Arc::new(placement),
+                })
+            }
+            Record::TopicConfigsReplaced { topic_id, configs } => {
+                let topic = self.existing(*topic_id)?;
+                let topic = Arc::new(Topic { configs: configs.clone(), ..Topic::clone(topic) });
+                self.topics_by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+                self.topics_by_id.insert(topic.id, topic);
+                Ok(())
+            }
+            Record::TopicDeleted { topic_id } => self.apply_topic_deleted(*topic_id),
+            Record::ProducerIdsAllocated { broker_id: _, next_producer_id } => {
+                if *next_producer_id <= self.next_producer_id {
+                    return Err(ApplyError::ProducerIds { next_producer_id: self.next_producer_id });
+                }
+                self.next_producer_id = *next_producer_id;
+                Ok(())
+            }
+        }
+    }
+
+    fn apply_broker(&mut self, broker: Broker) -> Result<(), ApplyError> {
+        let current = self.brokers.get(&broker.id);
+        let rises = current.map_or(broker.leader_epoch_base >= 0, |current| {
+            broker.leader_epoch_base > current.leader_epoch_base
+                || (broker.leader_epoch_base == current.leader_epoch_base
+                    && broker.incarnation == current.incarnation)
+        });
+        if !rises {
+            let current = current.map_or(0, |current| current.leader_epoch_base);
+            return Err(ApplyError::LeaderEpochBase { broker_id: broker.id, current });
+        }
+        Arc::make_mut(&mut self.brokers).insert(broker.id, Arc::new(broker));
+        Ok(())
+    }
+
+    fn apply_topic_created(&mut self, topic: Topic) -> Result<(), ApplyError> {
+        if self.topics_by_id.contains_key(&topic.id) || self.topics_by_name.contains_key(&*topic.name) {
+            return Err(ApplyError::TopicExists { topic_id: topic.id });
+        }
+        if let Some(form) = collision_form(&topic.name) {
+            self.colliding_names.insert((form.into(), Arc::clone(&topic.name)), ());
+        }
+        self.partition_count += u64::from(topic.partition_count().unsigned_abs());
+        let topic = Arc::new(topic);
+        self.topics_by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+        self.topics_by_id.insert(topic.id, topic);
+        assert_eq!(self.topics_by_id.len(), self.topics_by_name.len(), "a topic has one name and one id");
+        Ok(())
+    }
+
+    fn apply_topic_deleted(&mut self, topic_id: TopicId) -> Result<(), ApplyError> {
+        let topic = Arc::clone(self.existing(topic_id)?);
+        if let Some(form) = collision_form(&topic.name) {
+            self.colliding_names.remove(&(form.into(), Arc::clone(&topic.name)));
+        }
+        self.partition_count -= u64::from(topic.partition_count().unsigned_abs());
+        self.topics_by_name.remove(&*topic.name);
+        self.topics_by_id.remove(&topic_id);
+        assert_eq!(self.topics_by_id.len(), self.topics_by_name.len(), "a topic has one name and one id");
+        Ok(())
+    }
+
+    fn existing(&self, topic_id: TopicId) -> Result<&Arc<Topic>, ApplyError> {
+        self.topics_by_id.get(&topic_id).ok_or(ApplyError::NoSuchTopic { topic_id })
+    }
+
+    /// The records that make this image out of an empty one: a snapshot of the metadata log.
+    pub fn to_records(&self) -> impl Iterator<Item = Record> + '_ {
+        let cluster_id = self.cluster_id.map(|cluster_id| Record::ClusterIdMinted { cluster_id });
+        let brokers = self.brokers.values().map(|broker| Record::BrokerRegistered {
+            broker_id: broker.id,
+            incarnation: broker.incarnation,
+            leader_epoch_base: broker.leader_epoch_base,
+            rack: broker.rack.clone(),
+            endpoints: broker.endpoints.clone(),
+        });
+        let topics = self.topics().map(|topic| Record::TopicCreated {
+            topic_id: topic.id,
+            name: topic.name.to_string(),
+            configs: topic.configs.clone(),
+            placement: topic.placement.to_runs(|node| self.leader_epoch_base(node)),
+        });
+        let producer_ids = (self.next_producer_id > 0).then_some(Record::ProducerIdsAllocated {
+            broker_id: NodeId(-1),
+            next_producer_id: self.next_producer_id,
+        });
+        cluster_id.into_iter().chain(brokers).chain(topics).chain(producer_ids)
+    }
+}

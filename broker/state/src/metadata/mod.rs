@@ -1,0 +1,34 @@
+//! What the cluster knows: brokers, topics, where partitions lie, which producer ids are given out.
+//!
+//! All of it is an [`Image`], and everything that changes it is a [`Record`] of the metadata log: a request is
+//! decided against an image and gives records and a response; once the records are committed, every broker
+//! applies them to its image. One image is shared by all shards of a broker, and a new one shares what did
+//! not change with the one before.
+
+mod brokers;
+mod create_topics;
+mod delete_topics;
+mod image;
+mod placement;
+mod producer_ids;
+mod record;
+mod record_bytes;
+mod shared_map;
+mod topic_name;
+
+#[cfg(test)]
+mod tests;
+
+pub use brokers::{BrokerRegistration, RegisterBrokerError};
+pub use create_topics::{
+    CreateTopicError, CreateTopicErrorKind, CreateTopicResult, CreateTopicsContext, CreateTopicsPlan,
+    CreatedTopic, NewTopic, PartitionAssignment,
+};
+pub use delete_topics::{DeleteTopicError, DeleteTopicResult, DeleteTopicsPlan, TopicSelector};
+pub use image::{ApplyError, Broker, Image, Partition, Topic};
+pub use placement::{Placement, PlacementRun};
+pub use producer_ids::{PRODUCER_ID_BLOCK_SIZE, ProducerIdBlock, ProducerIdsError};
+pub use record::{Endpoint, Record};
+pub use record_bytes::RecordBytesError;
+pub use shared_map::SharedMap;
+pub use topic_name::{TopicNameError, validate_topic_name};

@@ -1,0 +1,74 @@
+//! The records of the metadata log.
+
+use std::collections::BTreeMap;
+
+use logmill_wire::ids::{NodeId, TopicId, Uuid};
+
+use super::placement::PlacementRun;
+
+/// Where clients and brokers reach a broker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// The listener's name, `PLAINTEXT` for example.
+    pub listener: String,
+    /// The advertised host.
+    pub host: String,
+    /// The advertised port.
+    pub port: u16,
+    /// Kafka's number of the security protocol: 0 PLAINTEXT, 1 SSL, 2 SASL_PLAINTEXT, 3 SASL_SSL.
+    pub security_protocol: i16,
+}
+
+/// One change of what the cluster knows, the value of a record of the metadata log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Record {
+    /// The cluster has got its id; the first record of every log.
+    ClusterIdMinted {
+        /// The id.
+        cluster_id: Uuid,
+    },
+    /// A broker has started, or has changed what it says of itself.
+    BrokerRegistered {
+        /// The broker.
+        broker_id: NodeId,
+        /// The broker's process; another start has another one.
+        incarnation: Uuid,
+        /// What the incarnation adds to the leader epochs of the partitions that the broker leads: with one
+        /// record every one of them rises.
+        leader_epoch_base: i32,
+        /// `broker.rack`.
+        rack: Option<String>,
+        /// Its listeners.
+        endpoints: Vec<Endpoint>,
+    },
+    /// A topic has been created.
+    TopicCreated {
+        /// The topic's id.
+        topic_id: TopicId,
+        /// Its name.
+        name: String,
+        /// Its configs that are not defaults.
+        configs: BTreeMap<String, String>,
+        /// Where its partitions lie; the partitions' number and the replication factor follow from it.
+        placement: Vec<PlacementRun>,
+    },
+    /// A topic's configs have been replaced.
+    TopicConfigsReplaced {
+        /// The topic.
+        topic_id: TopicId,
+        /// All of its configs that are not defaults.
+        configs: BTreeMap<String, String>,
+    },
+    /// A topic and its records are gone.
+    TopicDeleted {
+        /// The topic.
+        topic_id: TopicId,
+    },
+    /// A broker has got a block of producer ids (KIP-730).
+    ProducerIdsAllocated {
+        /// The broker.
+        broker_id: NodeId,
+        /// The first id of the next block.
+        next_producer_id: i64,
+    },
+}

@@ -1,0 +1,404 @@
+//! The bytes of a [`Record`]: a magic, a version, a kind, then the fields in their order.
+//!
+//! Numbers are big endian; a text is its length in bytes (u32) and UTF-8; a list is its count (u32) and its
+//! elements; an option is a byte 0 or 1 and the value. Bytes that are left over are an error: a record that
+//! says more than is understood must not be half applied.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use logmill_wire::ids::{LeaderEpoch, NodeId, Uuid};
+
+use super::placement::PlacementRun;
+use super::record::{Endpoint, Record};
+
+const MAGIC: u8 = 0xb7;
+const VERSION: u8 = 0;
+
+const CLUSTER_ID_MINTED: u8 = 0;
+const BROKER_REGISTERED: u8 = 1;
+const TOPIC_CREATED: u8 = 2;
+const TOPIC_DELETED: u8 = 3;
+const PRODUCER_IDS_ALLOCATED: u8 = 4;
+const TOPIC_CONFIGS_REPLACED: u8 = 5;
+
+/// Why bytes are not a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecordBytesError {
+    /// They don't begin as a record does.
+    Magic,
+    /// A newer broker wrote them.
+    Version(u8),
+    /// A newer broker wrote them, or they are damaged: there is no such kind.
+    Kind(u8),
+    /// They end too early, or a count or length says more than there is.
+    Truncated,
+    /// They go on after the record.
+    Trailing,
+    /// A text is not UTF-8, or a flag neither 0 nor 1.
+    Value,
+}
+
+impl fmt::Display for RecordBytesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Magic => f.write_str("the bytes are not a metadata record"),
+            Self::Version(version) => {
+                write!(f, "a metadata record of version {version} needs a newer broker; upgrade this one")
+            }
+            Self::Kind(kind) => {
+                write!(f, "a metadata record of kind {kind} needs a newer broker; upgrade this one")
+            }
+            Self::Truncated => f.write_str("a metadata record ends too early"),
+            Self::Trailing => f.write_str("a metadata record is followed by bytes that don't belong to it"),
+            Self::Value => f.write_str("a metadata record holds a value that it cannot"),
+        }
+    }
+}
+
+impl std::error::Error for RecordBytesError {}
+
+impl Record {
+    /// The record as the value of a record of the metadata log.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut to = Writer(vec![MAGIC, VERSION]);
+        match self {
+            Self::ClusterIdMinted { cluster_id } => {
+                to.u8(CLUSTER_ID_MINTED);
+                to.uuid(*cluster_id);
+            }
+            Self::BrokerRegistered { broker_id, incarnation, leader_epoch_base, rack, endpoints } => {
+                to.u8(BROKER_REGISTERED);
+                to.i32(broker_id.0);
+                to.uuid(*incarnation);
+                to.i32(*leader_epoch_base);
+                to.u8(u8::from(rack.is_some()));
+                if let Some(rack) = rack {
+                    to.text(rack);
+                }
+                to.count(endpoints.len());
+                for endpoint in endpoints {
+                    to.text(&endpoint.listener);
+                    to.text(&endpoint.host);
+                    to.bytes(&endpoint.port.to_be_bytes());
+                    to.bytes(&endpoint.security_protocol.to_be_bytes());
+                }
+            }
+            Self::TopicCreated { topic_id, name, configs, placement } => {
+                to.u8(TOPIC_CREATED);
+                to.uuid(*topic_id);
+                to.text(name);
+                to.configs(configs);
+                to.count(placement.len());
+                for run in placement {
+                    to.bytes(&run.partition_count.to_be_bytes());
+                    to.i32(run.leader_epoch.0);
+                    to.count(run.replicas.len());
+                    run.replicas.iter().for_each(|replica| to.i32(replica.0));
+                }
+            }
+            Self::TopicConfigsReplaced { topic_id, configs } => {
+                to.u8(TOPIC_CONFIGS_REPLACED);
+                to.uuid(*topic_id);
+                to.configs(configs);
+            }
+            Self::TopicDeleted { topic_id } => {
+                to.u8(TOPIC_DELETED);
+                to.uuid(*topic_id);
+            }
+            Self::ProducerIdsAllocated { broker_id, next_producer_id } => {
+                to.u8(PRODUCER_IDS_ALLOCATED);
+                to.i32(broker_id.0);
+                to.bytes(&next_producer_id.to_be_bytes());
+            }
+        }
+        to.0
+    }
+
+    /// Reads what [`Record::encode`] wrote, in this version or an earlier one.
+    ///
+    /// # Errors
+    /// [`RecordBytesError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordBytesError> {
+        let mut from = Reader(bytes);
+        if from.u8().map_err(|_| RecordBytesError::Magic)? != MAGIC {
+            return Err(RecordBytesError::Magic);
+        }
+        let version = from.u8()?;
+        if version != VERSION {
+            return Err(RecordBytesError::Version(version));
+        }
+        let record = match from.u8()? {
+            CLUSTER_ID_MINTED => Self::ClusterIdMinted { cluster_id: from.uuid()? },
+            BROKER_REGISTERED => Self::BrokerRegistered {
+                broker_id: NodeId(from.i32()?),
+                incarnation: from.uuid()?,
+                leader_epoch_base: from.i32()?,
+                rack: if from.flag()? { Some(from.text()?) } else { None },
+                endpoints: from.list(12, Reader::endpoint)?,
+            },
+            TOPIC_CREATED => Self::TopicCreated {
+                topic_id: from.uuid()?,
+                name: from.text()?,
+                configs: from.configs()?,
+                placement: from.list(12, Reader::placement_run)?,
+            },
+            TOPIC_CONFIGS_REPLACED => {
+                Self::TopicConfigsReplaced { topic_id: from.uuid()?, configs: from.configs()? }
+            }
+            TOPIC_DELETED => Self::TopicDeleted { topic_id: from.uuid()? },
+            PRODUCER_IDS_ALLOCATED => Self::ProducerIdsAllocated {
+                broker_id: NodeId(from.i32()?),
+                next_producer_id: i64::from_be_bytes(from.array()?),
+            },
+            kind => return Err(RecordBytesError::Kind(kind)),
+        };
+        if from.0.is_empty() { Ok(record) } else { Err(RecordBytesError::Trailing) }
+    }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
+    fn i32(&mut self, value: i32) {
+        self.bytes(&value.to_be_bytes());
+    }
+
+    fn uuid(&mut self, value: Uuid) {
+        self.bytes(&value.0);
+    }
+
+    /// # Panics
+    /// If there are more than 2^32 - 1: everything that is written comes from requests of bounded size.
+    fn count(&mut self, count: usize) {
+        let Ok(count) = u32::try_from(count) else { panic!("{count} elements in one metadata record") };
+        self.bytes(&count.to_be_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.bytes(text.as_bytes());
+    }
+
+    fn configs(&mut self, configs: &BTreeMap<String, String>) {
+        self.count(configs.len());
+        for (name, value) in configs {
+            self.text(name);
+            self.text(value);
+        }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], RecordBytesError> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(RecordBytesError::Truncated)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordBytesError> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(RecordBytesError::Truncated)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn u8(&mut self) -> Result<u8, RecordBytesError> {
+        self.array().map(u8::from_be_bytes)
+    }
+
+    fn i32(&mut self) -> Result<i32, RecordBytesError> {
+        self.array().map(i32::from_be_bytes)
+    }
+
+    fn uuid(&mut self) -> Result<Uuid, RecordBytesError> {
+        self.array().map(Uuid)
+    }
+
+    fn flag(&mut self) -> Result<bool, RecordBytesError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(RecordBytesError::Value),
+        }
+    }
+
+    fn length(&mut self) -> Result<usize, RecordBytesError> {
+        let length = self.array().map(u32::from_be_bytes)?;
+        usize::try_from(length).map_err(|_| RecordBytesError::Truncated)
+    }
+
+    fn text(&mut self) -> Result<String, RecordBytesError> {
+        let length = self.length()?;
+        let text = std::str::from_utf8(self.take(length)?).map_err(|_| RecordBytesError::Value)?;
+        Ok(text.to_owned())
+    }
+
+    /// A list whose elements take at least `element_bytes_min` each, so that a false count is found before
+    /// memory is taken for it.
+    fn list<T>(
+        &mut self,
+        element_bytes_min: usize,
+        element: impl Fn(&mut Self) -> Result<T, RecordBytesError>,
+    ) -> Result<Vec<T>, RecordBytesError> {
+        let count = self.length()?;
+        if count > self.0.len() / element_bytes_min {
+            return Err(RecordBytesError::Truncated);
+        }
+        (0..count).map(|_| element(self)).collect()
+    }
+
+    fn configs(&mut self) -> Result<BTreeMap<String, String>, RecordBytesError> {
+        let pairs = self.list(8, |from| Ok((from.text()?, from.text()?)))?;
+        let count = pairs.len();
+        let configs: BTreeMap<_, _> = pairs.into_iter().collect();
+        if configs.len() == count { Ok(configs) } else { Err(RecordBytesError::Value) }
+    }
+
+    fn endpoint(&mut self) -> Result<Endpoint, RecordBytesError> {
+        Ok(Endpoint {
+            listener: self.text()?,
+            host: self.text()?,
+            port: u16::from_be_bytes(self.array()?),
+            security_protocol: i16::from_be_bytes(self.array()?),
+        })
+    }
+
+    fn placement_run(&mut self) -> Result<PlacementRun, RecordBytesError> {
+        Ok(PlacementRun {
+            partition_count: u32::from_be_bytes(self.array()?),
+            leader_epoch: LeaderEpoch(self.i32()?),
+            replicas: self.list(4, |from| from.i32().map(NodeId))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_random::Random;
+
+    fn one_of_each() -> Vec<Record> {
+        let id = Uuid(*b"0123456789abcdef");
+        let configs = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+        vec![
+            Record::ClusterIdMinted { cluster_id: id },
+            Record::BrokerRegistered {
+                broker_id: NodeId(1),
+                incarnation: id,
+                leader_epoch_base: 7,
+                rack: Some("r".to_owned()),
+                endpoints: vec![Endpoint {
+                    listener: "PLAINTEXT".to_owned(),
+                    host: "h".to_owned(),
+                    port: 9092,
+                    security_protocol: 0,
+                }],
+            },
+            Record::BrokerRegistered {
+                broker_id: NodeId(2),
+                incarnation: id,
+                leader_epoch_base: 0,
+                rack: None,
+                endpoints: vec![],
+            },
+            Record::TopicCreated {
+                topic_id: id,
+                name: "t".to_owned(),
+                configs: configs.clone(),
+                placement: vec![PlacementRun {
+                    partition_count: 3,
+                    leader_epoch: LeaderEpoch(4),
+                    replicas: vec![NodeId(1), NodeId(2)],
+                }],
+            },
+            Record::TopicConfigsReplaced { topic_id: id, configs },
+            Record::TopicDeleted { topic_id: id },
+            Record::ProducerIdsAllocated { broker_id: NodeId(1), next_producer_id: 1000 },
+        ]
+    }
+
+    /// What version 0 wrote must be read for ever: these bytes are never to be changed.
+    const VERSION_0: [&str; 7] = [
+        "b70000 30313233343536373839616263646566",
+        "b70001 00000001 30313233343536373839616263646566 00000007 01 00000001 72 00000001 \
+         00000009 504c41494e54455854 00000001 68 2384 0000",
+        "b70001 00000002 30313233343536373839616263646566 00000000 00 00000000",
+        "b70002 30313233343536373839616263646566 00000001 74 00000001 0000000e 636c65616e75702e706f6c696379 \
+         00000007 636f6d70616374 00000001 00000003 00000004 00000002 00000001 00000002",
+        "b70005 30313233343536373839616263646566 00000001 0000000e 636c65616e75702e706f6c696379 \
+         00000007 636f6d70616374",
+        "b70003 30313233343536373839616263646566",
+        "b70004 00000001 00000000000003e8",
+    ];
+
+    fn unhex(text: &str) -> Vec<u8> {
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.chunks(2).map(pair).collect()
+    }
+
+    #[test]
+    fn version_0_is_read_and_written() {
+        for (record, text) in one_of_each().iter().zip(VERSION_0) {
+            assert_eq!(Record::decode(&unhex(text)).as_ref(), Ok(record));
+            assert_eq!(record.encode(), unhex(text));
+        }
+    }
+
+    #[test]
+    fn every_prefix_and_every_suffix_is_an_error() {
+        for record in one_of_each() {
+            let bytes = record.encode();
+            for end in 0..bytes.len() {
+                assert!(Record::decode(&bytes[..end]).is_err(), "{record:?} cut at {end}");
+            }
+            let longer = [&bytes[..], &[0]].concat();
+            assert_eq!(Record::decode(&longer), Err(RecordBytesError::Trailing));
+        }
+        assert_eq!(Record::decode(&[]), Err(RecordBytesError::Magic));
+        assert_eq!(Record::decode(&[MAGIC, 1, 0]), Err(RecordBytesError::Version(1)));
+        assert_eq!(Record::decode(&[MAGIC, 0, 99]), Err(RecordBytesError::Kind(99)));
+    }
+
+    #[test]
+    fn false_counts_take_no_memory() {
+        let mut bytes = vec![MAGIC, VERSION, TOPIC_CREATED];
+        bytes.extend_from_slice(&[0; 16]);
+        bytes.extend_from_slice(&u32::MAX.to_be_bytes());
+        assert_eq!(Record::decode(&bytes), Err(RecordBytesError::Truncated));
+        let mut bytes = vec![MAGIC, VERSION, TOPIC_CONFIGS_REPLACED];
+        bytes.extend_from_slice(&[0; 16]);
+        bytes.extend_from_slice(&u32::MAX.to_be_bytes());
+        bytes.extend_from_slice(&[0; 100]);
+        assert_eq!(Record::decode(&bytes), Err(RecordBytesError::Truncated));
+    }
+
+    #[test]
+    fn damaged_bytes_are_an_error_or_another_record() {
+        let mut random = Random::seeded(1);
+        for record in one_of_each() {
+            let good = record.encode();
+            for _ in 0..2000 {
+                let mut bytes = good.clone();
+                for _ in 0..=random.below(3) {
+                    let at = random.below(bytes.len() as u64) as usize;
+                    bytes[at] ^= 1 << random.below(8);
+                }
+                if let Ok(other) = Record::decode(&bytes) {
+                    assert_eq!(Record::decode(&other.encode()), Ok(other));
+                }
+            }
+        }
+    }
+}
