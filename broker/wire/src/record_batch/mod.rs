@@ -4,6 +4,26 @@
 //! The CRC-32C covers everything from the attributes on, so the base offset and the leader epoch can be
 //! set in place without computing it again.
 
+mod batches;
+mod builder;
+mod contents;
+mod error;
+mod record;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod varint;
+
+pub use batches::{BatchView, Batches, batches, whole_batches};
+pub use builder::{BatchBuilder, HeaderToWrite};
+pub use contents::{Contents, first_record_at_or_after, max_timestamp_record};
+pub use error::{BatchError, RecordError};
+pub use record::{RECORD_BYTES_MIN, Record, RecordHeader, RecordHeaders, Records, records};
+pub use validate::{
+    ContentRules, RecordsSummary, validate_contents, validate_header, validate_records,
+    validate_stored_header,
+};
+
 use crate::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
 /// Bytes of a batch's header, up to and including the count of records.
@@ -12,7 +32,13 @@ pub const HEADER_BYTES: usize = 61;
 /// Bytes before the part that `batch_length` counts: base offset and the length itself.
 pub const LENGTH_PREFIX_BYTES: usize = 12;
 
+/// The only format version that is read and written.
+pub const MAGIC: i8 = 2;
+
+const CRC_AT: usize = 17;
 const CRC_COVERS_FROM: usize = 21;
+const MAX_TIMESTAMP_AT: usize = 35;
+const LOG_APPEND_TIME_BIT: u8 = 0x08;
 
 /// The attribute bits of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -147,6 +173,37 @@ pub fn crc_matches(batch: &[u8]) -> bool {
 pub fn assign(batch: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpoch) {
     batch[0..8].copy_from_slice(&base_offset.0.to_be_bytes());
     batch[12..16].copy_from_slice(&leader_epoch.0.to_be_bytes());
+}
+
+/// Gives all records of a batch the time of the append (`message.timestamp.type=LogAppendTime`): sets the
+/// maximum timestamp and the attribute bit, and computes the CRC again. `batch` is exactly one batch.
+///
+/// # Panics
+/// If `batch` is shorter than a header.
+pub fn set_log_append_time(batch: &mut [u8], timestamp: TimestampMs) {
+    batch[CRC_COVERS_FROM + 1] |= LOG_APPEND_TIME_BIT;
+    set_max_timestamp(batch, timestamp);
+}
+
+/// Corrects the maximum timestamp of a batch and computes the CRC again: producers' word for it decides
+/// retention and time lookups, so it has to be true. `batch` is exactly one batch.
+///
+/// # Panics
+/// If `batch` is shorter than a header.
+pub fn set_max_timestamp(batch: &mut [u8], timestamp: TimestampMs) {
+    batch[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&timestamp.0.to_be_bytes());
+    seal(batch);
+}
+
+/// Writes the CRC of a whole batch into its header.
+fn seal(batch: &mut [u8]) {
+    let crc = computed_crc(batch);
+    batch[CRC_AT..CRC_COVERS_FROM].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// The CRC-32C of what follows the field that holds it.
+fn computed_crc(batch: &[u8]) -> u32 {
+    batch.get(CRC_COVERS_FROM..).map_or(0, crc32c::crc32c)
 }
 
 fn field<const N: usize>(header: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
