@@ -14,6 +14,7 @@ pub mod doorbell;
 pub mod mailbox;
 pub mod oneshot;
 pub mod simulated;
+mod sync;
 pub mod uring;
 
 use buffer::{Chunk, ChunkView};

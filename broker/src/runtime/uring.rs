@@ -1,1 +1,0 @@
-//! The real machine: one thread, one ring, one executor per shard.
