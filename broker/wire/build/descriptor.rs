@@ -388,8 +388,22 @@ fn check_field(field: &Field, message: &Message, structs: &BTreeSet<&str>) -> Re
     if tagged.intersect(message.flexible) != tagged || tagged.intersect(field.versions) != tagged {
         return Err("a field can be tagged only in flexible versions that have the field".to_owned());
     }
+    if let Some(version) = version_without_bytes(field, message) {
+        return Err(format!("an element of the array has no bytes in version {version}"));
+    }
     if field.default.is_some() && field.is_array && field.default.as_deref() != Some("null") {
         return Err("an array's default is empty or null".to_owned());
     }
     Ok(())
+}
+
+/// The first version in which elements of an array would take no bytes, if there is one: the reader holds
+/// counts to the bytes that remain, which is right only if every element takes at least one.
+fn version_without_bytes(field: &Field, message: &Message) -> Option<i16> {
+    let Base::Struct(name) = &field.base else { return None };
+    let element = message.structs.iter().find(|declared| declared.name == *name)?;
+    (message.versions.min..=message.versions.max)
+        .filter(|&version| field.is_array && field.versions.contains(version))
+        .filter(|&version| !message.flexible.contains(version))
+        .find(|&version| !element.fields.iter().any(|nested| nested.versions.contains(version)))
 }

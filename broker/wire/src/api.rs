@@ -18,6 +18,7 @@
 //! ```
 
 use crate::primitives::{DecodeError, EncodeError, Format, Reader, WireType, Writer};
+use bytes::Bytes;
 use core::ops::RangeInclusive;
 
 include!(concat!(env!("OUT_DIR"), "/api.rs"));
@@ -145,6 +146,47 @@ pub fn decode_request_header<'a>(
     let version = ahead.i16()?;
     let versions = header_versions(key, version).ok_or(DecodeError::UnknownApiKey)?;
     request_header::RequestHeader::decode(reader, versions.request)
+}
+
+/// A whole request frame: size, header and body.
+///
+/// # Errors
+/// Those of [`Message::encode`].
+pub fn request_frame<'a, R: ApiRequest<'a>>(
+    request: &R,
+    version: i16,
+    correlation_id: i32,
+    client_id: Option<&str>,
+) -> Result<Vec<Bytes>, EncodeError> {
+    let versions = header_versions(R::KEY, version).ok_or(EncodeError::UnsupportedVersion)?;
+    let header = request_header::RequestHeader {
+        request_api_key: R::KEY,
+        request_api_version: version,
+        correlation_id,
+        client_id: client_id.map(Into::into),
+    };
+    let mut writer = Writer::framed();
+    header.encode(&mut writer, versions.request)?;
+    request.encode(&mut writer, version)?;
+    Ok(writer.finish())
+}
+
+/// A whole response frame: size, header and body. `key` and `version` are those of the request, except that a
+/// broker answers an unknown version of ApiVersions in version 0 (KIP-511).
+///
+/// # Errors
+/// Those of [`Message::encode`]; [`EncodeError::UnsupportedVersion`] for an unknown key too.
+pub fn response_frame<'a, M: Message<'a>>(
+    response: &M,
+    key: i16,
+    version: i16,
+    correlation_id: i32,
+) -> Result<Vec<Bytes>, EncodeError> {
+    let versions = header_versions(key, version).ok_or(EncodeError::UnsupportedVersion)?;
+    let mut writer = Writer::framed();
+    response_header::ResponseHeader { correlation_id }.encode(&mut writer, versions.response)?;
+    response.encode(&mut writer, version)?;
+    Ok(writer.finish())
 }
 
 #[cfg(test)]

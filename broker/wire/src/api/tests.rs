@@ -138,3 +138,26 @@ fn the_table_is_sorted_and_finds_every_api() {
     assert_eq!(by_key(metadata::KEY).map(|api| api.name), Some("Metadata"));
     assert_eq!(by_key(-1), None);
 }
+
+#[test]
+fn frames_carry_size_header_and_body() {
+    let request = init_producer_id::Request { transaction_timeout_ms: 9, ..Default::default() };
+    let request = init_producer_id::Request { transactional_id: None, ..request };
+    let frame = request_frame(&request, 2, 5, Some("me")).unwrap().concat();
+    assert_eq!(frame, [0, 0, 0, 19, 0, 22, 0, 2, 0, 0, 0, 5, 0, 2, b'm', b'e', 0, 0, 0, 0, 0, 9, 0]);
+    let mut reader = Reader::new(&frame[4..]);
+    let header = decode_request_header(&mut reader).unwrap();
+    assert_eq!(header.correlation_id, 5);
+    assert_eq!(
+        init_producer_id::Request::decode_body(reader.rest(), header.request_api_version),
+        Ok(request)
+    );
+
+    let response = find_coordinator::Response::default();
+    let frame = response_frame(&response, find_coordinator::KEY, 4, 5).unwrap().concat();
+    assert_eq!(frame, [0, 0, 0, 11, 0, 0, 0, 5, 0, 0, 0, 0, 0, 1, 0]);
+    let versions = api_versions::Response { error_code: 35, ..Default::default() };
+    let frame = response_frame(&versions, api_versions::KEY, 0, 5).unwrap().concat();
+    assert_eq!(frame, [0, 0, 0, 10, 0, 0, 0, 5, 0, 35, 0, 0, 0, 0]);
+    assert_eq!(response_frame(&versions, 12_345, 0, 5), Err(EncodeError::UnsupportedVersion));
+}
