@@ -2,4 +2,5 @@
 //!
 //! `ARCHITECTURE.md` beside this crate is the map; modules are declared from the top of the house down.
 
+pub mod journal;
 pub mod runtime;

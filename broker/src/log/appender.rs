@@ -1,0 +1,545 @@
+//! A log and its way in: make room, append, hand over to the journal, take note of what became durable.
+
+use super::directory::DirectoryHealth;
+use super::index::SparseIndex;
+use super::segment::{Segment, base_of_file_name, index_file_name, log_file_name, read_file};
+use super::store::Store;
+use super::tail::{page_ceil, page_floor};
+use super::{LogError, LogSettings, Owner};
+use crate::runtime::buffer::{Chunk, ChunkView};
+use crate::runtime::{Durability, File, OpenMode, Runtime};
+use crate::shard::signal::Signal;
+use logmill_wire::frame::journal::Range as EntryRange;
+use logmill_wire::ids::{Offset, TimestampMs, TopicPartition};
+use logmill_wire::limits::{PAGE_BYTES, SEGMENT_SPACE_MIN_BYTES, SEGMENT_SPACE_STEP_MAX_BYTES};
+use logmill_wire::record_batch::BatchHeader;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+
+/// Where an append ends in the bytes of its segment, and in offsets.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    segment_base: Offset,
+    end: u64,
+    next_offset: Offset,
+}
+
+/// What changes in a log.
+pub(super) struct Inner<R: Runtime> {
+    /// Oldest first; the last one is active. Empty until the log is opened.
+    pub(super) segments: VecDeque<Segment<R>>,
+    marks: VecDeque<Mark>,
+    /// The end of what is durable, in offsets and in bytes of its segment.
+    pub(super) durable: (Offset, u64, Offset),
+    /// Where the last segment ended when the log was opened or created, for a log that is closed.
+    pub(super) closed_end: (Offset, u64),
+    pub(super) segment_opened_at: Option<TimestampMs>,
+}
+
+/// One partition's log on this shard.
+pub struct Log<R: Runtime> {
+    pub(super) key: TopicPartition,
+    pub(super) directory_name: String,
+    pub(super) store: Rc<Store<R>>,
+    pub(super) inner: RefCell<Inner<R>>,
+    owner: RefCell<Option<Weak<dyn Owner>>>,
+    covered_cut: Cell<u64>,
+    pub(super) touched_cut: Cell<u64>,
+    pub(super) in_checkpoint: Cell<bool>,
+    queued: Cell<bool>,
+    in_cache_queue: Cell<bool>,
+    filling: Cell<bool>,
+    pub(super) opened: Cell<bool>,
+    /// Whether the directory exists on disk.
+    pub(super) exists: Cell<bool>,
+    pub(super) segments_changed: Signal,
+    pub(super) damage: RefCell<Option<String>>,
+}
+
+/// What a log hands to the journal.
+pub(super) struct Taken<R: Runtime> {
+    pub(super) segment_base: Offset,
+    pub(super) to: u64,
+    pub(super) declare: bool,
+    pub(super) inline: Vec<(EntryRange, Vec<ChunkView>)>,
+    pub(super) extent: Option<(EntryRange, Vec<ChunkView>, Rc<R::File>)>,
+}
+
+impl<R: Runtime> Log<R> {
+    /// A log that was never appended to: it takes no space on disk before its first append.
+    #[must_use]
+    pub fn fresh(store: Rc<Store<R>>, key: TopicPartition, directory_name: String) -> Rc<Self> {
+        Self::closed(store, key, directory_name, Offset(0), (Offset(0), 0), None, false)
+    }
+
+    pub(super) fn closed(
+        store: Rc<Store<R>>,
+        key: TopicPartition,
+        directory_name: String,
+        next_offset: Offset,
+        closed_end: (Offset, u64),
+        segment_opened_at: Option<TimestampMs>,
+        exists: bool,
+    ) -> Rc<Self> {
+        let durable = (closed_end.0, closed_end.1, next_offset);
+        Rc::new(Self {
+            key,
+            directory_name,
+            store,
+            inner: RefCell::new(Inner {
+                segments: VecDeque::new(),
+                marks: VecDeque::new(),
+                durable,
+                closed_end,
+                segment_opened_at,
+            }),
+            owner: RefCell::new(None),
+            covered_cut: Cell::new(0),
+            touched_cut: Cell::new(0),
+            in_checkpoint: Cell::new(exists),
+            queued: Cell::new(false),
+            in_cache_queue: Cell::new(false),
+            filling: Cell::new(false),
+            opened: Cell::new(false),
+            exists: Cell::new(exists),
+            segments_changed: Signal::default(),
+            damage: RefCell::new(None),
+        })
+    }
+
+    /// Who is told what became of appends.
+    pub fn set_owner(&self, owner: Weak<dyn Owner>) {
+        *self.owner.borrow_mut() = Some(owner);
+    }
+
+    pub(super) fn owner(&self) -> Option<Rc<dyn Owner>> {
+        self.owner.borrow().as_ref().and_then(Weak::upgrade)
+    }
+
+    /// Which partition's log this is.
+    #[must_use]
+    pub const fn key(&self) -> TopicPartition {
+        self.key
+    }
+
+    /// The health of the log directory.
+    #[must_use]
+    pub fn health(&self) -> &DirectoryHealth {
+        &self.store.health
+    }
+
+    /// What was found damaged, if anything was.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        self.damage.borrow().clone()
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.store.directory.join(&self.directory_name)
+    }
+
+    /// Whether [`Log::append`] can take `bytes` right now, or [`Log::prepare`] is needed first.
+    #[must_use]
+    pub fn can_append(&self, bytes: u64, now: TimestampMs, settings: &LogSettings) -> bool {
+        if self.store.health.is_failed() {
+            return false;
+        }
+        let inner = self.inner.borrow();
+        let Some(active) = inner.segments.back() else { return false };
+        active.index.is_some()
+            && active.tail.is_appendable()
+            && page_ceil(active.end() + bytes) <= active.allocated
+            && !roll_is_due(active, bytes, now, settings)
+    }
+
+    /// Makes room for an append of `bytes` at `next_offset`: opens the log, starts a new segment when one is
+    /// due, takes space on disk. The caller makes no other append meanwhile.
+    ///
+    /// # Errors
+    /// [`LogError::NoSpace`] and whatever else the disk says; nothing was appended then.
+    pub async fn prepare(
+        self: &Rc<Self>,
+        bytes: u64,
+        next_offset: Offset,
+        now: TimestampMs,
+        settings: &LogSettings,
+    ) -> Result<(), LogError> {
+        self.check_health()?;
+        self.open().await?;
+        let due = self
+            .inner
+            .borrow()
+            .segments
+            .back()
+            .is_none_or(|active| active.sealed || roll_is_due(active, bytes, now, settings));
+        if due {
+            self.roll(next_offset).await?;
+        }
+        self.load_active_index().await?;
+        self.load_last_page().await?;
+        self.take_space(bytes, settings).await
+    }
+
+    pub(super) fn check_health(&self) -> Result<(), LogError> {
+        if self.store.health.is_failed() {
+            return Err(LogError::DirectoryFailed(self.store.health.cause().unwrap_or_default()));
+        }
+        match &*self.damage.borrow() {
+            Some(what) => Err(LogError::Damaged(what.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Finds the log's segments, or makes its directory.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn open(self: &Rc<Self>) -> Result<(), LogError> {
+        if self.opened.get() {
+            return Ok(());
+        }
+        if !self.exists.get() {
+            self.create_directory().await?;
+            self.exists.set(true);
+        }
+        let entries = self.store.runtime.read_directory(&self.path()).await?;
+        let mut inner = self.inner.borrow_mut();
+        // Somebody else may have opened the log while the directory was read.
+        if self.opened.get() {
+            return Ok(());
+        }
+        let (active_base, active_end) = inner.closed_end;
+        let mut segments: Vec<(Offset, u64)> = entries
+            .iter()
+            .filter_map(|entry| base_of_file_name(&entry.name).map(|base| (base, entry.length)))
+            .filter(|(base, _)| *base < active_base || (*base == active_base && active_end > 0))
+            .collect();
+        segments.sort_unstable();
+        for (base, length) in segments {
+            let is_active = base == active_base;
+            let mut segment = Segment::settled(base, if is_active { active_end } else { length }, !is_active);
+            if is_active {
+                segment.allocated = length / PAGE_BYTES as u64 * PAGE_BYTES as u64;
+                segment.opened_at = inner.segment_opened_at;
+            }
+            inner.segments.push_back(segment);
+        }
+        let found = inner.segments.back().map(|segment| segment.base);
+        if active_end > 0 && found != Some(active_base) {
+            inner.segments.clear();
+            let what = format!("segment {} is missing", log_file_name(active_base));
+            *self.damage.borrow_mut() = Some(what.clone());
+            return Err(LogError::Damaged(what));
+        }
+        self.opened.set(true);
+        Ok(())
+    }
+
+    async fn create_directory(&self) -> Result<(), LogError> {
+        let runtime = &self.store.runtime;
+        let path = self.path();
+        runtime.create_directory(&path).await?;
+        let file = path.join("partition.metadata");
+        let content = format!("version: 0\ntopic_id: {}\n", self.key.topic_id);
+        let file = runtime.open(&file, OpenMode::Create).await?;
+        let mut page = Chunk::with_capacity(PAGE_BYTES);
+        page.append(content.as_bytes());
+        page.pad_to(PAGE_BYTES);
+        file.write(page.view_all(), 0, Durability::Cached).await?;
+        file.set_length(content.len() as u64).await?;
+        file.flush().await?;
+        runtime.sync_directory(&path).await?;
+        runtime.sync_directory(&self.store.directory).await?;
+        Ok(())
+    }
+
+    async fn roll(&self, next_offset: Offset) -> Result<(), LogError> {
+        let runtime = &self.store.runtime;
+        let path = self.path().join(log_file_name(next_offset));
+        // A crash between making a segment and its first commit leaves an empty one of this name.
+        let file = runtime.open(&path, OpenMode::Create).await?;
+        file.set_length(0).await?;
+        runtime.sync_directory(&self.path()).await?;
+        let mut segment = Segment::settled(next_offset, 0, false);
+        segment.file = Some(Rc::new(file));
+        segment.index = Some(SparseIndex::default());
+        let mut inner = self.inner.borrow_mut();
+        inner.segments.retain(|segment| segment.base != next_offset);
+        inner.segments.push_back(segment);
+        Ok(())
+    }
+
+    async fn load_active_index(self: &Rc<Self>) -> Result<(), LogError> {
+        let base = self.inner.borrow().segments.back().map(|active| active.base);
+        let Some(base) = base else { return Ok(()) };
+        self.load_index(base).await
+    }
+
+    /// Brings the segment's last page to memory, if it is not whole.
+    async fn load_last_page(self: &Rc<Self>) -> Result<(), LogError> {
+        let (base, end) = {
+            let inner = self.inner.borrow();
+            let Some(active) = inner.segments.back() else { return Ok(()) };
+            if active.tail.is_appendable() {
+                return Ok(());
+            }
+            (active.base, active.end())
+        };
+        let file = self.file_of(base).await?;
+        let views = read_file(&*file, page_floor(end)..end).await?;
+        let bytes: Vec<u8> = views.iter().flat_map(|view| view.iter().copied()).collect();
+        let grown = {
+            let mut inner = self.inner.borrow_mut();
+            let Some(active) = inner.segments.back_mut() else { return Ok(()) };
+            if active.tail.is_appendable() {
+                return Ok(());
+            }
+            active.tail.restore(&bytes);
+            active.tail.capacity_bytes()
+        };
+        self.store.note_cached(self, grown);
+        Ok(())
+    }
+
+    /// Takes space so that nothing that the journal accepts can fail to find its place later.
+    async fn take_space(&self, bytes: u64, settings: &LogSettings) -> Result<(), LogError> {
+        let (base, allocated, needed) = {
+            let inner = self.inner.borrow();
+            let Some(active) = inner.segments.back() else { return Ok(()) };
+            (active.base, active.allocated, page_ceil(active.end() + bytes))
+        };
+        if needed <= allocated {
+            return Ok(());
+        }
+        let step = allocated.clamp(SEGMENT_SPACE_MIN_BYTES, SEGMENT_SPACE_STEP_MAX_BYTES);
+        let wanted = needed.max((allocated + step).min(page_ceil(settings.segment_bytes)));
+        let file = self.file_of(base).await?;
+        let taken = match file.allocate(allocated, wanted - allocated).await {
+            Ok(()) => wanted,
+            // Not enough for a generous step may still be enough for this append.
+            Err(_) if wanted > needed => file.allocate(allocated, needed - allocated).await.map(|()| needed)?,
+            Err(error) => return Err(error.into()),
+        };
+        // The file's length must survive with the bytes: a flush behind the journal covers it.
+        if let Some(active) = self.inner.borrow_mut().segments.back_mut() {
+            active.allocated = active.allocated.max(taken);
+        }
+        Ok(())
+    }
+
+    /// Appends one batch with its offset and epoch assigned in `header`; `batch` is the batch as it was
+    /// received. The log schedules the commit by itself.
+    ///
+    /// # Panics
+    /// If there is no room: see [`Log::can_append`].
+    pub fn append(self: &Rc<Self>, header: &BatchHeader, batch: &mut [u8], now: TimestampMs) {
+        logmill_wire::record_batch::assign(batch, header.base_offset, header.leader_epoch);
+        let grown = {
+            let mut inner = self.inner.borrow_mut();
+            let inner = &mut *inner;
+            #[expect(clippy::expect_used, reason = "the caller has prepared the log; appending without is a bug of ours")]
+            let active = inner.segments.back_mut().expect("a log is prepared before it is appended to");
+            assert!(page_ceil(active.end() + batch.len() as u64) <= active.allocated, "space is taken before an append");
+            let before = active.tail.capacity_bytes();
+            let position = active.end();
+            active.tail.append(batch);
+            if let Some(index) = &mut active.index {
+                index.note(header, position);
+            }
+            active.opened_at.get_or_insert(now);
+            inner.segment_opened_at = active.opened_at;
+            inner.marks.push_back(Mark {
+                segment_base: active.base,
+                end: active.end(),
+                next_offset: header.next_offset(),
+            });
+            active.tail.capacity_bytes() - before
+        };
+        self.store.note_cached(self, grown);
+        self.enqueue();
+    }
+
+    pub(super) fn enqueue(self: &Rc<Self>) {
+        if !self.queued.replace(true) {
+            self.store.dirty.borrow_mut().push_back(Rc::clone(self));
+            self.store.work.notify_all();
+        }
+    }
+
+    /// Takes what is to be committed next: at most `inline_room` bytes for the journal and `extent_room` for
+    /// an extent. `None` if nothing fits or nothing is left; then `queued` says whether to come again.
+    pub(super) fn take(&self, inline_room: usize, extent_room: u64) -> Option<Taken<R>> {
+        let mut inner = self.inner.borrow_mut();
+        let cut = self.store.cut.get();
+        let extent_min = self.store.settings.extent_bytes_min;
+        let segment = inner.segments.iter_mut().find(|segment| segment.taken < segment.end())?;
+        let covered = self.covered_cut.get() == cut;
+        let start = if covered { segment.taken } else { page_floor(segment.taken) };
+        let declare = !covered && !self.in_checkpoint.get();
+        let mut budget = (inline_room as u64).checked_sub(if declare { 512 } else { 0 })?;
+        let pending = segment.end() - segment.taken;
+        let range = |position: u64, end: u64| EntryRange {
+            log: self.key,
+            segment_base: segment.base,
+            position,
+            length: (end - position) as u32,
+        };
+        let overhead = crate::journal::ENTRY_OVERHEAD_BYTES as u64;
+        let mut inline = Vec::new();
+        let mut extent = None;
+        let mut to = segment.end();
+        let file = segment.file.clone().filter(|_| pending >= extent_min && extent_room >= extent_min);
+        if let Some(file) = file {
+            let first_page = page_ceil(segment.taken);
+            to = to.min(first_page + page_floor(extent_room));
+            let last_page = page_floor(to);
+            let head = if start < first_page { first_page - start } else { 0 };
+            budget = budget.checked_sub(head + (to - last_page) + 3 * overhead)?;
+            let _ = budget;
+            if start < first_page {
+                inline.push((range(start, first_page), segment.tail.views(start..first_page)));
+            }
+            if last_page < to {
+                inline.push((range(last_page, to), segment.tail.views(last_page..to)));
+            }
+            let whole = range(first_page, last_page);
+            extent = Some((whole, segment.tail.views(first_page..last_page), file));
+        } else {
+            budget = budget.checked_sub(overhead)?;
+            to = to.min(start.checked_add(budget)?);
+            if to <= segment.taken {
+                return None;
+            }
+            inline.push((range(start, to), segment.tail.views(start..to)));
+        }
+        segment.taken = to;
+        self.covered_cut.set(cut);
+        let segment_base = segment.base;
+        Some(Taken { segment_base, to, declare, inline, extent })
+    }
+
+    /// Whether something is left to take. Otherwise the next append puts the log into the queue again.
+    pub(super) fn has_pending(&self) -> bool {
+        let pending = self.inner.borrow().segments.iter().any(|segment| segment.taken < segment.end());
+        self.queued.set(pending);
+        pending
+    }
+
+    /// Takes note that everything up to `to` in a segment is durable.
+    pub(super) fn committed(self: &Rc<Self>, segment_base: Offset, to: u64, extent: Option<std::ops::Range<u64>>) {
+        let mut durable_offset = None;
+        let fill = {
+            let mut inner = self.inner.borrow_mut();
+            let inner = &mut *inner;
+            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == segment_base) else { return };
+            assert!(to >= segment.durable && to <= segment.end(), "the durable end only rises, and within the log");
+            segment.durable = to;
+            if let Some(extent) = extent {
+                segment.written_ahead.push_back(extent);
+            }
+            while inner
+                .marks
+                .front()
+                .is_some_and(|mark| mark.segment_base < segment_base || (mark.segment_base == segment_base && mark.end <= to))
+            {
+                if let Some(mark) = inner.marks.pop_front() {
+                    durable_offset = Some(mark.next_offset);
+                    inner.durable = (mark.segment_base, mark.end, mark.next_offset);
+                }
+            }
+            segment.durable.saturating_sub(segment.filled) >= self.store.settings.fill_bytes
+        };
+        if let Some(end) = durable_offset
+            && let Some(owner) = self.owner()
+        {
+            owner.on_durable(end);
+        }
+        if fill {
+            self.request_fill();
+        }
+    }
+
+    /// Tells the owner that nothing more will become durable.
+    pub(super) fn fail(&self) {
+        if let Some(owner) = self.owner() {
+            owner.on_failed();
+        }
+    }
+
+    /// Starts writing full durable pages to the segments, unless that is already under way.
+    pub(super) fn request_fill(self: &Rc<Self>) {
+        if self.filling.replace(true) {
+            return;
+        }
+        let log = Rc::clone(self);
+        self.store.runtime.spawn(async move {
+            let outcome = log.fill_all(false).await;
+            log.filling.set(false);
+            if let Err(error) = outcome {
+                // The journal still has the bytes: the next checkpoint tries again, and fails loudly.
+                tracing::warn!(log = %log.directory_name, %error, "filling a segment failed");
+            }
+            log.store.trim_cache();
+        });
+    }
+
+    pub(super) fn enter_cache_queue(&self) -> bool {
+        !self.in_cache_queue.replace(true)
+    }
+
+    pub(super) fn stays_in_cache_queue(&self) -> bool {
+        let stays = self.inner.borrow().segments.iter().any(|segment| segment.tail.capacity_bytes() > 0);
+        self.in_cache_queue.set(stays);
+        stays
+    }
+
+    /// Forgets the oldest chunk that is in its file; returns the memory that it took.
+    pub(super) fn evict_oldest(&self) -> usize {
+        let mut inner = self.inner.borrow_mut();
+        let count = inner.segments.len();
+        for (number, segment) in inner.segments.iter_mut().enumerate() {
+            if segment.tail.capacity_bytes() == 0 {
+                continue;
+            }
+            if segment.sealed && number + 1 < count {
+                return segment.tail.clear();
+            }
+            return segment.tail.evict_before(segment.filled);
+        }
+        0
+    }
+
+    /// The file of a segment, opened if it is not.
+    pub(super) async fn file_of(&self, base: Offset) -> Result<Rc<R::File>, LogError> {
+        let (open, sealed) = {
+            let inner = self.inner.borrow();
+            let segment = inner.segments.iter().find(|segment| segment.base == base).ok_or(LogError::OutOfRange)?;
+            (segment.file.clone(), segment.sealed)
+        };
+        if let Some(file) = open {
+            return Ok(file);
+        }
+        let mode = if sealed { OpenMode::Read } else { OpenMode::ReadWrite };
+        let file = Rc::new(self.store.runtime.open(&self.path().join(log_file_name(base)), mode).await?);
+        let mut inner = self.inner.borrow_mut();
+        if let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == base) {
+            return Ok(Rc::clone(segment.file.get_or_insert(file)));
+        }
+        Ok(file)
+    }
+
+    pub(super) fn index_path(&self, base: Offset) -> PathBuf {
+        self.path().join(index_file_name(base))
+    }
+}
+
+fn roll_is_due<R: Runtime>(active: &Segment<R>, bytes: u64, now: TimestampMs, settings: &LogSettings) -> bool {
+    if active.end() == 0 {
+        return false;
+    }
+    let full = active.end() + bytes > settings.segment_bytes;
+    let old = active.opened_at.is_some_and(|opened| now.0.saturating_sub(opened.0) >= settings.segment_ms);
+    full || old
+}

@@ -1,0 +1,176 @@
+//! One shard's part of one log directory: the journal with its committer, the cache, and the settings that
+//! all of its logs share.
+
+use super::appender::Log;
+use super::directory::{DirectoryHealth, RunDirectory};
+use crate::journal::Journal;
+use crate::runtime::Runtime;
+use crate::shard::signal::Signal;
+use logmill_wire::frame::checkpoint::LogState;
+use logmill_wire::ids::TopicPartition;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The sizes that a store works with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// The size of the journal file.
+    pub journal_bytes: u64,
+    /// Memory for the tails of logs, beyond which filled chunks are forgotten.
+    pub cache_bytes: usize,
+    /// Bytes of one log in one commit from which on whole pages go to the segment and not to the journal.
+    pub extent_bytes_min: u64,
+    /// Durable bytes of a log from which on they are filled behind the journal.
+    pub fill_bytes: u64,
+    /// Extents after which a checkpoint is made even if the journal has room.
+    pub checkpoint_extent_bytes: u64,
+    /// How long after an append a checkpoint is made at the latest, in milliseconds.
+    pub checkpoint_interval_ms: u64,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            journal_bytes: 64 << 20,
+            cache_bytes: 256 << 20,
+            extent_bytes_min: 128 << 10,
+            fill_bytes: 256 << 10,
+            checkpoint_extent_bytes: 256 << 20,
+            checkpoint_interval_ms: 30_000,
+        }
+    }
+}
+
+/// One shard's part of one log directory.
+pub struct Store<R: Runtime> {
+    pub(super) runtime: R,
+    pub(super) directory: PathBuf,
+    pub(super) run: RunDirectory,
+    pub(super) health: Arc<DirectoryHealth>,
+    pub(super) settings: StoreSettings,
+    /// The number of cuts so far: a log that was last covered in an older one starts its next entry at its
+    /// page's start.
+    pub(super) cut: Cell<u64>,
+    pub(super) dirty: RefCell<VecDeque<Rc<Log<R>>>>,
+    /// Logs with entries in the journal since the last cut.
+    pub(super) touched: RefCell<Vec<Rc<Log<R>>>>,
+    /// What the next checkpoint says of logs that were not touched since.
+    pub(super) states: RefCell<BTreeMap<TopicPartition, LogState>>,
+    pub(super) work: Signal,
+    pub(super) progress: Signal,
+    pub(super) stopping: Cell<bool>,
+    pub(super) stopped: Cell<bool>,
+    pub(super) checkpoint_running: Cell<bool>,
+    pub(super) checkpoint_asked: Cell<bool>,
+    pub(super) extent_bytes_since_cut: Cell<u64>,
+    pub(super) cached_bytes: Cell<usize>,
+    pub(super) cached_logs: RefCell<VecDeque<Rc<Log<R>>>>,
+    pub(super) commits: Cell<u64>,
+}
+
+impl<R: Runtime> Store<R> {
+    /// Starts the committer over a fresh journal. `states` are those of all logs of this shard, as the
+    /// checkpoint that the caller has made durable in `run` says.
+    #[must_use]
+    pub fn start(
+        runtime: R,
+        run: RunDirectory,
+        health: Arc<DirectoryHealth>,
+        settings: StoreSettings,
+        journal: Journal<R>,
+        states: BTreeMap<TopicPartition, LogState>,
+    ) -> Rc<Self> {
+        let store = Rc::new(Self {
+            runtime: runtime.clone(),
+            directory: run.log_directory().to_path_buf(),
+            run,
+            health,
+            settings,
+            cut: Cell::new(1),
+            dirty: RefCell::default(),
+            touched: RefCell::default(),
+            states: RefCell::new(states),
+            work: Signal::default(),
+            progress: Signal::default(),
+            stopping: Cell::new(false),
+            stopped: Cell::new(false),
+            checkpoint_running: Cell::new(false),
+            checkpoint_asked: Cell::new(false),
+            extent_bytes_since_cut: Cell::new(0),
+            cached_bytes: Cell::new(0),
+            cached_logs: RefCell::default(),
+            commits: Cell::new(0),
+        });
+        runtime.spawn(super::committer::run(Rc::clone(&store), journal));
+        store
+    }
+
+    /// The health of the log directory, shared by all shards.
+    #[must_use]
+    pub fn health(&self) -> &Arc<DirectoryHealth> {
+        &self.health
+    }
+
+    /// Memory that tails take.
+    #[must_use]
+    pub fn cached_bytes(&self) -> usize {
+        self.cached_bytes.get()
+    }
+
+    /// Group commits so far.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.get()
+    }
+
+    /// Commits what was appended, makes a last checkpoint and ends the committer.
+    pub async fn stop(&self) {
+        self.stopping.set(true);
+        self.work.notify_all();
+        while !self.stopped.get() {
+            self.progress.wait().await;
+        }
+    }
+
+    /// Forgets a log that was deleted.
+    pub fn forget(&self, log: TopicPartition) {
+        self.states.borrow_mut().remove(&log);
+        self.touched.borrow_mut().retain(|touched| touched.key() != log);
+        self.cached_logs.borrow_mut().retain(|cached| cached.key() != log);
+    }
+
+    pub(super) fn note_cached(&self, log: &Rc<Log<R>>, grown_bytes: usize) {
+        if grown_bytes == 0 {
+            return;
+        }
+        self.cached_bytes.set(self.cached_bytes.get() + grown_bytes);
+        if log.enter_cache_queue() {
+            self.cached_logs.borrow_mut().push_back(Rc::clone(log));
+        }
+        self.trim_cache();
+    }
+
+    pub(super) fn note_evicted(&self, bytes: usize) {
+        self.cached_bytes.set(self.cached_bytes.get().saturating_sub(bytes));
+    }
+
+    /// Forgets filled chunks, one log after another, until the cache is within its budget.
+    pub(super) fn trim_cache(&self) {
+        let mut attempts = self.cached_logs.borrow().len();
+        while self.cached_bytes.get() > self.settings.cache_bytes && attempts > 0 {
+            attempts -= 1;
+            let Some(log) = self.cached_logs.borrow_mut().pop_front() else { return };
+            let freed = log.evict_oldest();
+            self.note_evicted(freed);
+            if freed == 0 {
+                log.request_fill();
+            }
+            if log.stays_in_cache_queue() {
+                self.cached_logs.borrow_mut().push_back(log);
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The part of a segment that is in memory: chunks back to back, from a page boundary to the segment's end.
+
+use crate::runtime::buffer::{Chunk, ChunkView};
+use logmill_wire::limits::{CHUNK_BYTES_MAX, PAGE_BYTES};
+use std::collections::VecDeque;
+use std::ops::Range;
+
+const PAGE: u64 = PAGE_BYTES as u64;
+
+/// The start of the page that holds `position`.
+#[must_use]
+pub const fn page_floor(position: u64) -> u64 {
+    position / PAGE * PAGE
+}
+
+/// The first page boundary at or after `position`.
+#[must_use]
+pub const fn page_ceil(position: u64) -> u64 {
+    position.div_ceil(PAGE) * PAGE
+}
+
+struct Piece {
+    /// Where in the segment the chunk's first byte stands; a page boundary.
+    base: u64,
+    chunk: Chunk,
+}
+
+impl Piece {
+    fn end(&self) -> u64 {
+        self.base + self.chunk.len() as u64
+    }
+}
+
+/// Chunks of a segment's last bytes. Appending never moves what was written, so views stay valid.
+pub struct Tail {
+    pieces: VecDeque<Piece>,
+    end: u64,
+    capacity_bytes: usize,
+    next_chunk_bytes: usize,
+}
+
+impl Tail {
+    /// A tail with nothing in memory, for a segment of `end` bytes. Unless `end` is a page boundary, the bytes
+    /// from there to `end` must be given with [`Tail::restore`] before anything is appended.
+    #[must_use]
+    pub const fn new(end: u64) -> Self {
+        Self { pieces: VecDeque::new(), end, capacity_bytes: 0, next_chunk_bytes: PAGE_BYTES }
+    }
+
+    /// The segment's end.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The first byte that is in memory; the end if none is.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.pieces.front().map_or(self.end, |piece| piece.base)
+    }
+
+    /// Memory that the tail takes.
+    #[must_use]
+    pub const fn capacity_bytes(&self) -> usize {
+        self.capacity_bytes
+    }
+
+    /// Whether bytes can be appended without reading the segment's last page first.
+    #[must_use]
+    pub fn is_appendable(&self) -> bool {
+        self.end.is_multiple_of(PAGE) || self.start() < self.end
+    }
+
+    /// Brings back the bytes from the last page boundary to the end.
+    ///
+    /// # Panics
+    /// If there is already something in memory, or the bytes are not those of the last page.
+    pub fn restore(&mut self, last_page: &[u8]) {
+        assert!(self.pieces.is_empty(), "only an empty tail is restored");
+        let base = page_floor(self.end);
+        assert_eq!(last_page.len() as u64, self.end - base, "a tail is restored with its last page");
+        let mut chunk = Chunk::with_capacity(PAGE_BYTES);
+        chunk.append(last_page);
+        self.capacity_bytes += chunk.capacity();
+        self.pieces.push_back(Piece { base, chunk });
+    }
+
+    /// Appends.
+    ///
+    /// # Panics
+    /// If the tail is not [appendable](Tail::is_appendable).
+    pub fn append(&mut self, mut bytes: &[u8]) {
+        assert!(self.is_appendable(), "the last page must be in memory before the log grows");
+        while !bytes.is_empty() {
+            if self.pieces.back().is_none_or(|piece| piece.chunk.room() == 0) {
+                let wanted = bytes.len().clamp(self.next_chunk_bytes, CHUNK_BYTES_MAX);
+                let chunk = Chunk::with_capacity(wanted);
+                self.next_chunk_bytes = (chunk.capacity() * 2).min(CHUNK_BYTES_MAX);
+                self.capacity_bytes += chunk.capacity();
+                self.pieces.push_back(Piece { base: self.end, chunk });
+            }
+            if let Some(piece) = self.pieces.back_mut() {
+                let count = piece.chunk.append(bytes);
+                self.end += count as u64;
+                bytes = &bytes[count..];
+            }
+        }
+    }
+
+    /// Views of a range that is in memory.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[must_use]
+    pub fn views(&self, range: Range<u64>) -> Vec<ChunkView> {
+        assert!(range.start >= self.start() && range.end <= self.end, "the range must be in memory");
+        let mut views = Vec::new();
+        let mut position = range.start;
+        let first = self.pieces.partition_point(|piece| piece.end() <= range.start);
+        for piece in self.pieces.iter().skip(first) {
+            if position >= range.end {
+                break;
+            }
+            let to = piece.end().min(range.end);
+            views.push(piece.chunk.view((position - piece.base) as usize..(to - piece.base) as usize));
+            position = to;
+        }
+        views
+    }
+
+    /// Copies bytes out, as many as are in memory from `position` on, and returns their number.
+    pub fn copy_out(&self, position: u64, into: &mut [u8]) -> usize {
+        if position < self.start() || position >= self.end {
+            return 0;
+        }
+        let end = (position + into.len() as u64).min(self.end);
+        let mut filled = 0;
+        for view in self.views(position..end) {
+            into[filled..filled + view.len()].copy_from_slice(&view);
+            filled += view.len();
+        }
+        filled
+    }
+
+    /// Forgets the oldest chunk if it ends at or before `limit`; returns the memory that was given back (views
+    /// may keep it alive for a while). The chunk that is being appended to is kept.
+    pub fn evict_before(&mut self, limit: u64) -> usize {
+        let evictable =
+            self.pieces.len() > 1 && self.pieces.front().is_some_and(|piece| piece.end() <= limit);
+        if !evictable {
+            return 0;
+        }
+        self.pieces.pop_front().map_or(0, |piece| {
+            self.capacity_bytes -= piece.chunk.capacity();
+            piece.chunk.capacity()
+        })
+    }
+
+    /// Forgets everything; returns the memory that was given back.
+    pub fn clear(&mut self) -> usize {
+        self.pieces.clear();
+        self.next_chunk_bytes = PAGE_BYTES;
+        std::mem::take(&mut self.capacity_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(tail: &Tail, range: Range<u64>) -> Vec<u8> {
+        tail.views(range).iter().flat_map(|view| view.to_vec()).collect()
+    }
+
+    #[test]
+    fn what_was_appended_is_viewed_across_chunks() {
+        let mut tail = Tail::new(0);
+        let mut expected = Vec::new();
+        for number in 0..400u32 {
+            let piece: Vec<u8> = (0..number % 97).map(|at| (number + at) as u8).collect();
+            tail.append(&piece);
+            expected.extend_from_slice(&piece);
+        }
+        assert_eq!(tail.end(), expected.len() as u64);
+        assert_eq!(bytes_of(&tail, 0..tail.end()), expected);
+        assert_eq!(bytes_of(&tail, 4000..9000), &expected[4000..9000]);
+        let mut header = [0; 61];
+        assert_eq!(tail.copy_out(4090, &mut header), 61);
+        assert_eq!(header, expected[4090..4151]);
+    }
+
+    #[test]
+    fn a_restored_page_continues_in_the_middle() {
+        let mut tail = Tail::new(5000);
+        assert!(!tail.is_appendable());
+        tail.restore(&[7; 904]);
+        tail.append(&[8; 5000]);
+        assert_eq!(tail.start(), 4096);
+        assert_eq!(bytes_of(&tail, 4999..5002), [7, 8, 8]);
+        assert_eq!(tail.end(), 10_000);
+    }
+
+    #[test]
+    fn eviction_keeps_the_chunk_in_use() {
+        let mut tail = Tail::new(0);
+        tail.append(&[1; PAGE_BYTES]);
+        tail.append(&[2; 10]);
+        assert_eq!(tail.evict_before(100), 0);
+        assert_eq!(tail.evict_before(4096), PAGE_BYTES);
+        assert_eq!(tail.evict_before(u64::MAX), 0);
+        assert_eq!((tail.start(), tail.end()), (4096, 4106));
+        assert!(tail.clear() > 0);
+        assert_eq!(tail.capacity_bytes(), 0);
+    }
+}

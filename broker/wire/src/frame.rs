@@ -1,1 +1,0 @@
-//! Logmill's own durable and peer frames: rkyv headers of fixed size, checked at compile time.

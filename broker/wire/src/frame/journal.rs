@@ -1,0 +1,271 @@
+//! The commit journal's frames.
+//!
+//! A *group* is what one durable write commits: a header at the start of a page, entries back to back, and
+//! zeros up to the next page. An *entry* vouches for a range of one log's bytes: inline, or as an extent that
+//! was durable in its segment before the group was written.
+
+use super::{FrameError, Prefix, aligned, append_fixed, checksum};
+use crate::ids::{Offset, PartitionIndex, TopicPartition, Uuid};
+use crate::limits::PAGE_BYTES;
+use rkyv::rancor;
+
+/// "LMJG" read as a little-endian number.
+pub const GROUP_MAGIC: u32 = u32::from_le_bytes(*b"LMJG");
+
+/// The version that is written.
+pub const GROUP_VERSION: u16 = 0;
+
+/// The header of a group.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct GroupHeader {
+    /// Magic, version, checksum over the rest of the header and the entries.
+    pub prefix: Prefix,
+    /// Bytes of entries that follow the header.
+    pub payload_bytes: u32,
+    /// The random identity of this journal file in this run: what an earlier run wrote is not ours.
+    pub journal_id: [u8; 16],
+    /// Rises by one with every group of the journal, from 1.
+    pub sequence: u64,
+    /// The page of the file where this group starts: a group found elsewhere was misdirected.
+    pub page: u32,
+    /// Entries that follow.
+    pub entry_count: u32,
+    /// The oldest group that a restart must replay.
+    pub tail_sequence: u64,
+}
+
+/// Bytes of an archived [`GroupHeader`].
+pub const GROUP_HEADER_BYTES: usize = size_of::<ArchivedGroupHeader>();
+
+/// The header of an entry; inline bytes follow it.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct EntryHeader {
+    /// The topic's identity.
+    pub topic_id: [u8; 16],
+    /// The partition.
+    pub partition: i32,
+    /// Which of several kinds: [`KIND_INLINE`] or [`KIND_EXTENT`].
+    pub kind: u32,
+    /// The base offset that names the segment.
+    pub segment_base: i64,
+    /// Where in the segment the bytes stand.
+    pub position: u64,
+    /// How many bytes.
+    pub length: u32,
+    /// CRC-32C of an extent's bytes; 0 for inline bytes, which the group's own checksum covers.
+    pub extent_crc: u32,
+}
+
+/// Bytes of an archived [`EntryHeader`].
+pub const ENTRY_HEADER_BYTES: usize = size_of::<ArchivedEntryHeader>();
+
+/// The entry's bytes follow its header.
+pub const KIND_INLINE: u32 = 1;
+
+/// The entry's bytes are durable in the segment.
+pub const KIND_EXTENT: u32 = 2;
+
+/// The bytes that follow are the name of the log's directory: the log is not in any checkpoint yet.
+pub const KIND_DECLARE: u32 = 3;
+
+const _: () = assert!(GROUP_HEADER_BYTES == 56);
+const _: () = assert!(ENTRY_HEADER_BYTES == 48);
+const _: () = assert!(GROUP_HEADER_BYTES + ENTRY_HEADER_BYTES < PAGE_BYTES);
+
+/// What an entry vouches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// Whose log.
+    pub log: TopicPartition,
+    /// Which of its segments, by base offset.
+    pub segment_base: Offset,
+    /// The first byte's position in the segment.
+    pub position: u64,
+    /// How many bytes.
+    pub length: u32,
+}
+
+/// An entry of a group, decoded in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// The bytes themselves.
+    Inline(Range, &'a [u8]),
+    /// Bytes that are in the segment, and their CRC-32C.
+    Extent(Range, u32),
+    /// The name of the directory of a log that no checkpoint knows.
+    Declare(TopicPartition, &'a [u8]),
+}
+
+/// Appends the header of an inline entry, whose bytes must follow.
+pub fn append_inline_header(into: &mut Vec<u8>, range: &Range) {
+    append_header(into, range, KIND_INLINE, 0);
+}
+
+/// Appends the entry of an extent whose bytes have this CRC-32C.
+pub fn append_extent(into: &mut Vec<u8>, range: &Range, crc: u32) {
+    append_header(into, range, KIND_EXTENT, crc);
+}
+
+/// Appends the entry that names a log's directory.
+pub fn append_declare(into: &mut Vec<u8>, log: TopicPartition, directory: &str) {
+    let range = Range { log, segment_base: Offset(0), position: 0, length: directory.len() as u32 };
+    append_header(into, &range, KIND_DECLARE, 0);
+    into.extend_from_slice(directory.as_bytes());
+}
+
+fn append_header(into: &mut Vec<u8>, range: &Range, kind: u32, extent_crc: u32) {
+    append_fixed(
+        into,
+        &EntryHeader {
+            topic_id: range.log.topic_id.0,
+            partition: range.log.partition.0,
+            kind,
+            segment_base: range.segment_base.0,
+            position: range.position,
+            length: range.length,
+            extent_crc,
+        },
+    );
+}
+
+/// The bytes of a group's header, for entries that are already encoded.
+#[must_use]
+pub fn seal_group(mut header: GroupHeader, payload: &[u8]) -> [u8; GROUP_HEADER_BYTES] {
+    header.prefix = Prefix { magic: GROUP_MAGIC, version: GROUP_VERSION, reserved: 0, crc: 0 };
+    header.payload_bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(GROUP_HEADER_BYTES);
+    append_fixed(&mut bytes, &header);
+    header.prefix.crc = checksum(&bytes, payload);
+    bytes.clear();
+    append_fixed(&mut bytes, &header);
+    let mut sealed = [0; GROUP_HEADER_BYTES];
+    sealed.copy_from_slice(&bytes);
+    sealed
+}
+
+/// Decodes the group that starts at `bytes[0]`, and checks all of it.
+///
+/// # Errors
+/// If the bytes are not a whole, intact group. A group of another journal is not an error: compare
+/// [`GroupHeader::journal_id`].
+pub fn open_group(bytes: &[u8]) -> Result<(GroupHeader, &[u8]), FrameError> {
+    let crc = Prefix::check(bytes, GROUP_MAGIC, GROUP_VERSION)?;
+    let header_bytes = bytes.get(..GROUP_HEADER_BYTES).ok_or(FrameError::Truncated)?;
+    let header = rkyv::from_bytes::<GroupHeader, rancor::Failure>(&aligned(header_bytes))
+        .map_err(|_| FrameError::InvalidField)?;
+    let end = GROUP_HEADER_BYTES.checked_add(header.payload_bytes as usize).ok_or(FrameError::Truncated)?;
+    let payload = bytes.get(GROUP_HEADER_BYTES..end).ok_or(FrameError::Truncated)?;
+    if checksum(header_bytes, payload) != crc {
+        return Err(FrameError::WrongChecksum);
+    }
+    Ok((header, payload))
+}
+
+/// The entries of a group's payload.
+pub fn entries(payload: &[u8]) -> impl Iterator<Item = Result<Entry<'_>, FrameError>> {
+    let mut rest = payload;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        match next_entry(rest) {
+            Ok((entry, after)) => {
+                rest = after;
+                Some(Ok(entry))
+            }
+            Err(error) => {
+                rest = &[];
+                Some(Err(error))
+            }
+        }
+    })
+}
+
+fn next_entry(bytes: &[u8]) -> Result<(Entry<'_>, &[u8]), FrameError> {
+    let (header_bytes, rest) = bytes.split_at_checked(ENTRY_HEADER_BYTES).ok_or(FrameError::Truncated)?;
+    let header = rkyv::from_bytes::<EntryHeader, rancor::Failure>(&aligned(header_bytes))
+        .map_err(|_| FrameError::InvalidField)?;
+    let range = Range {
+        log: TopicPartition { topic_id: Uuid(header.topic_id), partition: PartitionIndex(header.partition) },
+        segment_base: Offset(header.segment_base),
+        position: header.position,
+        length: header.length,
+    };
+    match header.kind {
+        KIND_INLINE | KIND_DECLARE => {
+            let (inline, after) = rest.split_at_checked(header.length as usize).ok_or(FrameError::Truncated)?;
+            let declares = header.kind == KIND_DECLARE;
+            Ok((if declares { Entry::Declare(range.log, inline) } else { Entry::Inline(range, inline) }, after))
+        }
+        KIND_EXTENT => Ok((Entry::Extent(range, header.extent_crc), rest)),
+        _ => Err(FrameError::InvalidField),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (GroupHeader, Vec<u8>) {
+        let log = TopicPartition { topic_id: Uuid([7; 16]), partition: PartitionIndex(3) };
+        let mut payload = Vec::new();
+        append_inline_header(&mut payload, &Range { log, segment_base: Offset(9), position: 4096, length: 5 });
+        payload.extend_from_slice(b"hello");
+        let extent = Range { log, segment_base: Offset(9), position: 8192, length: 4096 };
+        append_extent(&mut payload, &extent, 0xdead_beef);
+        let header = GroupHeader {
+            journal_id: [1; 16],
+            sequence: 12,
+            page: 4,
+            entry_count: 2,
+            tail_sequence: 10,
+            ..GroupHeader::default()
+        };
+        (header, payload)
+    }
+
+    #[test]
+    fn a_group_round_trips() {
+        let (header, payload) = sample();
+        let mut bytes = seal_group(header, &payload).to_vec();
+        bytes.extend_from_slice(&payload);
+        let (opened, body) = open_group(&bytes).unwrap();
+        assert_eq!((opened.sequence, opened.page, opened.tail_sequence), (12, 4, 10));
+        let found: Vec<_> = entries(body).collect::<Result<_, _>>().unwrap();
+        assert_eq!(found.len(), 2);
+        assert!(matches!(found[0], Entry::Inline(range, b"hello") if range.position == 4096));
+        assert!(matches!(found[1], Entry::Extent(range, 0xdead_beef) if range.length == 4096));
+    }
+
+    #[test]
+    fn the_bytes_of_version_0_are_fixed() {
+        let (header, payload) = sample();
+        let mut bytes = seal_group(header, &payload).to_vec();
+        bytes.extend_from_slice(&payload);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, include_str!("fixtures/journal-group-v0.hex").trim());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let (header, payload) = sample();
+        let mut bytes = seal_group(header, &payload).to_vec();
+        bytes.extend_from_slice(&payload);
+        for bit in 0..bytes.len() * 8 {
+            let mut copy = bytes.clone();
+            copy[bit / 8] ^= 1 << (bit % 8);
+            assert!(open_group(&copy).is_err(), "bit {bit} went unnoticed");
+        }
+    }
+
+    #[test]
+    fn entries_beyond_the_payload_are_errors() {
+        let (_, payload) = sample();
+        for end in 1..payload.len() {
+            if end == ENTRY_HEADER_BYTES + 5 {
+                continue;
+            }
+            assert!(entries(&payload[..end]).any(|entry| entry.is_err()), "cut at {end}");
+        }
+    }
+}
