@@ -3,4 +3,6 @@
 //! `ARCHITECTURE.md` beside this crate is the map; modules are declared from the top of the house down.
 
 pub mod journal;
+pub mod log;
 pub mod runtime;
+pub mod shard;

@@ -49,7 +49,7 @@ impl<R: Runtime> Journal<R> {
     ///
     /// # Errors
     /// Those of the disk; no space is one of them.
-    pub async fn create(runtime: &R, path: &Path, id: Uuid, bytes: u64) -> io::Result<Self> {
+    pub async fn create(runtime: &R, path: &Path, bytes: u64) -> io::Result<()> {
         let bytes = bytes.clamp(PAGE_BYTES as u64 * 4, JOURNAL_BYTES_MAX) / PAGE_BYTES as u64 * PAGE_BYTES as u64;
         let file = runtime.open(path, OpenMode::Create).await?;
         file.set_length(0).await?;
@@ -65,8 +65,16 @@ impl<R: Runtime> Journal<R> {
             file.write(zeros.view(0..length as usize), position, Durability::Cached).await?;
             position += length;
         }
-        file.flush().await?;
-        let pages = (bytes / PAGE_BYTES as u64) as u32;
+        file.flush().await
+    }
+
+    /// Opens a journal that [`Journal::create`] has just made, to write its first group.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn open_fresh(runtime: &R, path: &Path, id: Uuid) -> io::Result<Self> {
+        let file = runtime.open(path, OpenMode::ReadWrite).await?;
+        let pages = (file.length().await? / PAGE_BYTES as u64) as u32;
         Ok(Self { file, id, pages, next_page: 0, next_sequence: 1, live: VecDeque::new() })
     }
 

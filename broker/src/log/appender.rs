@@ -1,5 +1,6 @@
 //! A log and its way in: make room, append, hand over to the journal, take note of what became durable.
 
+use super::checkpoint::{from_state, key_of};
 use super::directory::DirectoryHealth;
 use super::index::SparseIndex;
 use super::segment::{Segment, base_of_file_name, index_file_name, log_file_name, read_file};
@@ -9,10 +10,12 @@ use super::{LogError, LogSettings, Owner};
 use crate::runtime::buffer::{Chunk, ChunkView};
 use crate::runtime::{Durability, File, OpenMode, Runtime};
 use crate::shard::signal::Signal;
+use logmill_state::partition::PartitionSnapshot;
+use logmill_wire::frame::checkpoint::LogState;
 use logmill_wire::frame::journal::Range as EntryRange;
 use logmill_wire::ids::{Offset, TimestampMs, TopicPartition};
 use logmill_wire::limits::{PAGE_BYTES, SEGMENT_SPACE_MIN_BYTES, SEGMENT_SPACE_STEP_MAX_BYTES};
-use logmill_wire::record_batch::BatchHeader;
+use logmill_wire::record_batch::{BatchHeader, HEADER_BYTES, assign};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -52,6 +55,11 @@ pub struct Log<R: Runtime> {
     in_cache_queue: Cell<bool>,
     filling: Cell<bool>,
     pub(super) opened: Cell<bool>,
+    /// Whether the log was used since the last sweep for idle logs.
+    pub(super) used: Cell<bool>,
+    /// Readers and preparations under way, which need the segments to stay.
+    pub(super) busy: Cell<u32>,
+    pub(super) deleted: Cell<bool>,
     /// Whether the directory exists on disk.
     pub(super) exists: Cell<bool>,
     pub(super) segments_changed: Signal,
@@ -68,6 +76,22 @@ pub(super) struct Taken<R: Runtime> {
 }
 
 impl<R: Runtime> Log<R> {
+    /// A log as a checkpoint or a recovery describes it; the partition's state goes with it.
+    #[must_use]
+    pub fn from_state(store: Rc<Store<R>>, state: &LogState) -> (Rc<Self>, PartitionSnapshot) {
+        let log = Self::closed(
+            store,
+            key_of(state),
+            state.directory.clone(),
+            Offset(state.next_offset),
+            (Offset(state.segment_base), state.end_position),
+            (state.segment_opened_at >= 0).then_some(TimestampMs(state.segment_opened_at)),
+            true,
+        );
+        *log.damage.borrow_mut() = state.damage.clone();
+        (log, from_state(state))
+    }
+
     /// A log that was never appended to: it takes no space on disk before its first append.
     #[must_use]
     pub fn fresh(store: Rc<Store<R>>, key: TopicPartition, directory_name: String) -> Rc<Self> {
@@ -103,6 +127,9 @@ impl<R: Runtime> Log<R> {
             in_cache_queue: Cell::new(false),
             filling: Cell::new(false),
             opened: Cell::new(false),
+            used: Cell::new(false),
+            busy: Cell::new(0),
+            deleted: Cell::new(false),
             exists: Cell::new(exists),
             segments_changed: Signal::default(),
             damage: RefCell::new(None),
@@ -167,6 +194,7 @@ impl<R: Runtime> Log<R> {
         settings: &LogSettings,
     ) -> Result<(), LogError> {
         self.check_health()?;
+        let _busy = self.hold();
         self.open().await?;
         let due = self
             .inner
@@ -179,7 +207,36 @@ impl<R: Runtime> Log<R> {
         }
         self.load_active_index().await?;
         self.load_last_page().await?;
-        self.take_space(bytes, settings).await
+        self.take_space(bytes, settings).await?;
+        // Extents are written through the open file.
+        let base = self.inner.borrow().segments.back().map(|active| active.base);
+        if let Some(base) = base {
+            self.file_of(base).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the log from being closed for as long as the value lives.
+    pub(super) fn hold(self: &Rc<Self>) -> Hold<R> {
+        self.used.set(true);
+        self.busy.set(self.busy.get() + 1);
+        Hold(Rc::clone(self))
+    }
+
+    /// The active segment's base offset and end.
+    pub(super) fn end(&self) -> (Offset, u64) {
+        let inner = self.inner.borrow();
+        inner.segments.back().map_or(inner.closed_end, |active| (active.base, active.end()))
+    }
+
+    /// Whether everything up to `end` of a segment, and all segments before it, are durable.
+    pub(super) fn is_durable_to(&self, base: Offset, end: u64) -> bool {
+        let inner = self.inner.borrow();
+        inner.segments.iter().all(|segment| match segment.base.cmp(&base) {
+            std::cmp::Ordering::Less => segment.durable == segment.end(),
+            std::cmp::Ordering::Equal => segment.durable >= end,
+            std::cmp::Ordering::Greater => true,
+        })
     }
 
     pub(super) fn check_health(&self) -> Result<(), LogError> {
@@ -221,7 +278,6 @@ impl<R: Runtime> Log<R> {
             let is_active = base == active_base;
             let mut segment = Segment::settled(base, if is_active { active_end } else { length }, !is_active);
             if is_active {
-                segment.allocated = length / PAGE_BYTES as u64 * PAGE_BYTES as u64;
                 segment.opened_at = inner.segment_opened_at;
             }
             inner.segments.push_back(segment);
@@ -234,6 +290,8 @@ impl<R: Runtime> Log<R> {
             return Err(LogError::Damaged(what));
         }
         self.opened.set(true);
+        drop(inner);
+        self.store.note_opened(self);
         Ok(())
     }
 
@@ -316,6 +374,14 @@ impl<R: Runtime> Log<R> {
         let step = allocated.clamp(SEGMENT_SPACE_MIN_BYTES, SEGMENT_SPACE_STEP_MAX_BYTES);
         let wanted = needed.max((allocated + step).min(page_ceil(settings.segment_bytes)));
         let file = self.file_of(base).await?;
+        let allocated = if allocated == 0 {
+            // An extent that was never committed may stand behind the end: it must not come back.
+            let end = page_ceil(self.end().1);
+            file.set_length(end).await?;
+            end
+        } else {
+            allocated
+        };
         let taken = match file.allocate(allocated, wanted - allocated).await {
             Ok(()) => wanted,
             // Not enough for a generous step may still be enough for this append.
@@ -334,8 +400,12 @@ impl<R: Runtime> Log<R> {
     ///
     /// # Panics
     /// If there is no room: see [`Log::can_append`].
-    pub fn append(self: &Rc<Self>, header: &BatchHeader, batch: &mut [u8], now: TimestampMs) {
-        logmill_wire::record_batch::assign(batch, header.base_offset, header.leader_epoch);
+    pub fn append(self: &Rc<Self>, header: &BatchHeader, batch: &[u8], now: TimestampMs) {
+        // The producer's bytes are shared; only the header is copied, to get its offset and epoch.
+        let (head, records) = batch.split_at(HEADER_BYTES);
+        let mut head: [u8; HEADER_BYTES] = std::array::from_fn(|at| head[at]);
+        assign(&mut head, header.base_offset, header.leader_epoch);
+        self.used.set(true);
         let grown = {
             let mut inner = self.inner.borrow_mut();
             let inner = &mut *inner;
@@ -344,7 +414,8 @@ impl<R: Runtime> Log<R> {
             assert!(page_ceil(active.end() + batch.len() as u64) <= active.allocated, "space is taken before an append");
             let before = active.tail.capacity_bytes();
             let position = active.end();
-            active.tail.append(batch);
+            active.tail.append(&head);
+            active.tail.append(records);
             if let Some(index) = &mut active.index {
                 index.note(header, position);
             }
@@ -490,7 +561,9 @@ impl<R: Runtime> Log<R> {
     }
 
     pub(super) fn stays_in_cache_queue(&self) -> bool {
-        let stays = self.inner.borrow().segments.iter().any(|segment| segment.tail.capacity_bytes() > 0);
+        let inner = self.inner.borrow();
+        let stays =
+            inner.segments.iter().any(|segment| segment.tail.capacity_bytes() > 0 || segment.read_ahead.is_some());
         self.in_cache_queue.set(stays);
         stays
     }
@@ -500,6 +573,9 @@ impl<R: Runtime> Log<R> {
         let mut inner = self.inner.borrow_mut();
         let count = inner.segments.len();
         for (number, segment) in inner.segments.iter_mut().enumerate() {
+            if let Some((_, view)) = segment.read_ahead.take() {
+                return view.len();
+            }
             if segment.tail.capacity_bytes() == 0 {
                 continue;
             }
@@ -532,6 +608,15 @@ impl<R: Runtime> Log<R> {
 
     pub(super) fn index_path(&self, base: Offset) -> PathBuf {
         self.path().join(index_file_name(base))
+    }
+}
+
+/// See [`Log::hold`].
+pub(super) struct Hold<R: Runtime>(Rc<Log<R>>);
+
+impl<R: Runtime> Drop for Hold<R> {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get() - 1);
     }
 }
 

@@ -15,18 +15,20 @@ mod appender;
 mod checkpoint;
 mod committer;
 mod directory;
+mod filler;
 mod index;
 mod reader;
 mod recovery;
+mod redo;
 mod segment;
 mod store;
 mod tail;
 
 pub use appender::Log;
-pub use checkpoint::{LogDescription, from_state};
+pub use checkpoint::{from_state, key_of};
 pub use directory::{DirectoryHealth, LogDirectoryError, RunDirectory};
 pub use reader::ReadOutcome;
-pub use recovery::{RecoveredLog, Recovery, recover};
+pub use recovery::{OpenedRun, Recovery, recover};
 pub use store::{Store, StoreSettings};
 
 use logmill_state::partition::PartitionSnapshot;

@@ -35,6 +35,8 @@ pub struct Segment<R: Runtime> {
     pub opened_at: Option<TimestampMs>,
     /// Whether nothing more will be appended, and the file was cut to its end.
     pub sealed: bool,
+    /// Bytes that were read from the file ahead of a reader, and where they start.
+    pub read_ahead: Option<(u64, ChunkView)>,
     /// Whether a task is writing pages to the file: pages are never written by two.
     pub writing: bool,
 }
@@ -55,6 +57,7 @@ impl<R: Runtime> Segment<R> {
             allocated: 0,
             opened_at: None,
             sealed,
+            read_ahead: None,
             writing: false,
         }
     }

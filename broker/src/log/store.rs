@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The sizes that a store works with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,12 @@ pub struct Store<R: Runtime> {
     pub(super) cached_bytes: Cell<usize>,
     pub(super) cached_logs: RefCell<VecDeque<Rc<Log<R>>>>,
     pub(super) commits: Cell<u64>,
+    /// The cut of the last checkpoint that is durable.
+    pub(super) completed_cut: Cell<u64>,
+    /// Groups before this may be freed.
+    pub(super) release_before: Cell<u64>,
+    open_logs: RefCell<Vec<Rc<Log<R>>>>,
+    sweeping: Cell<bool>,
 }
 
 impl<R: Runtime> Store<R> {
@@ -103,6 +110,10 @@ impl<R: Runtime> Store<R> {
             cached_bytes: Cell::new(0),
             cached_logs: RefCell::default(),
             commits: Cell::new(0),
+            completed_cut: Cell::new(1),
+            release_before: Cell::new(0),
+            open_logs: RefCell::default(),
+            sweeping: Cell::new(false),
         });
         runtime.spawn(super::committer::run(Rc::clone(&store), journal));
         store
@@ -140,6 +151,31 @@ impl<R: Runtime> Store<R> {
         self.states.borrow_mut().remove(&log);
         self.touched.borrow_mut().retain(|touched| touched.key() != log);
         self.cached_logs.borrow_mut().retain(|cached| cached.key() != log);
+    }
+
+    /// The log has segments in memory from now on; a sweep closes it when it is not used any more.
+    pub(super) fn note_opened(self: &Rc<Self>, log: &Rc<Log<R>>) {
+        self.open_logs.borrow_mut().push(Rc::clone(log));
+        if self.sweeping.replace(true) {
+            return;
+        }
+        let store = Rc::clone(self);
+        self.runtime.spawn(async move {
+            // The task ends with the last open log, so an idle broker has no timer.
+            while !store.open_logs.borrow().is_empty() && !store.stopped.get() {
+                store.runtime.sleep(Duration::from_millis(store.settings.checkpoint_interval_ms)).await;
+                let open = std::mem::take(&mut *store.open_logs.borrow_mut());
+                for log in open {
+                    if !log.close_if_idle() {
+                        store.open_logs.borrow_mut().push(log);
+                    }
+                    if store.runtime.should_yield() {
+                        store.runtime.yield_now().await;
+                    }
+                }
+            }
+            store.sweeping.set(false);
+        });
     }
 
     pub(super) fn note_cached(&self, log: &Rc<Log<R>>, grown_bytes: usize) {

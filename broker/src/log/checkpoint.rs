@@ -1,0 +1,223 @@
+//! Checkpoints: what lets the journal forget.
+
+use super::LogError;
+use super::appender::Log;
+use super::store::Store;
+use crate::runtime::buffer::Chunk;
+use crate::runtime::{Durability, File, OpenMode, Runtime};
+use crate::shard::join::join_all;
+use logmill_state::partition::{EpochEntry, PartitionSnapshot, ProducerBatch, ProducerSnapshot};
+use logmill_wire::frame::checkpoint::{self as frame, Checkpoint, LogState};
+use logmill_wire::ids::{LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicPartition, Uuid};
+use std::future::Future;
+use std::io;
+use std::ops::Bound;
+use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
+
+/// Logs that are settled together.
+const SETTLED_TOGETHER_MAX: usize = 16;
+
+/// States that are copied before other tasks get their turn.
+const COPIED_TOGETHER_MAX: usize = 256;
+
+/// A log at the moment of a cut.
+pub(super) struct AtCut<R: Runtime> {
+    pub(super) log: Rc<Log<R>>,
+    pub(super) state: LogState,
+    /// What must be durable before the state may be: the end of the segment that it names.
+    pub(super) segment_base: Offset,
+    pub(super) end: u64,
+}
+
+/// Which log a state is of.
+#[must_use]
+pub fn key_of(state: &LogState) -> TopicPartition {
+    TopicPartition { topic_id: Uuid(state.topic_id), partition: PartitionIndex(state.partition) }
+}
+
+/// What a checkpoint keeps of a log.
+pub(super) fn to_state<R: Runtime>(log: &Log<R>, snapshot: &PartitionSnapshot, base: Offset, end: u64) -> LogState {
+    LogState {
+        segment_opened_at: log.inner.borrow().segment_opened_at.map_or(-1, |at| at.0),
+        damage: log.damage(),
+        ..state_of(log.key, &log.directory_name, snapshot, (base, end))
+    }
+}
+
+/// A log's state without what only the running log knows.
+pub(super) fn state_of(
+    key: TopicPartition,
+    directory: &str,
+    snapshot: &PartitionSnapshot,
+    (base, end): (Offset, u64),
+) -> LogState {
+    LogState {
+        topic_id: key.topic_id.0,
+        partition: key.partition.0,
+        directory: directory.to_owned(),
+        segment_base: base.0,
+        end_position: end,
+        log_start_offset: snapshot.log_start_offset,
+        next_offset: snapshot.next_offset,
+        leader_epoch: snapshot.leader_epoch,
+        epochs: snapshot.epochs.iter().map(|entry| (entry.epoch.0, entry.start_offset.0)).collect(),
+        producers: snapshot.producers.iter().map(to_producer).collect(),
+        segment_opened_at: -1,
+        damage: None,
+    }
+}
+
+fn to_producer(producer: &ProducerSnapshot) -> frame::Producer {
+    frame::Producer {
+        producer_id: producer.producer_id,
+        producer_epoch: producer.producer_epoch,
+        last_offset: producer.last_offset,
+        last_active_ms: producer.last_active_ms,
+        batches: producer
+            .batches
+            .iter()
+            .map(|batch| frame::ProducerBatch {
+                base_offset: batch.base_offset.0,
+                max_timestamp: batch.max_timestamp.0,
+                first_sequence: batch.first_sequence,
+                last_offset_delta: batch.last_offset_delta,
+            })
+            .collect(),
+    }
+}
+
+/// The partition's state that a checkpoint kept. All of it was durable.
+#[must_use]
+pub fn from_state(state: &LogState) -> PartitionSnapshot {
+    PartitionSnapshot {
+        log_start_offset: state.log_start_offset,
+        next_offset: state.next_offset,
+        durable_end: state.next_offset,
+        high_watermark: state.next_offset,
+        leader_epoch: state.leader_epoch,
+        epochs: state
+            .epochs
+            .iter()
+            .map(|&(epoch, start)| EpochEntry { epoch: LeaderEpoch(epoch), start_offset: Offset(start) })
+            .collect(),
+        producers: state
+            .producers
+            .iter()
+            .map(|producer| ProducerSnapshot {
+                producer_id: producer.producer_id,
+                producer_epoch: producer.producer_epoch,
+                last_offset: producer.last_offset,
+                last_active_ms: producer.last_active_ms,
+                batches: producer
+                    .batches
+                    .iter()
+                    .map(|batch| ProducerBatch {
+                        base_offset: Offset(batch.base_offset),
+                        max_timestamp: TimestampMs(batch.max_timestamp),
+                        first_sequence: batch.first_sequence,
+                        last_offset_delta: batch.last_offset_delta,
+                    })
+                    .collect(),
+            })
+            .collect(),
+    }
+}
+
+/// Makes a checkpoint of the logs as they were at a cut, and then frees the journal before `sequence`.
+pub(super) async fn make<R: Runtime>(store: Rc<Store<R>>, journal_id: Uuid, sequence: u64, cut: u64, logs: Vec<AtCut<R>>) {
+    let outcome = try_make(&store, journal_id, sequence, logs).await;
+    match outcome {
+        Ok(()) => {
+            store.completed_cut.set(cut);
+            store.release_before.set(sequence);
+        }
+        // A log directory that cannot be settled may have lost what it was given; nothing is tried twice.
+        Err(error) => store.health.fail(format!("a checkpoint failed: {error}")),
+    }
+    store.extent_bytes_since_cut.set(0);
+    store.checkpoint_running.set(false);
+    store.work.notify_all();
+    store.progress.notify_all();
+}
+
+async fn try_make<R: Runtime>(
+    store: &Rc<Store<R>>,
+    journal_id: Uuid,
+    sequence: u64,
+    logs: Vec<AtCut<R>>,
+) -> Result<(), LogError> {
+    for together in logs.chunks(SETTLED_TOGETHER_MAX) {
+        let settling: Vec<Pin<Box<dyn Future<Output = Result<(), LogError>>>>> = together
+            .iter()
+            .map(|at| {
+                let log = Rc::clone(&at.log);
+                Box::pin(async move { log.settle().await }) as _
+            })
+            .collect();
+        for outcome in join_all(settling).await {
+            outcome?;
+        }
+    }
+    for at in &logs {
+        while !at.log.is_durable_to(at.segment_base, at.end) {
+            if store.health.is_failed() {
+                return Err(LogError::DirectoryFailed(store.health.cause().unwrap_or_default()));
+            }
+            store.progress.wait().await;
+        }
+    }
+    for at in logs {
+        // A log that was deleted meanwhile is not brought back.
+        if at.log.deleted.get() {
+            continue;
+        }
+        at.log.in_checkpoint.set(true);
+        store.states.borrow_mut().insert(at.log.key, at.state);
+    }
+    let states = copy_states(store).await;
+    let checkpoint = Checkpoint { journal_id: journal_id.0, replay_from_sequence: sequence, logs: states };
+    let shard = store.runtime.shard();
+    write(&store.runtime, &store.run.checkpoint(shard), &store.run.path(), checkpoint).await?;
+    Ok(())
+}
+
+/// Copies the states in steps: there may be a hundred thousand of them.
+async fn copy_states<R: Runtime>(store: &Rc<Store<R>>) -> Vec<LogState> {
+    let mut copied = Vec::new();
+    let mut lower = Bound::Unbounded;
+    loop {
+        let before = copied.len();
+        for (key, state) in store.states.borrow().range((lower, Bound::Unbounded)).take(COPIED_TOGETHER_MAX) {
+            copied.push(state.clone());
+            lower = Bound::Excluded(*key);
+        }
+        if copied.len() < before + COPIED_TOGETHER_MAX {
+            return copied;
+        }
+        store.runtime.yield_now().await;
+    }
+}
+
+/// Writes a checkpoint file so that either the old one or the new one is there after a crash.
+///
+/// # Errors
+/// Those of the disk.
+pub async fn write<R: Runtime>(runtime: &R, path: &Path, parent: &Path, checkpoint: Checkpoint) -> io::Result<()> {
+    let sealed = runtime
+        .offload(move || frame::seal(&checkpoint))
+        .await
+        .map_err(|_| io::Error::other("the checkpoint could not be encoded: the pool is busy"))?
+        .map_err(|_| io::Error::other("the checkpoint could not be encoded"))?;
+    let fresh = path.with_extension("new");
+    let mut chunk = Chunk::with_capacity(sealed.len());
+    chunk.append(&sealed);
+    chunk.pad_to(logmill_wire::limits::PAGE_BYTES);
+    let file = runtime.open(&fresh, OpenMode::Create).await?;
+    file.set_length(0).await?;
+    file.write(chunk.view_all(), 0, Durability::Cached).await?;
+    file.flush().await?;
+    runtime.rename(&fresh, path).await?;
+    runtime.sync_directory(parent).await
+}

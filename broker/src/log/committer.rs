@@ -1,0 +1,229 @@
+//! The group commit: one task per store that writes what all logs have appended, one group after another.
+//!
+//! It alone moves the journal, and makes the cuts: what a checkpoint frees is decided between two groups.
+
+use super::appender::{Log, Taken};
+use super::checkpoint::{self, AtCut, to_state};
+use super::store::Store;
+use crate::journal::{ENTRY_OVERHEAD_BYTES, GroupBuilder, Journal};
+use crate::runtime::{Durability, File, Runtime};
+use crate::shard::join::join_all;
+use logmill_wire::frame::journal::GROUP_HEADER_BYTES;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The share of the journal at which a checkpoint is begun.
+const CHECKPOINT_AT_PERCENT: u32 = 40;
+
+/// Bytes that one group may vouch for as extents.
+const EXTENT_BYTES_MAX: u64 = 8 << 20;
+
+/// Logs of one group.
+const LOGS_PER_GROUP_MAX: usize = 8192;
+
+/// The committer's task.
+pub(super) async fn run<R: Runtime>(store: Rc<Store<R>>, journal: Journal<R>) {
+    let mut committer = Committer { store, journal };
+    committer.drive().await;
+    committer.store.stopped.set(true);
+    committer.store.progress.notify_all();
+}
+
+struct Committer<R: Runtime> {
+    store: Rc<Store<R>>,
+    journal: Journal<R>,
+}
+
+impl<R: Runtime> Committer<R> {
+    async fn drive(&mut self) {
+        loop {
+            self.journal.release_before(self.store.release_before.get());
+            if self.store.health.is_failed() {
+                self.fail_everything();
+                if self.store.stopping.get() {
+                    return;
+                }
+                self.store.work.wait().await;
+                continue;
+            }
+            if self.checkpoint_is_due() {
+                self.cut().await;
+            }
+            if self.store.dirty.borrow().is_empty() {
+                if self.store.stopping.get() && !self.store.checkpoint_running.get() {
+                    if self.store.touched.borrow().is_empty() {
+                        return;
+                    }
+                    self.store.checkpoint_asked.set(true);
+                    continue;
+                }
+                self.store.work.wait().await;
+                continue;
+            }
+            self.commit_group().await;
+        }
+    }
+
+    fn fail_everything(&self) {
+        let dirty = std::mem::take(&mut *self.store.dirty.borrow_mut());
+        for log in dirty {
+            log.fail();
+        }
+        for log in std::mem::take(&mut *self.store.touched.borrow_mut()) {
+            log.fail();
+        }
+        self.store.progress.notify_all();
+    }
+
+    fn checkpoint_is_due(&self) -> bool {
+        let store = &self.store;
+        if store.checkpoint_running.get() || store.touched.borrow().is_empty() {
+            return false;
+        }
+        store.checkpoint_asked.get()
+            || self.journal.used_percent() >= CHECKPOINT_AT_PERCENT
+            || store.extent_bytes_since_cut.get() >= store.settings.checkpoint_extent_bytes
+    }
+
+    /// Remembers how all touched logs stand, and lets a task of its own settle them. No group is in flight.
+    async fn cut(&mut self) {
+        let store = &self.store;
+        store.checkpoint_running.set(true);
+        store.checkpoint_asked.set(false);
+        let sequence = self.journal.next_sequence();
+        let cut = store.cut.get() + 1;
+        store.cut.set(cut);
+        let touched = std::mem::take(&mut *store.touched.borrow_mut());
+        let mut logs = Vec::with_capacity(touched.len());
+        for log in touched {
+            if let Some(owner) = log.owner() {
+                let snapshot = owner.snapshot();
+                let (segment_base, end) = log.end();
+                let state = to_state(&log, &snapshot, segment_base, end);
+                logs.push(AtCut { log, state, segment_base, end });
+            }
+            if store.runtime.should_yield() {
+                store.runtime.yield_now().await;
+            }
+        }
+        let making = checkpoint::make(Rc::clone(store), self.journal.id(), sequence, cut, logs);
+        store.runtime.spawn(making);
+    }
+
+    async fn commit_group(&mut self) {
+        let room = self.journal.room_bytes().saturating_sub(GROUP_HEADER_BYTES);
+        let (taken, bytes) = self.take_from_logs(room);
+        if taken.is_empty() {
+            // The ring is full: only a checkpoint frees it. If none runs, one is made now.
+            if self.store.checkpoint_running.get() {
+                self.store.progress.wait().await;
+            } else {
+                self.store.checkpoint_asked.set(true);
+            }
+            return;
+        }
+        let written = self.write_group(&taken, bytes).await;
+        if let Err(error) = written {
+            self.store.health.fail(format!("a commit failed: {error}"));
+        }
+        let failed = self.store.health.is_failed();
+        for (log, taken) in taken {
+            if failed {
+                log.fail();
+                continue;
+            }
+            let extent = taken.extent.map(|(range, _, _)| range.position..range.position + u64::from(range.length));
+            log.committed(taken.segment_base, taken.to, extent);
+        }
+        self.store.commits.set(self.store.commits.get() + 1);
+        self.store.progress.notify_all();
+    }
+
+    /// Takes from one log after another what fits into a group of `room` bytes.
+    fn take_from_logs(&self, room: usize) -> (Vec<(Rc<Log<R>>, Taken<R>)>, usize) {
+        let store = &self.store;
+        let mut taken_logs = Vec::new();
+        let mut again = Vec::new();
+        let mut bytes = 0;
+        let mut extent_room = EXTENT_BYTES_MAX;
+        let mut full = false;
+        while taken_logs.len() < LOGS_PER_GROUP_MAX && !full {
+            let Some(log) = store.dirty.borrow_mut().pop_front() else { break };
+            if let Some(taken) = log.take(room - bytes, extent_room) {
+                bytes += size_in_group(&log, &taken);
+                if let Some((range, _, _)) = &taken.extent {
+                    extent_room = extent_room.saturating_sub(u64::from(range.length));
+                    store.extent_bytes_since_cut.set(store.extent_bytes_since_cut.get() + u64::from(range.length));
+                }
+                self.note_touched(&log);
+                if log.has_pending() {
+                    again.push(Rc::clone(&log));
+                }
+                taken_logs.push((log, taken));
+            } else if log.has_pending() {
+                full = true;
+                store.dirty.borrow_mut().push_front(log);
+            }
+        }
+        store.dirty.borrow_mut().extend(again);
+        (taken_logs, bytes)
+    }
+
+    fn note_touched(&self, log: &Rc<Log<R>>) {
+        let cut = self.store.cut.get();
+        if log.touched_cut.replace(cut) == cut {
+            return;
+        }
+        let mut touched = self.store.touched.borrow_mut();
+        touched.push(Rc::clone(log));
+        if touched.len() == 1 {
+            let store = Rc::clone(&self.store);
+            let after = Duration::from_millis(store.settings.checkpoint_interval_ms);
+            self.store.runtime.spawn(async move {
+                store.runtime.sleep(after).await;
+                if store.cut.get() == cut && !store.stopped.get() {
+                    store.checkpoint_asked.set(true);
+                    store.work.notify_all();
+                }
+            });
+        }
+    }
+
+    async fn write_group(&mut self, taken: &[(Rc<Log<R>>, Taken<R>)], bytes: usize) -> io::Result<()> {
+        let mut group = GroupBuilder::new(bytes + GROUP_HEADER_BYTES);
+        let mut extents: Vec<Pin<Box<dyn Future<Output = io::Result<()>>>>> = Vec::new();
+        for (log, taken) in taken {
+            if taken.declare {
+                group.add_declare(log.key, &log.directory_name);
+            }
+            if let Some((range, views, file)) = &taken.extent {
+                let mut position = range.position;
+                let mut crc = 0;
+                for view in views {
+                    crc = crc32c::crc32c_append(crc, view);
+                    extents.push(Box::pin(file.write(view.clone(), position, Durability::Durable)));
+                    position += view.len() as u64;
+                }
+                group.add_extent(range, crc);
+            }
+            for (range, views) in &taken.inline {
+                group.add_inline(range, views);
+            }
+        }
+        // What the group vouches for must be durable before the group is.
+        for outcome in join_all(extents).await {
+            outcome?;
+        }
+        self.journal.commit(group).await.map(|_| ())
+    }
+}
+
+fn size_in_group<R: Runtime>(log: &Log<R>, taken: &Taken<R>) -> usize {
+    let declare = if taken.declare { ENTRY_OVERHEAD_BYTES + log.directory_name.len() } else { 0 };
+    let extent = if taken.extent.is_some() { ENTRY_OVERHEAD_BYTES } else { 0 };
+    let inline: usize = taken.inline.iter().map(|(range, _)| ENTRY_OVERHEAD_BYTES + range.length as usize).sum();
+    declare + extent + inline
+}

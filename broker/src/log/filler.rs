@@ -1,0 +1,191 @@
+//! What happens to a log's bytes behind the journal: filling segments, settling them for a checkpoint, and
+//! letting go of logs that nobody uses.
+
+use super::LogError;
+use super::appender::Log;
+use super::segment::Segment;
+use super::tail::page_floor;
+use crate::runtime::buffer::{Chunk, ChunkView};
+use crate::runtime::{Durability, File, OpenMode, Runtime};
+use crate::shard::join::join_all;
+use logmill_wire::ids::Offset;
+use logmill_wire::limits::PAGE_BYTES;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+/// Writes that one fill has under way together.
+const FILL_WRITES_MAX: usize = 16;
+
+impl<R: Runtime> Log<R> {
+    /// Writes the durable bytes of all segments to their files: whole pages, and with `partial` also the last
+    /// page, padded with zeros.
+    pub(super) async fn fill_all(self: &Rc<Self>, partial: bool) -> Result<(), LogError> {
+        let bases: Vec<Offset> = {
+            let inner = self.inner.borrow();
+            inner.segments.iter().filter(|segment| !segment.sealed).map(|segment| segment.base).collect()
+        };
+        for base in bases {
+            self.fill_segment(base, partial).await?;
+        }
+        Ok(())
+    }
+
+    async fn fill_segment(self: &Rc<Self>, base: Offset, partial: bool) -> Result<(), LogError> {
+        let file = self.file_of(base).await?;
+        loop {
+            let writing = self.with_segment(base, |segment| segment.writing).unwrap_or(false);
+            if !writing {
+                break;
+            }
+            self.segments_changed.wait().await;
+        }
+        let plan = self.with_segment(base, |segment| {
+            segment.writing = true;
+            let (ranges, filled) = segment.ranges_to_fill();
+            let mut writes: Vec<(u64, ChunkView)> = Vec::new();
+            for range in ranges {
+                let mut position = range.start;
+                for view in segment.tail.views(range) {
+                    let length = view.len() as u64;
+                    writes.push((position, view));
+                    position += length;
+                }
+            }
+            if partial && let Some(last) = last_page(segment) {
+                writes.push(last);
+            }
+            (writes, filled)
+        });
+        let Some((writes, filled)) = plan else { return Ok(()) };
+        let outcome = write_all(&*file, writes).await;
+        self.with_segment(base, |segment| {
+            segment.writing = false;
+            if outcome.is_ok() {
+                segment.note_filled(filled);
+            }
+        });
+        self.segments_changed.notify_all();
+        outcome
+    }
+
+    fn with_segment<T>(&self, base: Offset, action: impl FnOnce(&mut Segment<R>) -> T) -> Option<T> {
+        self.inner.borrow_mut().segments.iter_mut().find(|segment| segment.base == base).map(action)
+    }
+
+    /// Brings everything durable into the segments and flushes them; seals segments that are complete. After
+    /// this, and once a checkpoint names the log's end, the journal may forget the log.
+    pub(super) async fn settle(self: &Rc<Self>) -> Result<(), LogError> {
+        let bases: Vec<Offset> = {
+            let inner = self.inner.borrow();
+            inner.segments.iter().filter(|segment| !segment.sealed).map(|segment| segment.base).collect()
+        };
+        for base in bases {
+            self.fill_segment(base, true).await?;
+            let file = self.file_of(base).await?;
+            let complete = self.is_complete(base);
+            if let Some(end) = complete {
+                file.set_length(end).await?;
+            }
+            file.flush().await?;
+            self.persist_index(base).await;
+            if complete.is_some() {
+                self.with_segment(base, |segment| {
+                    segment.sealed = true;
+                    segment.file = None;
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of a segment that will not grow any more, if all of it is durable and filled.
+    fn is_complete(&self, base: Offset) -> Option<u64> {
+        let inner = self.inner.borrow();
+        let last = inner.segments.back()?;
+        let segment = inner.segments.iter().find(|segment| segment.base == base)?;
+        let complete = last.base != base
+            && segment.durable == segment.end()
+            && segment.filled == page_floor(segment.end())
+            && !segment.writing;
+        complete.then(|| segment.end())
+    }
+
+    /// Writes the index behind the log. It is only a hint, so a failure is reported and nothing else.
+    async fn persist_index(self: &Rc<Self>, base: Offset) {
+        let key = self.key;
+        let pages = self
+            .with_segment(base, |segment| {
+                let durable = segment.durable;
+                segment.index.as_mut().and_then(|index| index.pages_to_persist(key, base, durable))
+            })
+            .flatten();
+        let Some((position, bytes)) = pages else { return };
+        let outcome: std::io::Result<()> = async {
+            let file = self.store.runtime.open(&self.index_path(base), OpenMode::Create).await?;
+            let mut chunk = Chunk::with_capacity(bytes.len());
+            chunk.append(&bytes);
+            file.write(chunk.view_all(), position, Durability::Cached).await
+        }
+        .await;
+        if let Err(error) = outcome {
+            tracing::warn!(log = %self.directory_name, %error, "an index could not be written; it will be rebuilt from the log");
+        }
+    }
+
+    /// Gives back memory and descriptors, if nothing is under way and a checkpoint names the log's end.
+    pub(super) fn close_if_idle(&self) -> bool {
+        if self.used.replace(false) || self.touched_cut.get() >= self.store.completed_cut.get() {
+            return false;
+        }
+        let mut inner = self.inner.borrow_mut();
+        let quiet = inner.segments.iter().all(|segment| segment.durable == segment.end() && !segment.writing);
+        if !quiet || !self.opened.get() || self.busy.get() > 0 {
+            return false;
+        }
+        let Some(last) = inner.segments.iter().rev().find(|segment| segment.end() > 0) else { return false };
+        let unsettled = inner.segments.iter().any(|segment| !segment.sealed && segment.base != last.base);
+        if unsettled {
+            return false;
+        }
+        inner.closed_end = (last.base, last.end());
+        let freed: usize = inner
+            .segments
+            .iter_mut()
+            .map(|segment| segment.tail.clear() + segment.read_ahead.take().map_or(0, |(_, view)| view.len()))
+            .sum();
+        inner.segments.clear();
+        self.opened.set(false);
+        self.store.note_evicted(freed);
+        true
+    }
+}
+
+/// The last page of a segment, copied and padded with zeros, unless the durable end is a page boundary.
+fn last_page<R: Runtime>(segment: &Segment<R>) -> Option<(u64, ChunkView)> {
+    let start = page_floor(segment.durable);
+    if start == segment.durable || start < segment.tail.start() {
+        return None;
+    }
+    let mut page = Chunk::with_capacity(PAGE_BYTES);
+    for view in segment.tail.views(start..segment.durable) {
+        page.append(&view);
+    }
+    page.pad_to(PAGE_BYTES);
+    Some((start, page.view_all()))
+}
+
+async fn write_all<F: File>(file: &F, writes: Vec<(u64, ChunkView)>) -> Result<(), LogError> {
+    let mut writes = writes.into_iter().peekable();
+    while writes.peek().is_some() {
+        let under_way: Vec<Pin<Box<dyn Future<Output = std::io::Result<()>>>>> = writes
+            .by_ref()
+            .take(FILL_WRITES_MAX)
+            .map(|(position, view)| Box::pin(file.write(view, position, Durability::Cached)) as _)
+            .collect();
+        for outcome in join_all(under_way).await {
+            outcome?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,414 @@
+//! A log's way out: batches by offset, offsets by timestamp.
+
+use super::LogError;
+use super::appender::Log;
+use super::index::SparseIndex;
+use super::segment::read_file;
+use super::tail::{page_ceil, page_floor};
+use crate::runtime::buffer::{Chunk, ChunkView};
+use crate::runtime::{File, OpenMode, Runtime};
+use logmill_wire::ids::{Offset, TimestampMs};
+use logmill_wire::limits::{CHUNK_BYTES_MAX, PAGE_BYTES};
+use logmill_wire::record_batch::{BatchHeader, HEADER_BYTES, crc_matches, first_record_at_or_after, max_timestamp_record};
+use std::ops::Range;
+use std::rc::Rc;
+
+/// Bytes that a look through batch headers reads from disk at a time.
+const SCAN_BYTES: usize = 64 << 10;
+
+/// What a read found.
+#[derive(Debug, Default)]
+pub struct ReadOutcome {
+    /// Batches back to back; the last one may be cut, the first one never is.
+    pub views: Vec<ChunkView>,
+    /// Bytes in `views`.
+    pub bytes: usize,
+}
+
+/// A batch that was found in a segment.
+#[derive(Clone, Copy)]
+struct Found {
+    header: BatchHeader,
+    position: u64,
+    bytes: u64,
+}
+
+/// Where reading of a segment must end.
+#[derive(Clone, Copy)]
+struct Readable {
+    base: Offset,
+    limit: u64,
+}
+
+impl<R: Runtime> Log<R> {
+    /// Reads batches from the one that holds `offset` on, up to the durable end and at most `max_bytes`;
+    /// with `at_least_one` the first batch comes whole even if it is larger (KIP-74).
+    ///
+    /// # Errors
+    /// [`LogError::OutOfRange`] beyond the durable end, [`LogError::Damaged`] if what is on disk is not what was
+    /// written, and what the disk says.
+    pub async fn read(
+        self: &Rc<Self>,
+        offset: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<ReadOutcome, LogError> {
+        let durable_end = self.inner.borrow().durable.2;
+        if offset > durable_end {
+            return Err(LogError::OutOfRange);
+        }
+        if offset == durable_end || (max_bytes == 0 && !at_least_one) {
+            return Ok(ReadOutcome::default());
+        }
+        let _busy = self.hold();
+        self.open().await?;
+        for readable in self.readable_from(offset) {
+            let Some(found) = self.find_offset(readable, offset).await? else { continue };
+            if !at_least_one && found.bytes > max_bytes as u64 {
+                return Ok(ReadOutcome::default());
+            }
+            let wanted = (found.position + max_bytes as u64).max(found.position + found.bytes);
+            let end = self.end_of_read(readable, found, wanted);
+            let views = self.bytes_of(readable, found.position..end, found.bytes).await?;
+            let bytes = views.iter().map(|view| view.len()).sum();
+            return Ok(ReadOutcome { views, bytes });
+        }
+        Ok(ReadOutcome::default())
+    }
+
+    /// The end of what is durable.
+    #[must_use]
+    pub fn durable_end(&self) -> Offset {
+        self.inner.borrow().durable.2
+    }
+
+    /// The first record from `from` on with a timestamp of at least `timestamp`, and its timestamp.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub async fn offset_for_timestamp(
+        self: &Rc<Self>,
+        timestamp: TimestampMs,
+        from: Offset,
+    ) -> Result<Option<(Offset, TimestampMs)>, LogError> {
+        if from >= self.durable_end() {
+            return Ok(None);
+        }
+        let _busy = self.hold();
+        self.open().await?;
+        for readable in self.readable_from(from) {
+            self.load_index(readable.base).await?;
+            let start = self.with_index(readable.base, |index| {
+                index.max_timestamp().filter(|(max, _)| *max >= timestamp).map(|_| index.floor_of_timestamp(timestamp))
+            });
+            let Some(mut position) = start.flatten() else { continue };
+            while let Some(found) = self
+                .scan(readable, position, |header| header.max_timestamp >= timestamp && header.last_offset() >= from)
+                .await?
+            {
+                let batch = self.whole_batch(readable, found).await?;
+                let record = self.decode(batch, move |batch| first_record_at_or_after(batch, timestamp)).await?;
+                if let Some((offset, at)) = record.filter(|(offset, _)| *offset >= from) {
+                    return Ok(Some((offset, at)));
+                }
+                position = found.position + found.bytes;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record that has the largest timestamp of the log, and that timestamp (KIP-734).
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub async fn offset_of_max_timestamp(self: &Rc<Self>) -> Result<Option<(Offset, TimestampMs)>, LogError> {
+        if self.durable_end() == Offset(0) {
+            return Ok(None);
+        }
+        let _busy = self.hold();
+        self.open().await?;
+        let mut best: Option<(TimestampMs, Readable, u64)> = None;
+        for readable in self.readable_from(Offset(0)) {
+            self.load_index(readable.base).await?;
+            let max = self.with_index(readable.base, |index| index.max_timestamp()).flatten();
+            if let Some((timestamp, position)) = max
+                && best.is_none_or(|(known, _, _)| timestamp > known)
+            {
+                best = Some((timestamp, readable, position));
+            }
+        }
+        let Some((timestamp, readable, position)) = best else { return Ok(None) };
+        // The batch with that timestamp may not be durable yet; then the largest durable one is looked for.
+        let mut largest: Option<Found> = None;
+        let mut at = position;
+        while let Some(found) = self.scan(readable, at, |_| true).await? {
+            if largest.is_none_or(|known| found.header.max_timestamp > known.header.max_timestamp) {
+                largest = Some(found);
+            }
+            if found.header.max_timestamp >= timestamp {
+                break;
+            }
+            at = found.position + found.bytes;
+        }
+        let Some(found) = largest else { return Ok(None) };
+        let batch = self.whole_batch(readable, found).await?;
+        let offset = self.decode(batch, max_timestamp_record).await?;
+        Ok(Some((offset, found.header.max_timestamp)))
+    }
+
+    /// Looks into a batch; if it is compressed, away from the shard's thread.
+    async fn decode<T: Send + 'static>(
+        &self,
+        batch: Vec<u8>,
+        look: impl FnOnce(&[u8]) -> Result<T, logmill_wire::record_batch::BatchError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let compressed = BatchHeader::parse(&batch).is_some_and(|header| header.attributes.codec_id() != 0);
+        let outcome = if compressed {
+            let looked = self.store.runtime.offload(move || look(&batch)).await;
+            looked.map_err(|_| LogError::Io(std::io::ErrorKind::WouldBlock, "the pool for decompression is busy".into()))?
+        } else {
+            look(&batch)
+        };
+        outcome.map_err(|error| LogError::Damaged(format!("a stored batch cannot be decoded: {error}")))
+    }
+
+    /// The segments that may hold `offset` and what follows, each with the end of what may be read.
+    fn readable_from(&self, offset: Offset) -> Vec<Readable> {
+        let inner = self.inner.borrow();
+        let (durable_base, durable_position, _) = inner.durable;
+        let first = inner.segments.partition_point(|segment| segment.base <= offset).saturating_sub(1);
+        inner
+            .segments
+            .iter()
+            .skip(first)
+            .filter(|segment| segment.base <= durable_base)
+            .map(|segment| {
+                let limit = if segment.base == durable_base { durable_position } else { segment.end() };
+                Readable { base: segment.base, limit }
+            })
+            .collect()
+    }
+
+    async fn find_offset(self: &Rc<Self>, readable: Readable, offset: Offset) -> Result<Option<Found>, LogError> {
+        self.load_index(readable.base).await?;
+        let start = self.with_index(readable.base, |index| index.floor_of_offset(offset)).unwrap_or(0);
+        self.scan(readable, start, |header| header.last_offset() >= offset).await
+    }
+
+    fn end_of_read(&self, readable: Readable, found: Found, wanted: u64) -> u64 {
+        if wanted >= readable.limit {
+            return readable.limit;
+        }
+        // Half a batch is of no use to the client, so the read ends where a batch begins, if one is known.
+        let whole = found.position + found.bytes;
+        let boundary = self.with_index(readable.base, |index| index.boundary_before(wanted)).flatten();
+        boundary.filter(|boundary| *boundary > whole).unwrap_or(wanted)
+    }
+
+    /// The first batch from `position` (a batch's start) on that is `wanted`.
+    async fn scan(
+        self: &Rc<Self>,
+        readable: Readable,
+        mut position: u64,
+        wanted: impl Fn(&BatchHeader) -> bool,
+    ) -> Result<Option<Found>, LogError> {
+        let mut window: Option<(u64, ChunkView)> = None;
+        while position < readable.limit {
+            let Some(header) = self.header_at(readable, position, &mut window).await? else { return Ok(None) };
+            let bytes = header.total_bytes().unwrap_or(0) as u64;
+            if header.magic != 2 || bytes == 0 || position + bytes > readable.limit {
+                return Err(self.note_rot(readable.base, position, "there is no batch where one was written"));
+            }
+            if wanted(&header) {
+                return Ok(Some(Found { header, position, bytes }));
+            }
+            position += bytes;
+            if self.store.runtime.should_yield() {
+                self.store.runtime.yield_now().await;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn header_at(
+        self: &Rc<Self>,
+        readable: Readable,
+        position: u64,
+        window: &mut Option<(u64, ChunkView)>,
+    ) -> Result<Option<BatchHeader>, LogError> {
+        let mut head = [0; HEADER_BYTES];
+        let cached = {
+            let inner = self.inner.borrow();
+            let segment = inner.segments.iter().find(|segment| segment.base == readable.base);
+            segment.map_or(0, |segment| segment.tail.copy_out(position, &mut head))
+        };
+        if cached == HEADER_BYTES {
+            return Ok(BatchHeader::parse(&head));
+        }
+        let end = position + HEADER_BYTES as u64;
+        let holds = window.as_ref().is_some_and(|(from, view)| position >= *from && end <= from + view.len() as u64);
+        if !holds {
+            let to = readable.limit.min(position + SCAN_BYTES as u64);
+            let mut bytes = self.read_from_file(readable.base, position..to.max(end)).await?;
+            *window = bytes.pop().map(|view| (position, view));
+        }
+        Ok(window.as_ref().and_then(|(from, view)| BatchHeader::parse(view.get((position - from) as usize..)?)))
+    }
+
+    async fn read_from_file(&self, base: Offset, range: Range<u64>) -> Result<Vec<ChunkView>, LogError> {
+        let file = self.file_of(base).await?;
+        let from = page_floor(range.start);
+        let length = (page_ceil(range.end) - from) as usize;
+        let (outcome, chunk) = file.read(Chunk::with_capacity(length), from, length).await;
+        outcome?;
+        let start = (range.start - from) as usize;
+        let end = ((range.end - from) as usize).min(chunk.len());
+        if end <= start {
+            return Err(self.note_rot(base, range.start, "the segment is shorter than what was written"));
+        }
+        Ok(vec![chunk.view(start..end)])
+    }
+
+    /// Bytes from the cache, or from disk with read-ahead; what comes from disk is checked first.
+    async fn bytes_of(
+        self: &Rc<Self>,
+        readable: Readable,
+        range: Range<u64>,
+        first_batch_bytes: u64,
+    ) -> Result<Vec<ChunkView>, LogError> {
+        let (cached_from, ahead) = {
+            let inner = self.inner.borrow();
+            let Some(segment) = inner.segments.iter().find(|segment| segment.base == readable.base) else {
+                return Err(LogError::OutOfRange);
+            };
+            if let Some(views) = segment.cached(range.clone()) {
+                return Ok(views);
+            }
+            (segment.tail.start(), segment.read_ahead.clone())
+        };
+        if let Some((from, view)) = ahead
+            && range.start >= from
+            && range.end <= from + view.len() as u64
+        {
+            return Ok(vec![view.slice((range.start - from) as usize..(range.end - from) as usize)]);
+        }
+        let least = range.start + first_batch_bytes;
+        if least > cached_from {
+            return self.straddling(readable, range, cached_from).await;
+        }
+        let to = range.end.min(cached_from);
+        let ahead_to = (range.start + CHUNK_BYTES_MAX as u64).max(least).min(readable.limit);
+        let Some(view) = self.read_from_file(readable.base, range.start..ahead_to).await?.pop() else {
+            return Err(LogError::OutOfRange);
+        };
+        let intact = intact_prefix(&view);
+        if (intact as u64) < first_batch_bytes {
+            return Err(self.note_rot(readable.base, range.start, "a batch's checksum is not that of its bytes"));
+        }
+        let wanted = ((to - range.start) as usize).min(intact);
+        self.keep_read_ahead(readable.base, range.start, view.slice(0..intact));
+        Ok(vec![view.slice(0..wanted)])
+    }
+
+    /// A batch of which the beginning is in the file and the rest in memory: its pages were filled and
+    /// forgotten while it was not whole on disk.
+    async fn straddling(
+        self: &Rc<Self>,
+        readable: Readable,
+        range: Range<u64>,
+        cached_from: u64,
+    ) -> Result<Vec<ChunkView>, LogError> {
+        let in_memory = {
+            let inner = self.inner.borrow();
+            let segment = inner.segments.iter().find(|segment| segment.base == readable.base);
+            segment.map_or_else(Vec::new, |segment| segment.tail.views(cached_from..range.end.max(cached_from)))
+        };
+        let mut views = self.read_from_file(readable.base, range.start..cached_from).await?;
+        views.extend(in_memory);
+        let bytes: Vec<u8> = views.iter().flat_map(|view| view.iter().copied()).collect();
+        if intact_prefix(&bytes) == 0 {
+            return Err(self.note_rot(readable.base, range.start, "a batch's checksum is not that of its bytes"));
+        }
+        Ok(views)
+    }
+
+    fn keep_read_ahead(self: &Rc<Self>, base: Offset, position: u64, view: ChunkView) {
+        let grown = {
+            let mut inner = self.inner.borrow_mut();
+            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == base) else { return };
+            let bytes = view.len();
+            let before = segment.read_ahead.replace((position, view)).map_or(0, |(_, view)| view.len());
+            self.store.note_evicted(before);
+            bytes
+        };
+        self.store.note_cached(self, grown);
+    }
+
+    async fn whole_batch(self: &Rc<Self>, readable: Readable, found: Found) -> Result<Vec<u8>, LogError> {
+        let views = self.bytes_of(readable, found.position..found.position + found.bytes, found.bytes).await?;
+        Ok(views.iter().flat_map(|view| view.iter().copied()).collect())
+    }
+
+    fn with_index<T>(&self, base: Offset, action: impl FnOnce(&SparseIndex) -> T) -> Option<T> {
+        let inner = self.inner.borrow();
+        inner.segments.iter().find(|segment| segment.base == base)?.index.as_ref().map(action)
+    }
+
+    /// Reads a segment's index, and makes what is missing from the log.
+    pub(super) async fn load_index(self: &Rc<Self>, base: Offset) -> Result<(), LogError> {
+        if self.with_index(base, |_| ()).is_some() {
+            return Ok(());
+        }
+        let end = {
+            let inner = self.inner.borrow();
+            inner.segments.iter().find(|segment| segment.base == base).ok_or(LogError::OutOfRange)?.end()
+        };
+        let content = self.index_content(base).await;
+        let mut index = SparseIndex::from_file(&content, self.key, base, end);
+        let readable = Readable { base, limit: end };
+        let mut position = index.covered();
+        while let Some(found) = self.scan(readable, position, |_| true).await? {
+            index.note(&found.header, found.position);
+            position = found.position + found.bytes;
+        }
+        let mut inner = self.inner.borrow_mut();
+        if let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == base) {
+            // Nothing was appended meanwhile: an append needs the index first. Whoever loaded it too wins.
+            segment.index.get_or_insert(index);
+        }
+        Ok(())
+    }
+
+    async fn index_content(&self, base: Offset) -> Vec<u8> {
+        let Ok(file) = self.store.runtime.open(&self.index_path(base), OpenMode::Read).await else { return Vec::new() };
+        let Ok(length) = file.length().await else { return Vec::new() };
+        let length = length / PAGE_BYTES as u64 * PAGE_BYTES as u64;
+        if length == 0 {
+            return Vec::new();
+        }
+        let views = read_file(&file, 0..length).await.unwrap_or_default();
+        views.iter().flat_map(|view| view.iter().copied()).collect()
+    }
+
+    /// Reports rot below the durable end. Nothing is cut off: what is behind it was acknowledged.
+    fn note_rot(&self, base: Offset, position: u64, what: &str) -> LogError {
+        let text = format!("segment {} of {}, byte {position}: {what}", base, self.directory_name);
+        tracing::error!(%text, "rot below the durable end; the bytes are kept as they are");
+        LogError::Damaged(text)
+    }
+}
+
+/// The length of the batches that are whole and have the right checksum; a batch that is cut at the end is
+/// kept out.
+fn intact_prefix(bytes: &[u8]) -> usize {
+    let mut position = 0;
+    while let Some(rest) = bytes.get(position..) {
+        let Some(total) = BatchHeader::parse(rest).and_then(|header| header.total_bytes()) else { break };
+        let Some(batch) = rest.get(..total) else { break };
+        if !crc_matches(batch) {
+            break;
+        }
+        position += total;
+    }
+    position
+}

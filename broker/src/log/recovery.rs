@@ -1,0 +1,326 @@
+//! Restart: the journal's live groups over the last checkpoint give every log's end.
+//!
+//! What the journal vouches for and the segment lacks is written again (which changes nothing if it was
+//! already there), and only the batches behind the checkpoint are looked at. A log whose acknowledged bytes are
+//! not what the journal says is marked damaged, with everything kept as it was found.
+
+use super::checkpoint::{from_state, key_of, write as write_checkpoint};
+use super::directory::{LogDirectoryError, RunDirectory, at};
+use super::redo::{Pieces, redo_segment};
+use super::segment::{log_file_name, read_file};
+use crate::journal::{Journal, replay};
+use crate::runtime::{OpenMode, Runtime};
+use logmill_state::partition::Leader;
+use logmill_wire::frame::checkpoint::{self as frame, Checkpoint, LogState};
+use logmill_wire::frame::journal::Entry;
+use logmill_wire::ids::{Offset, ShardIndex, TopicPartition, Uuid};
+use logmill_wire::record_batch::{BatchHeader, crc_matches};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+/// The largest run of the damaged kind that is looked at in memory at once.
+const SCAN_BYTES: u64 = 4 << 20;
+
+/// What a log directory held.
+pub struct Recovery {
+    previous: RunDirectory,
+    /// All logs that were ever appended to, in the order of their keys.
+    pub logs: Vec<LogState>,
+    /// Logs whose directories are gone or belong to another life of the topic.
+    pub missing: Vec<TopicPartition>,
+}
+
+/// A log directory that is ready to be used by the shards of a new run.
+pub struct OpenedRun {
+    /// The run.
+    pub run: RunDirectory,
+    /// For each shard its journal's identity and the states of its logs.
+    pub shards: Vec<(Uuid, BTreeMap<TopicPartition, LogState>)>,
+}
+
+/// Recovers a log directory from its last run. Nothing of that run is changed except that segments are
+/// completed, so it may be repeated.
+///
+/// # Errors
+/// If the disk fails, or a journal or checkpoint is damaged: then nothing can be said about any log in it.
+pub async fn recover<R: Runtime>(runtime: &R, log_directory: &Path) -> Result<Recovery, LogDirectoryError> {
+    let previous = RunDirectory::current(runtime, log_directory).await?;
+    let mut recovery = Recovery { previous, logs: Vec::new(), missing: Vec::new() };
+    if recovery.previous.number() == 0 {
+        return Ok(recovery);
+    }
+    let run_path = recovery.previous.path();
+    let entries = runtime.read_directory(&run_path).await.map_err(at(&run_path))?;
+    let mut all = BTreeMap::new();
+    for shard in entries.iter().filter_map(|entry| RunDirectory::shard_of_checkpoint(&entry.name)) {
+        recover_shard(runtime, &mut recovery, shard, &mut all).await?;
+    }
+    recovery.logs = all.into_values().collect();
+    Ok(recovery)
+}
+
+async fn recover_shard<R: Runtime>(
+    runtime: &R,
+    recovery: &mut Recovery,
+    shard: ShardIndex,
+    all: &mut BTreeMap<TopicPartition, LogState>,
+) -> Result<(), LogDirectoryError> {
+    let run = recovery.previous.clone();
+    let checkpoint = read_checkpoint(runtime, &run.checkpoint(shard)).await?;
+    let journal_path = run.journal(shard);
+    let damaged = |error: &dyn std::fmt::Display| LogDirectoryError::Damaged(journal_path.clone(), error.to_string());
+    let replayed = replay(runtime, &journal_path, Uuid(checkpoint.journal_id), checkpoint.replay_from_sequence)
+        .await
+        .map_err(|error| damaged(&error))?;
+    let mut states: BTreeMap<TopicPartition, LogState> =
+        checkpoint.logs.into_iter().map(|state| (key_of(&state), state)).collect();
+    let mut pieces: BTreeMap<TopicPartition, Pieces<'_>> = BTreeMap::new();
+    for entry in replayed.entries().map_err(|error| damaged(&error))? {
+        match entry {
+            Entry::Declare(log, name) => {
+                let Ok(name) = std::str::from_utf8(name) else { return Err(damaged(&"a log's name is not text")) };
+                states.entry(log).or_insert_with(|| fresh_state(log, name));
+            }
+            Entry::Inline(range, bytes) => pieces.entry(range.log).or_default().add(range, Some(bytes), 0),
+            Entry::Extent(range, crc) => pieces.entry(range.log).or_default().add(range, None, crc),
+        }
+    }
+    for (log, pieces) in pieces {
+        let Some(state) = states.get_mut(&log) else {
+            return Err(damaged(&format!("it vouches for log {log}, which nothing names")));
+        };
+        if !is_directory_of(runtime, &run.log_directory().join(&state.directory), log).await {
+            tracing::warn!(directory = %state.directory, "the journal knows a log whose directory is gone");
+            recovery.missing.push(log);
+            states.remove(&log);
+            continue;
+        }
+        if state.damage.is_none() {
+            complete_log(runtime, run.log_directory(), state, pieces).await?;
+        }
+    }
+    all.extend(states);
+    Ok(())
+}
+
+fn fresh_state(log: TopicPartition, directory: &str) -> LogState {
+    LogState {
+        topic_id: log.topic_id.0,
+        partition: log.partition.0,
+        directory: directory.to_owned(),
+        leader_epoch: -1,
+        segment_opened_at: -1,
+        ..LogState::default()
+    }
+}
+
+async fn read_checkpoint<R: Runtime>(runtime: &R, path: &Path) -> Result<Checkpoint, LogDirectoryError> {
+    let file = runtime.open(path, OpenMode::Read).await.map_err(at(path))?;
+    let length = crate::runtime::File::length(&file).await.map_err(at(path))?;
+    let views = read_file(&file, 0..length)
+        .await
+        .map_err(|error| LogDirectoryError::Io(path.to_path_buf(), io::Error::other(error.to_string())))?;
+    let bytes: Vec<u8> = views.iter().flat_map(|view| view.iter().copied()).collect();
+    frame::open(&bytes)
+        .map_err(|error| LogDirectoryError::Damaged(path.to_path_buf(), format!("the checkpoint is not intact ({error:?})")))
+}
+
+/// Whether a directory belongs to this life of the topic.
+async fn is_directory_of<R: Runtime>(runtime: &R, path: &Path, log: TopicPartition) -> bool {
+    let Ok(file) = runtime.open(&path.join("partition.metadata"), OpenMode::Read).await else { return false };
+    let Ok(length) = crate::runtime::File::length(&file).await else { return false };
+    let Ok(views) = read_file(&file, 0..length.min(4096)).await else { return false };
+    let text: Vec<u8> = views.iter().flat_map(|view| view.iter().copied()).collect();
+    String::from_utf8_lossy(&text).contains(&format!("topic_id: {}", log.topic_id))
+}
+
+/// Writes what the journal vouches for, then replays the batches behind the checkpoint.
+async fn complete_log<R: Runtime>(
+    runtime: &R,
+    log_directory: &Path,
+    state: &mut LogState,
+    pieces: Pieces<'_>,
+) -> Result<(), LogDirectoryError> {
+    let directory = log_directory.join(&state.directory);
+    let bases = pieces.bases();
+    let last = bases.last().copied().unwrap_or(Offset(state.segment_base));
+    let mut ends = Vec::new();
+    for base in bases {
+        let known_end = if base.0 == state.segment_base { state.end_position } else { 0 };
+        let path = directory.join(log_file_name(base));
+        let outcome = redo_segment(runtime, &path, pieces.of(base), known_end, base == last).await;
+        match outcome.map_err(at(&path))? {
+            Ok(end) => ends.push((base, end)),
+            Err(what) => {
+                note_damage(state, &format!("segment {}: {what}", log_file_name(base)));
+                return Ok(());
+            }
+        }
+    }
+    let Ok(mut leader) = Leader::restore(&from_state(state)) else {
+        note_damage(state, "the checkpoint contradicts itself");
+        return Ok(());
+    };
+    for (base, end) in ends {
+        let from = if base.0 == state.segment_base { state.end_position } else { 0 };
+        let path = directory.join(log_file_name(base));
+        let replayed = replay_batches(runtime, &path, from, end, &mut leader).await.map_err(at(&path))?;
+        store_progress(state, &leader, base, replayed.end, replayed.first_timestamp);
+        if let Some(what) = replayed.damage {
+            note_damage(state, &what);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn note_damage(state: &mut LogState, what: &str) {
+    tracing::error!(directory = %state.directory, what, "acknowledged bytes are damaged; the log is taken out of service and kept as it is");
+    state.damage = Some(what.to_owned());
+}
+
+fn store_progress(state: &mut LogState, leader: &Leader, base: Offset, end: u64, first_timestamp: Option<i64>) {
+    if base.0 != state.segment_base || state.segment_opened_at < 0 {
+        state.segment_opened_at = first_timestamp.unwrap_or(-1);
+    }
+    let snapshot = leader.snapshot();
+    let fresh = super::checkpoint::state_of(
+        TopicPartition { topic_id: Uuid(state.topic_id), partition: logmill_wire::ids::PartitionIndex(state.partition) },
+        &state.directory,
+        &snapshot,
+        (base, end),
+    );
+    *state = LogState { segment_opened_at: state.segment_opened_at, damage: state.damage.take(), ..fresh };
+}
+
+struct Replayed {
+    end: u64,
+    first_timestamp: Option<i64>,
+    damage: Option<String>,
+}
+
+async fn replay_batches<R: Runtime>(
+    runtime: &R,
+    path: &Path,
+    from: u64,
+    end: u64,
+    leader: &mut Leader,
+) -> io::Result<Replayed> {
+    let file = runtime.open(path, OpenMode::Read).await?;
+    let mut replayed = Replayed { end: from, first_timestamp: None, damage: None };
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut read_to = from;
+    while replayed.end < end {
+        let to = end.min(read_to + SCAN_BYTES);
+        if to > read_to {
+            match read_file(&file, read_to..to).await {
+                Ok(views) => views.iter().for_each(|view| bytes.extend_from_slice(view)),
+                Err(error) => return Err(io::Error::other(error.to_string())),
+            }
+            read_to = to;
+        }
+        let taken = apply_whole_batches(&bytes, leader, &mut replayed);
+        bytes.drain(..taken);
+        replayed.end += taken as u64;
+        if replayed.damage.is_some() {
+            break;
+        }
+        if taken == 0 && read_to == end {
+            replayed.damage = Some(format!("the journal's end {end} is not the end of a batch"));
+            break;
+        }
+    }
+    Ok(replayed)
+}
+
+/// Applies the batches that are whole, and returns their bytes.
+fn apply_whole_batches(bytes: &[u8], leader: &mut Leader, replayed: &mut Replayed) -> usize {
+    let mut position = 0;
+    while let Some(header) = bytes.get(position..).and_then(BatchHeader::parse) {
+        let Some(total) = header.total_bytes() else {
+            replayed.damage = Some(format!("there is no batch at byte {}", replayed.end + position as u64));
+            break;
+        };
+        let Some(batch) = bytes.get(position..position + total) else { break };
+        if !crc_matches(batch) {
+            replayed.damage = Some(format!("the batch at byte {} has a wrong checksum", replayed.end + position as u64));
+            break;
+        }
+        if let Err(error) = leader.check_replay(&header) {
+            replayed.damage = Some(error.to_string());
+            break;
+        }
+        leader.apply_batch(&header);
+        replayed.first_timestamp.get_or_insert(header.max_timestamp.0);
+        position += total;
+    }
+    position
+}
+
+impl Recovery {
+    /// Begins the next run: journals and checkpoints for `shards` shards are made durable, then the run becomes
+    /// the current one and what is older is removed (or, if a log is damaged, kept under another name).
+    ///
+    /// # Errors
+    /// If the disk fails; the previous run is then still the current one.
+    pub async fn begin_run<R: Runtime>(
+        self,
+        runtime: &R,
+        shards: u16,
+        journal_bytes: u64,
+        shard_of: impl Fn(TopicPartition) -> ShardIndex,
+    ) -> Result<OpenedRun, LogDirectoryError> {
+        let run = self.previous.next();
+        let path = run.path();
+        if runtime.read_directory(&path).await.is_ok() {
+            // Left by a start that did not get as far as making it current.
+            runtime.remove_directory(&path).await.map_err(at(&path))?;
+        }
+        runtime.create_directory(&path).await.map_err(at(&path))?;
+        let damaged = self.logs.iter().any(|state| state.damage.is_some());
+        let mut states: Vec<BTreeMap<TopicPartition, LogState>> = (0..shards).map(|_| BTreeMap::new()).collect();
+        for state in self.logs {
+            let key = key_of(&state);
+            if let Some(of_shard) = states.get_mut(usize::from(shard_of(key).0)) {
+                of_shard.insert(key, state);
+            }
+        }
+        let mut opened = Vec::new();
+        for (shard, states) in (0..shards).map(ShardIndex).zip(states) {
+            let id = Uuid::from_random((u128::from(runtime.random_u64()) << 64) | u128::from(runtime.random_u64()));
+            let journal = run.journal(shard);
+            Journal::<R>::create(runtime, &journal, journal_bytes).await.map_err(at(&journal))?;
+            let logs = states.values().cloned().collect();
+            let checkpoint = Checkpoint { journal_id: id.0, replay_from_sequence: 1, logs };
+            let file = run.checkpoint(shard);
+            write_checkpoint(runtime, &file, &path, checkpoint).await.map_err(at(&file))?;
+            opened.push((id, states));
+        }
+        for directory in [path.clone(), run.parent(), run.log_directory().to_path_buf()] {
+            runtime.sync_directory(&directory).await.map_err(at(&directory))?;
+        }
+        run.make_current(runtime).await?;
+        remove_older_runs(runtime, &run, damaged.then_some(&self.previous)).await?;
+        Ok(OpenedRun { run, shards: opened })
+    }
+}
+
+async fn remove_older_runs<R: Runtime>(
+    runtime: &R,
+    run: &RunDirectory,
+    keep: Option<&RunDirectory>,
+) -> Result<(), LogDirectoryError> {
+    let parent = run.parent();
+    if let Some(kept) = keep {
+        let name = parent.join(format!("damaged-run-{:010}", kept.number()));
+        runtime.rename(&kept.path(), &name).await.map_err(at(&name))?;
+    }
+    for entry in runtime.read_directory(&parent).await.map_err(at(&parent))? {
+        let path = parent.join(&entry.name);
+        if entry.is_directory && entry.name.starts_with("run-") && path != run.path() {
+            runtime.remove_directory(&path).await.map_err(at(&path))?;
+        }
+    }
+    Ok(())
+}
