@@ -1,0 +1,198 @@
+//! What other shards ask of a partition. A command is a message: it owns all that it carries, and its
+//! answer comes through a oneshot channel.
+
+use crate::runtime::event::Event;
+use crate::runtime::oneshot;
+use bytes::Bytes;
+use logmill_state::partition::{AppendError, EpochCheckError, EpochEnd, FetchCheckError, Isolation};
+use logmill_wire::error_codes::ErrorCode;
+use logmill_wire::ids::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
+use logmill_wire::record_batch::BatchError;
+
+/// Why a partition did not do what it was asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PartitionError {
+    /// This broker does not host the partition (any more).
+    NotHosted,
+    /// The record set cannot be accepted as it is.
+    Batch(BatchError),
+    /// The append breaks a rule of the topic or of the producer.
+    Append(AppendError),
+    /// The fetch position does not fit the log.
+    Fetch(FetchCheckError),
+    /// The caller's epoch is not the leader's.
+    Epoch(EpochCheckError),
+    /// The log could not do it; the text says why. Reads may still work.
+    Storage(String),
+    /// Stored bytes are not what was written.
+    Corrupt(String),
+    /// The shard is stopping.
+    Stopping,
+}
+
+impl PartitionError {
+    /// The Kafka error that a client gets.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        super::reply::error_code(self)
+    }
+
+    /// The text that accompanies the error where a response has room for one.
+    #[must_use]
+    pub fn message(&self) -> String {
+        super::reply::error_message(self)
+    }
+}
+
+/// When an append is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// As soon as it has its offsets; nobody waits for the answer but to learn of an error (acks=0).
+    None,
+    /// When the leader's commit is durable (acks=1).
+    Leader,
+    /// When it is durable on every replica of the in-sync set (acks=all).
+    All,
+}
+
+/// The answer to an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The first record's offset; of a duplicate, that of the first time.
+    pub base_offset: Offset,
+    /// The append time of a topic with LogAppendTime, otherwise -1.
+    pub log_append_time: TimestampMs,
+    /// The first offset that can be read.
+    pub log_start_offset: Offset,
+}
+
+/// What to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// From which offset on.
+    pub offset: Offset,
+    /// At most so many bytes.
+    pub max_bytes: usize,
+    /// Whether the first batch comes even if it is larger (KIP-74).
+    pub at_least_one: bool,
+    /// The epoch that the client believes in; -1 if it does not say (KIP-320).
+    pub current_leader_epoch: LeaderEpoch,
+    /// The epoch of the last record that the client has; -1 if it does not say.
+    pub last_fetched_epoch: LeaderEpoch,
+    /// Up to where.
+    pub isolation: Isolation,
+}
+
+/// What was read. Errors that concern the position come with the partition's offsets too.
+#[derive(Clone, Debug)]
+pub struct ReadReply {
+    /// The end of what consumers may see.
+    pub high_watermark: Offset,
+    /// The end of what read_committed consumers may see.
+    pub last_stable_offset: Offset,
+    /// The first offset that can be read.
+    pub log_start_offset: Offset,
+    /// The epoch of the leader.
+    pub leader_epoch: LeaderEpoch,
+    /// Batches as they lie in the log, or what went wrong.
+    pub records: Result<Vec<Bytes>, PartitionError>,
+}
+
+/// What ListOffsets asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetQuery {
+    /// -2: the log start offset.
+    Earliest,
+    /// -1: the end for this isolation.
+    Latest,
+    /// -3: the record with the largest timestamp (KIP-734).
+    MaxTimestamp,
+    /// -4: the first offset on local disk (KIP-405).
+    EarliestLocal,
+    /// -5: the last offset in tiered storage (KIP-1005); without tiers there is none.
+    LatestTiered,
+    /// The first record that is not older.
+    Timestamp(TimestampMs),
+}
+
+/// The answer to an [`OffsetQuery`]; -1 where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetFound {
+    /// The offset.
+    pub offset: Offset,
+    /// Its record's timestamp, for queries by timestamp.
+    pub timestamp: TimestampMs,
+    /// The epoch of that record, or of the leader.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// A command and the way back for its answer.
+pub enum PartitionCommand {
+    /// Append one record set; the slice is the producer's bytes as received.
+    Append {
+        /// Where.
+        partition: TopicPartition,
+        /// Record batches, back to back.
+        records: Bytes,
+        /// When to answer.
+        acks: Acks,
+        /// The way back.
+        reply: oneshot::Sender<Result<Appended, PartitionError>>,
+    },
+    /// Read batches.
+    Read {
+        /// Where.
+        partition: TopicPartition,
+        /// What.
+        request: ReadRequest,
+        /// The way back.
+        reply: oneshot::Sender<ReadReply>,
+    },
+    /// Set `event` as soon as the high watermark is above `above`, or the partition goes away.
+    Watch {
+        /// Where.
+        partition: TopicPartition,
+        /// The high watermark that the caller has seen.
+        above: Offset,
+        /// What to set; dropped by its owner, it is forgotten here.
+        event: Event,
+    },
+    /// Look up an offset.
+    FindOffset {
+        /// Where.
+        partition: TopicPartition,
+        /// What.
+        query: OffsetQuery,
+        /// The epoch that the client believes in, or -1.
+        current_leader_epoch: LeaderEpoch,
+        /// Up to where.
+        isolation: Isolation,
+        /// The way back.
+        reply: oneshot::Sender<Result<OffsetFound, PartitionError>>,
+    },
+    /// The end of a leader epoch (KIP-101, KIP-320).
+    EpochEnd {
+        /// Where.
+        partition: TopicPartition,
+        /// The epoch that the client believes in, or -1.
+        current_leader_epoch: LeaderEpoch,
+        /// The epoch whose end is asked for.
+        epoch: LeaderEpoch,
+        /// The way back.
+        reply: oneshot::Sender<Result<EpochEnd, PartitionError>>,
+    },
+}
+
+impl PartitionCommand {
+    /// The partition that is asked.
+    #[must_use]
+    pub const fn partition(&self) -> TopicPartition {
+        match self {
+            Self::Append { partition, .. }
+            | Self::Read { partition, .. }
+            | Self::Watch { partition, .. }
+            | Self::FindOffset { partition, .. }
+            | Self::EpochEnd { partition, .. } => *partition,
+        }
+    }
+}
