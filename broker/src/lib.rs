@@ -2,7 +2,10 @@
 //!
 //! `ARCHITECTURE.md` beside this crate is the map; modules are declared from the top of the house down.
 
+pub mod cluster;
 pub mod journal;
 pub mod log;
+pub mod partition;
+pub mod request;
 pub mod runtime;
 pub mod shard;

@@ -2,7 +2,8 @@
 
 use crate::runtime::buffer::{Chunk, ChunkView};
 use logmill_wire::frame::journal::{
-    ENTRY_HEADER_BYTES, GROUP_HEADER_BYTES, GroupHeader, Range, append_declare, append_extent, append_inline_header, seal_group,
+    ENTRY_HEADER_BYTES, GROUP_HEADER_BYTES, GroupHeader, Range, append_declare, append_extent,
+    append_inline_header, seal_group,
 };
 use logmill_wire::ids::TopicPartition;
 use logmill_wire::limits::PAGE_BYTES;
@@ -23,7 +24,12 @@ impl GroupBuilder {
     #[must_use]
     pub fn new(capacity_bytes: usize) -> Self {
         let chunk = Chunk::with_capacity(capacity_bytes.max(PAGE_BYTES));
-        Self { chunk, filled: GROUP_HEADER_BYTES, entry_count: 0, scratch: Vec::with_capacity(ENTRY_HEADER_BYTES) }
+        Self {
+            chunk,
+            filled: GROUP_HEADER_BYTES,
+            entry_count: 0,
+            scratch: Vec::with_capacity(ENTRY_HEADER_BYTES),
+        }
     }
 
     /// Entries so far.

@@ -8,7 +8,7 @@
 mod group;
 mod replay;
 
-pub use group::{GroupBuilder, ENTRY_OVERHEAD_BYTES};
+pub use group::{ENTRY_OVERHEAD_BYTES, GroupBuilder};
 pub use replay::{Replay, ReplayError, replay};
 
 use crate::runtime::buffer::Chunk;
@@ -50,7 +50,8 @@ impl<R: Runtime> Journal<R> {
     /// # Errors
     /// Those of the disk; no space is one of them.
     pub async fn create(runtime: &R, path: &Path, bytes: u64) -> io::Result<()> {
-        let bytes = bytes.clamp(PAGE_BYTES as u64 * 4, JOURNAL_BYTES_MAX) / PAGE_BYTES as u64 * PAGE_BYTES as u64;
+        let bytes =
+            bytes.clamp(PAGE_BYTES as u64 * 4, JOURNAL_BYTES_MAX) / PAGE_BYTES as u64 * PAGE_BYTES as u64;
         let file = runtime.open(path, OpenMode::Create).await?;
         file.set_length(0).await?;
         file.allocate(0, bytes).await?;
@@ -160,6 +161,8 @@ impl<R: Runtime> Journal<R> {
         while self.live.front().is_some_and(|group| group.sequence < sequence) {
             self.live.pop_front();
         }
-        debug_assert!(self.live.iter().map(|group| u64::from(group.pages)).sum::<u64>() <= u64::from(self.pages));
+        debug_assert!(
+            self.live.iter().map(|group| u64::from(group.pages)).sum::<u64>() <= u64::from(self.pages)
+        );
     }
 }

@@ -123,7 +123,8 @@ async fn read_whole(file: &impl File) -> io::Result<Vec<u8>> {
     let mut position = 0;
     while position < length {
         let step = (length - position).min(CHUNK_BYTES_MAX as u64) as usize;
-        let (outcome, chunk) = file.read(Chunk::with_capacity(step), position, step.next_multiple_of(PAGE_BYTES)).await;
+        let (outcome, chunk) =
+            file.read(Chunk::with_capacity(step), position, step.next_multiple_of(PAGE_BYTES)).await;
         let read = outcome?;
         if read == 0 {
             break;

@@ -385,7 +385,9 @@ impl<R: Runtime> Log<R> {
         let taken = match file.allocate(allocated, wanted - allocated).await {
             Ok(()) => wanted,
             // Not enough for a generous step may still be enough for this append.
-            Err(_) if wanted > needed => file.allocate(allocated, needed - allocated).await.map(|()| needed)?,
+            Err(_) if wanted > needed => {
+                file.allocate(allocated, needed - allocated).await.map(|()| needed)?
+            }
             Err(error) => return Err(error.into()),
         };
         // The file's length must survive with the bytes: a flush behind the journal covers it.
@@ -409,9 +411,15 @@ impl<R: Runtime> Log<R> {
         let grown = {
             let mut inner = self.inner.borrow_mut();
             let inner = &mut *inner;
-            #[expect(clippy::expect_used, reason = "the caller has prepared the log; appending without is a bug of ours")]
+            #[expect(
+                clippy::expect_used,
+                reason = "the caller has prepared the log; appending without is a bug of ours"
+            )]
             let active = inner.segments.back_mut().expect("a log is prepared before it is appended to");
-            assert!(page_ceil(active.end() + batch.len() as u64) <= active.allocated, "space is taken before an append");
+            assert!(
+                page_ceil(active.end() + batch.len() as u64) <= active.allocated,
+                "space is taken before an append"
+            );
             let before = active.tail.capacity_bytes();
             let position = active.end();
             active.tail.append(&head);
@@ -499,22 +507,30 @@ impl<R: Runtime> Log<R> {
     }
 
     /// Takes note that everything up to `to` in a segment is durable.
-    pub(super) fn committed(self: &Rc<Self>, segment_base: Offset, to: u64, extent: Option<std::ops::Range<u64>>) {
+    pub(super) fn committed(
+        self: &Rc<Self>,
+        segment_base: Offset,
+        to: u64,
+        extent: Option<std::ops::Range<u64>>,
+    ) {
         let mut durable_offset = None;
         let fill = {
             let mut inner = self.inner.borrow_mut();
             let inner = &mut *inner;
-            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == segment_base) else { return };
-            assert!(to >= segment.durable && to <= segment.end(), "the durable end only rises, and within the log");
+            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == segment_base) else {
+                return;
+            };
+            assert!(
+                to >= segment.durable && to <= segment.end(),
+                "the durable end only rises, and within the log"
+            );
             segment.durable = to;
             if let Some(extent) = extent {
                 segment.written_ahead.push_back(extent);
             }
-            while inner
-                .marks
-                .front()
-                .is_some_and(|mark| mark.segment_base < segment_base || (mark.segment_base == segment_base && mark.end <= to))
-            {
+            while inner.marks.front().is_some_and(|mark| {
+                mark.segment_base < segment_base || (mark.segment_base == segment_base && mark.end <= to)
+            }) {
                 if let Some(mark) = inner.marks.pop_front() {
                     durable_offset = Some(mark.next_offset);
                     inner.durable = (mark.segment_base, mark.end, mark.next_offset);
@@ -562,8 +578,10 @@ impl<R: Runtime> Log<R> {
 
     pub(super) fn stays_in_cache_queue(&self) -> bool {
         let inner = self.inner.borrow();
-        let stays =
-            inner.segments.iter().any(|segment| segment.tail.capacity_bytes() > 0 || segment.read_ahead.is_some());
+        let stays = inner
+            .segments
+            .iter()
+            .any(|segment| segment.tail.capacity_bytes() > 0 || segment.read_ahead.is_some());
         self.in_cache_queue.set(stays);
         stays
     }
@@ -591,7 +609,8 @@ impl<R: Runtime> Log<R> {
     pub(super) async fn file_of(&self, base: Offset) -> Result<Rc<R::File>, LogError> {
         let (open, sealed) = {
             let inner = self.inner.borrow();
-            let segment = inner.segments.iter().find(|segment| segment.base == base).ok_or(LogError::OutOfRange)?;
+            let segment =
+                inner.segments.iter().find(|segment| segment.base == base).ok_or(LogError::OutOfRange)?;
             (segment.file.clone(), segment.sealed)
         };
         if let Some(file) = open {
@@ -620,7 +639,12 @@ impl<R: Runtime> Drop for Hold<R> {
     }
 }
 
-fn roll_is_due<R: Runtime>(active: &Segment<R>, bytes: u64, now: TimestampMs, settings: &LogSettings) -> bool {
+fn roll_is_due<R: Runtime>(
+    active: &Segment<R>,
+    bytes: u64,
+    now: TimestampMs,
+    settings: &LogSettings,
+) -> bool {
     if active.end() == 0 {
         return false;
     }

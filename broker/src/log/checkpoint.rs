@@ -38,7 +38,12 @@ pub fn key_of(state: &LogState) -> TopicPartition {
 }
 
 /// What a checkpoint keeps of a log.
-pub(super) fn to_state<R: Runtime>(log: &Log<R>, snapshot: &PartitionSnapshot, base: Offset, end: u64) -> LogState {
+pub(super) fn to_state<R: Runtime>(
+    log: &Log<R>,
+    snapshot: &PartitionSnapshot,
+    base: Offset,
+    end: u64,
+) -> LogState {
     LogState {
         segment_opened_at: log.inner.borrow().segment_opened_at.map_or(-1, |at| at.0),
         damage: log.damage(),
@@ -126,7 +131,13 @@ pub fn from_state(state: &LogState) -> PartitionSnapshot {
 }
 
 /// Makes a checkpoint of the logs as they were at a cut, and then frees the journal before `sequence`.
-pub(super) async fn make<R: Runtime>(store: Rc<Store<R>>, journal_id: Uuid, sequence: u64, cut: u64, logs: Vec<AtCut<R>>) {
+pub(super) async fn make<R: Runtime>(
+    store: Rc<Store<R>>,
+    journal_id: Uuid,
+    sequence: u64,
+    cut: u64,
+    logs: Vec<AtCut<R>>,
+) {
     let outcome = try_make(&store, journal_id, sequence, logs).await;
     match outcome {
         Ok(()) => {
@@ -204,7 +215,12 @@ async fn copy_states<R: Runtime>(store: &Rc<Store<R>>) -> Vec<LogState> {
 ///
 /// # Errors
 /// Those of the disk.
-pub async fn write<R: Runtime>(runtime: &R, path: &Path, parent: &Path, checkpoint: Checkpoint) -> io::Result<()> {
+pub async fn write<R: Runtime>(
+    runtime: &R,
+    path: &Path,
+    parent: &Path,
+    checkpoint: Checkpoint,
+) -> io::Result<()> {
     let sealed = runtime
         .offload(move || frame::seal(&checkpoint))
         .await

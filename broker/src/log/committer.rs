@@ -135,7 +135,8 @@ impl<R: Runtime> Committer<R> {
                 log.fail();
                 continue;
             }
-            let extent = taken.extent.map(|(range, _, _)| range.position..range.position + u64::from(range.length));
+            let extent =
+                taken.extent.map(|(range, _, _)| range.position..range.position + u64::from(range.length));
             log.committed(taken.segment_base, taken.to, extent);
         }
         self.store.commits.set(self.store.commits.get() + 1);
@@ -156,7 +157,9 @@ impl<R: Runtime> Committer<R> {
                 bytes += size_in_group(&log, &taken);
                 if let Some((range, _, _)) = &taken.extent {
                     extent_room = extent_room.saturating_sub(u64::from(range.length));
-                    store.extent_bytes_since_cut.set(store.extent_bytes_since_cut.get() + u64::from(range.length));
+                    store
+                        .extent_bytes_since_cut
+                        .set(store.extent_bytes_since_cut.get() + u64::from(range.length));
                 }
                 self.note_touched(&log);
                 if log.has_pending() {
@@ -224,6 +227,7 @@ impl<R: Runtime> Committer<R> {
 fn size_in_group<R: Runtime>(log: &Log<R>, taken: &Taken<R>) -> usize {
     let declare = if taken.declare { ENTRY_OVERHEAD_BYTES + log.directory_name.len() } else { 0 };
     let extent = if taken.extent.is_some() { ENTRY_OVERHEAD_BYTES } else { 0 };
-    let inline: usize = taken.inline.iter().map(|(range, _)| ENTRY_OVERHEAD_BYTES + range.length as usize).sum();
+    let inline: usize =
+        taken.inline.iter().map(|(range, _)| ENTRY_OVERHEAD_BYTES + range.length as usize).sum();
     declare + extent + inline
 }

@@ -156,8 +156,9 @@ impl RunDirectory {
         };
         let (outcome, page) = file.read(Chunk::with_capacity(PAGE_BYTES), 0, PAGE_BYTES).await;
         outcome.map_err(at(&path))?;
-        let number = parse_current(&page)
-            .ok_or_else(|| LogDirectoryError::Damaged(path, "the name of the current run is not intact".into()))?;
+        let number = parse_current(&page).ok_or_else(|| {
+            LogDirectoryError::Damaged(path, "the name of the current run is not intact".into())
+        })?;
         Ok(Self { number, ..none })
     }
 
@@ -186,5 +187,6 @@ fn parse_current(page: &[u8]) -> Option<u64> {
     let (content, crc) = page.get(..20)?.split_at(16);
     let intact = crc32c::crc32c(content).to_le_bytes() == *crc;
     let (magic, number) = content.split_at(8);
-    (intact && magic == CURRENT_MAGIC).then(|| number.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)))?
+    (intact && magic == CURRENT_MAGIC)
+        .then(|| number.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)))?
 }

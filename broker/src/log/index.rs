@@ -69,13 +69,11 @@ impl SparseIndex {
     /// The largest timestamp of the segment, and where to start looking for its batch; `None` if the segment is empty.
     #[must_use]
     pub const fn max_timestamp(&self) -> Option<(TimestampMs, u64)> {
-        if self.seen_any { Some((TimestampMs(self.max_timestamp), self.max_timestamp_position)) } else { None }
-    }
-
-    /// Memory in use.
-    #[must_use]
-    pub const fn memory_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<IndexEntry>()
+        if self.seen_any {
+            Some((TimestampMs(self.max_timestamp), self.max_timestamp_position))
+        } else {
+            None
+        }
     }
 
     /// The pages with entries that are not yet in the file, and the position in the file of the first of
@@ -87,7 +85,8 @@ impl SparseIndex {
         segment_base: Offset,
         durable: u64,
     ) -> Option<(u64, Vec<u8>)> {
-        let usable = self.entries.partition_point(|entry| entry.position + u64::from(entry.batch_bytes) <= durable);
+        let usable =
+            self.entries.partition_point(|entry| entry.position + u64::from(entry.batch_bytes) <= durable);
         if usable <= self.persisted {
             return None;
         }
@@ -126,7 +125,8 @@ impl SparseIndex {
             index.covered = last.position + u64::from(last.batch_bytes);
             index.seen_any = true;
             index.max_timestamp = last.max_timestamp_so_far;
-            let holder = index.entries.partition_point(|entry| entry.max_timestamp_so_far < index.max_timestamp);
+            let holder =
+                index.entries.partition_point(|entry| entry.max_timestamp_so_far < index.max_timestamp);
             // The batch itself lies between this entry and the one before; a scan from there finds it.
             index.max_timestamp_position =
                 holder.checked_sub(1).and_then(|at| index.entries.get(at)).map_or(0, |entry| entry.position);
@@ -190,7 +190,11 @@ mod tests {
         let (start, mut file) = index.pages_to_persist(log, Offset(0), 600_000).unwrap();
         assert_eq!(start, 0);
         let (start, more) = index.pages_to_persist(log, Offset(0), 1_000_000).unwrap();
-        assert_eq!(start, file.len() as u64 - PAGE_BYTES as u64, "the page that was not full is written again");
+        assert_eq!(
+            start,
+            file.len() as u64 - PAGE_BYTES as u64,
+            "the page that was not full is written again"
+        );
         file.truncate(start as usize);
         file.extend_from_slice(&more);
         assert_eq!(index.pages_to_persist(log, Offset(0), 1_000_000), None);

@@ -9,7 +9,10 @@ use crate::runtime::buffer::{Chunk, ChunkView};
 use crate::runtime::{File, OpenMode, Runtime};
 use logmill_wire::ids::{Offset, TimestampMs};
 use logmill_wire::limits::{CHUNK_BYTES_MAX, PAGE_BYTES};
-use logmill_wire::record_batch::{BatchHeader, HEADER_BYTES, crc_matches, first_record_at_or_after, max_timestamp_record};
+use logmill_wire::record_batch::{
+    BatchError, BatchHeader, BatchView, HEADER_BYTES, crc_matches, first_record_at_or_after,
+    max_timestamp_record,
+};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -99,15 +102,21 @@ impl<R: Runtime> Log<R> {
         for readable in self.readable_from(from) {
             self.load_index(readable.base).await?;
             let start = self.with_index(readable.base, |index| {
-                index.max_timestamp().filter(|(max, _)| *max >= timestamp).map(|_| index.floor_of_timestamp(timestamp))
+                index
+                    .max_timestamp()
+                    .filter(|(max, _)| *max >= timestamp)
+                    .map(|_| index.floor_of_timestamp(timestamp))
             });
             let Some(mut position) = start.flatten() else { continue };
             while let Some(found) = self
-                .scan(readable, position, |header| header.max_timestamp >= timestamp && header.last_offset() >= from)
+                .scan(readable, position, |header| {
+                    header.max_timestamp >= timestamp && header.last_offset() >= from
+                })
                 .await?
             {
                 let batch = self.whole_batch(readable, found).await?;
-                let record = self.decode(batch, move |batch| first_record_at_or_after(batch, timestamp)).await?;
+                let record =
+                    self.decode(batch, move |batch| first_record_at_or_after(batch, timestamp)).await?;
                 if let Some((offset, at)) = record.filter(|(offset, _)| *offset >= from) {
                     return Ok(Some((offset, at)));
                 }
@@ -152,20 +161,22 @@ impl<R: Runtime> Log<R> {
         }
         let Some(found) = largest else { return Ok(None) };
         let batch = self.whole_batch(readable, found).await?;
-        let offset = self.decode(batch, max_timestamp_record).await?;
-        Ok(Some((offset, found.header.max_timestamp)))
+        self.decode(batch, max_timestamp_record).await
     }
 
     /// Looks into a batch; if it is compressed, away from the shard's thread.
     async fn decode<T: Send + 'static>(
         &self,
         batch: Vec<u8>,
-        look: impl FnOnce(&[u8]) -> Result<T, logmill_wire::record_batch::BatchError> + Send + 'static,
+        look: impl FnOnce(&BatchView<'_>) -> Result<T, BatchError> + Send + 'static,
     ) -> Result<T, LogError> {
+        let look = move |bytes: &[u8]| BatchView::only(bytes).and_then(|batch| look(&batch));
         let compressed = BatchHeader::parse(&batch).is_some_and(|header| header.attributes.codec_id() != 0);
         let outcome = if compressed {
             let looked = self.store.runtime.offload(move || look(&batch)).await;
-            looked.map_err(|_| LogError::Io(std::io::ErrorKind::WouldBlock, "the pool for decompression is busy".into()))?
+            looked.map_err(|_| {
+                LogError::Io(std::io::ErrorKind::WouldBlock, "the pool for decompression is busy".into())
+            })?
         } else {
             look(&batch)
         };
@@ -189,7 +200,11 @@ impl<R: Runtime> Log<R> {
             .collect()
     }
 
-    async fn find_offset(self: &Rc<Self>, readable: Readable, offset: Offset) -> Result<Option<Found>, LogError> {
+    async fn find_offset(
+        self: &Rc<Self>,
+        readable: Readable,
+        offset: Offset,
+    ) -> Result<Option<Found>, LogError> {
         self.load_index(readable.base).await?;
         let start = self.with_index(readable.base, |index| index.floor_of_offset(offset)).unwrap_or(0);
         self.scan(readable, start, |header| header.last_offset() >= offset).await
@@ -214,10 +229,16 @@ impl<R: Runtime> Log<R> {
     ) -> Result<Option<Found>, LogError> {
         let mut window: Option<(u64, ChunkView)> = None;
         while position < readable.limit {
-            let Some(header) = self.header_at(readable, position, &mut window).await? else { return Ok(None) };
+            let Some(header) = self.header_at(readable, position, &mut window).await? else {
+                return Ok(None);
+            };
             let bytes = header.total_bytes().unwrap_or(0) as u64;
             if header.magic != 2 || bytes == 0 || position + bytes > readable.limit {
-                return Err(self.note_rot(readable.base, position, "there is no batch where one was written"));
+                return Err(self.note_rot(
+                    readable.base,
+                    position,
+                    "there is no batch where one was written",
+                ));
             }
             if wanted(&header) {
                 return Ok(Some(Found { header, position, bytes }));
@@ -246,13 +267,16 @@ impl<R: Runtime> Log<R> {
             return Ok(BatchHeader::parse(&head));
         }
         let end = position + HEADER_BYTES as u64;
-        let holds = window.as_ref().is_some_and(|(from, view)| position >= *from && end <= from + view.len() as u64);
+        let holds =
+            window.as_ref().is_some_and(|(from, view)| position >= *from && end <= from + view.len() as u64);
         if !holds {
             let to = readable.limit.min(position + SCAN_BYTES as u64);
             let mut bytes = self.read_from_file(readable.base, position..to.max(end)).await?;
             *window = bytes.pop().map(|view| (position, view));
         }
-        Ok(window.as_ref().and_then(|(from, view)| BatchHeader::parse(view.get((position - from) as usize..)?)))
+        Ok(window
+            .as_ref()
+            .and_then(|(from, view)| BatchHeader::parse(view.get((position - from) as usize..)?)))
     }
 
     async fn read_from_file(&self, base: Offset, range: Range<u64>) -> Result<Vec<ChunkView>, LogError> {
@@ -303,7 +327,11 @@ impl<R: Runtime> Log<R> {
         };
         let intact = intact_prefix(&view);
         if (intact as u64) < first_batch_bytes {
-            return Err(self.note_rot(readable.base, range.start, "a batch's checksum is not that of its bytes"));
+            return Err(self.note_rot(
+                readable.base,
+                range.start,
+                "a batch's checksum is not that of its bytes",
+            ));
         }
         let wanted = ((to - range.start) as usize).min(intact);
         self.keep_read_ahead(readable.base, range.start, view.slice(0..intact));
@@ -321,13 +349,18 @@ impl<R: Runtime> Log<R> {
         let in_memory = {
             let inner = self.inner.borrow();
             let segment = inner.segments.iter().find(|segment| segment.base == readable.base);
-            segment.map_or_else(Vec::new, |segment| segment.tail.views(cached_from..range.end.max(cached_from)))
+            segment
+                .map_or_else(Vec::new, |segment| segment.tail.views(cached_from..range.end.max(cached_from)))
         };
         let mut views = self.read_from_file(readable.base, range.start..cached_from).await?;
         views.extend(in_memory);
         let bytes: Vec<u8> = views.iter().flat_map(|view| view.iter().copied()).collect();
         if intact_prefix(&bytes) == 0 {
-            return Err(self.note_rot(readable.base, range.start, "a batch's checksum is not that of its bytes"));
+            return Err(self.note_rot(
+                readable.base,
+                range.start,
+                "a batch's checksum is not that of its bytes",
+            ));
         }
         Ok(views)
     }
@@ -335,7 +368,9 @@ impl<R: Runtime> Log<R> {
     fn keep_read_ahead(self: &Rc<Self>, base: Offset, position: u64, view: ChunkView) {
         let grown = {
             let mut inner = self.inner.borrow_mut();
-            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == base) else { return };
+            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == base) else {
+                return;
+            };
             let bytes = view.len();
             let before = segment.read_ahead.replace((position, view)).map_or(0, |(_, view)| view.len());
             self.store.note_evicted(before);
@@ -345,7 +380,8 @@ impl<R: Runtime> Log<R> {
     }
 
     async fn whole_batch(self: &Rc<Self>, readable: Readable, found: Found) -> Result<Vec<u8>, LogError> {
-        let views = self.bytes_of(readable, found.position..found.position + found.bytes, found.bytes).await?;
+        let views =
+            self.bytes_of(readable, found.position..found.position + found.bytes, found.bytes).await?;
         Ok(views.iter().flat_map(|view| view.iter().copied()).collect())
     }
 
@@ -380,7 +416,9 @@ impl<R: Runtime> Log<R> {
     }
 
     async fn index_content(&self, base: Offset) -> Vec<u8> {
-        let Ok(file) = self.store.runtime.open(&self.index_path(base), OpenMode::Read).await else { return Vec::new() };
+        let Ok(file) = self.store.runtime.open(&self.index_path(base), OpenMode::Read).await else {
+            return Vec::new();
+        };
         let Ok(length) = file.length().await else { return Vec::new() };
         let length = length / PAGE_BYTES as u64 * PAGE_BYTES as u64;
         if length == 0 {

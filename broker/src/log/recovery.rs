@@ -69,17 +69,21 @@ async fn recover_shard<R: Runtime>(
     let run = recovery.previous.clone();
     let checkpoint = read_checkpoint(runtime, &run.checkpoint(shard)).await?;
     let journal_path = run.journal(shard);
-    let damaged = |error: &dyn std::fmt::Display| LogDirectoryError::Damaged(journal_path.clone(), error.to_string());
-    let replayed = replay(runtime, &journal_path, Uuid(checkpoint.journal_id), checkpoint.replay_from_sequence)
-        .await
-        .map_err(|error| damaged(&error))?;
+    let damaged =
+        |error: &dyn std::fmt::Display| LogDirectoryError::Damaged(journal_path.clone(), error.to_string());
+    let replayed =
+        replay(runtime, &journal_path, Uuid(checkpoint.journal_id), checkpoint.replay_from_sequence)
+            .await
+            .map_err(|error| damaged(&error))?;
     let mut states: BTreeMap<TopicPartition, LogState> =
         checkpoint.logs.into_iter().map(|state| (key_of(&state), state)).collect();
     let mut pieces: BTreeMap<TopicPartition, Pieces<'_>> = BTreeMap::new();
     for entry in replayed.entries().map_err(|error| damaged(&error))? {
         match entry {
             Entry::Declare(log, name) => {
-                let Ok(name) = std::str::from_utf8(name) else { return Err(damaged(&"a log's name is not text")) };
+                let Ok(name) = std::str::from_utf8(name) else {
+                    return Err(damaged(&"a log's name is not text"));
+                };
                 states.entry(log).or_insert_with(|| fresh_state(log, name));
             }
             Entry::Inline(range, bytes) => pieces.entry(range.log).or_default().add(range, Some(bytes), 0),
@@ -122,8 +126,9 @@ async fn read_checkpoint<R: Runtime>(runtime: &R, path: &Path) -> Result<Checkpo
         .await
         .map_err(|error| LogDirectoryError::Io(path.to_path_buf(), io::Error::other(error.to_string())))?;
     let bytes: Vec<u8> = views.iter().flat_map(|view| view.iter().copied()).collect();
-    frame::open(&bytes)
-        .map_err(|error| LogDirectoryError::Damaged(path.to_path_buf(), format!("the checkpoint is not intact ({error:?})")))
+    frame::open(&bytes).map_err(|error| {
+        LogDirectoryError::Damaged(path.to_path_buf(), format!("the checkpoint is not intact ({error:?})"))
+    })
 }
 
 /// Whether a directory belongs to this life of the topic.
@@ -180,13 +185,22 @@ fn note_damage(state: &mut LogState, what: &str) {
     state.damage = Some(what.to_owned());
 }
 
-fn store_progress(state: &mut LogState, leader: &Leader, base: Offset, end: u64, first_timestamp: Option<i64>) {
+fn store_progress(
+    state: &mut LogState,
+    leader: &Leader,
+    base: Offset,
+    end: u64,
+    first_timestamp: Option<i64>,
+) {
     if base.0 != state.segment_base || state.segment_opened_at < 0 {
         state.segment_opened_at = first_timestamp.unwrap_or(-1);
     }
     let snapshot = leader.snapshot();
     let fresh = super::checkpoint::state_of(
-        TopicPartition { topic_id: Uuid(state.topic_id), partition: logmill_wire::ids::PartitionIndex(state.partition) },
+        TopicPartition {
+            topic_id: Uuid(state.topic_id),
+            partition: logmill_wire::ids::PartitionIndex(state.partition),
+        },
         &state.directory,
         &snapshot,
         (base, end),
@@ -244,7 +258,8 @@ fn apply_whole_batches(bytes: &[u8], leader: &mut Leader, replayed: &mut Replaye
         };
         let Some(batch) = bytes.get(position..position + total) else { break };
         if !crc_matches(batch) {
-            replayed.damage = Some(format!("the batch at byte {} has a wrong checksum", replayed.end + position as u64));
+            replayed.damage =
+                Some(format!("the batch at byte {} has a wrong checksum", replayed.end + position as u64));
             break;
         }
         if let Err(error) = leader.check_replay(&header) {
@@ -279,7 +294,8 @@ impl Recovery {
         }
         runtime.create_directory(&path).await.map_err(at(&path))?;
         let damaged = self.logs.iter().any(|state| state.damage.is_some());
-        let mut states: Vec<BTreeMap<TopicPartition, LogState>> = (0..shards).map(|_| BTreeMap::new()).collect();
+        let mut states: Vec<BTreeMap<TopicPartition, LogState>> =
+            (0..shards).map(|_| BTreeMap::new()).collect();
         for state in self.logs {
             let key = key_of(&state);
             if let Some(of_shard) = states.get_mut(usize::from(shard_of(key).0)) {
@@ -288,7 +304,9 @@ impl Recovery {
         }
         let mut opened = Vec::new();
         for (shard, states) in (0..shards).map(ShardIndex).zip(states) {
-            let id = Uuid::from_random((u128::from(runtime.random_u64()) << 64) | u128::from(runtime.random_u64()));
+            let id = Uuid::from_random(
+                (u128::from(runtime.random_u64()) << 64) | u128::from(runtime.random_u64()),
+            );
             let journal = run.journal(shard);
             Journal::<R>::create(runtime, &journal, journal_bytes).await.map_err(at(&journal))?;
             let logs = states.values().cloned().collect();

@@ -82,7 +82,9 @@ pub(super) async fn redo_segment<R: Runtime>(
             }
             None => {
                 if !extent_is_intact(&file, piece).await? {
-                    return Ok(Err(format!("bytes {position} to {piece_end} are not those that were acknowledged")));
+                    return Ok(Err(format!(
+                        "bytes {position} to {piece_end} are not those that were acknowledged"
+                    )));
                 }
             }
         }

@@ -71,18 +71,7 @@ impl<R: Runtime> Segment<R> {
     /// The ranges of whole durable pages that still have to be written, and where `filled` stands afterwards.
     pub fn ranges_to_fill(&self) -> (Vec<Range<u64>>, u64) {
         let limit = page_floor(self.durable);
-        let mut ranges = Vec::new();
-        let mut position = self.filled;
-        for ahead in &self.written_ahead {
-            if ahead.start > position && position < limit {
-                ranges.push(position..ahead.start.min(limit));
-            }
-            position = position.max(ahead.end);
-        }
-        if position < limit {
-            ranges.push(position..limit);
-        }
-        (ranges, limit.max(self.filled))
+        (gaps(self.filled, &self.written_ahead, limit), limit.max(self.filled))
     }
 
     /// Takes note that pages up to `filled` were written.
@@ -99,6 +88,22 @@ impl<R: Runtime> Segment<R> {
         (range.start >= self.tail.start() && range.end <= self.tail.end() && range.start < range.end)
             .then(|| self.tail.views(range))
     }
+}
+
+/// What of `from..limit` lies in none of the ranges, which ascend.
+fn gaps(from: u64, ranges: &VecDeque<Range<u64>>, limit: u64) -> Vec<Range<u64>> {
+    let mut gaps = Vec::new();
+    let mut position = from;
+    for range in ranges {
+        if range.start > position && position < limit {
+            gaps.push(position..range.start.min(limit));
+        }
+        position = position.max(range.end);
+    }
+    if position < limit {
+        gaps.push(position..limit);
+    }
+    gaps
 }
 
 /// Reads a range of a file that need not be aligned. Returns views of exactly that range.
@@ -146,22 +151,14 @@ pub fn base_of_file_name(name: &str) -> Option<Offset> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::simulated::Simulated;
 
     #[test]
     fn extents_are_not_filled_again() {
-        let mut segment: Segment<Simulated> = Segment::settled(Offset(0), 0, false);
-        segment.durable = 100_000;
-        segment.written_ahead.push_back(8192..16_384);
-        segment.written_ahead.push_back(20_480..40_960);
-        let (ranges, filled) = segment.ranges_to_fill();
-        assert_eq!(ranges, [0..8192, 16_384..20_480, 40_960..98_304]);
-        assert_eq!(filled, 98_304);
-        segment.note_filled(20_480);
-        assert_eq!(segment.ranges_to_fill().0, [40_960..98_304]);
-        segment.note_filled(98_304);
-        assert!(segment.written_ahead.is_empty());
-        assert!(segment.ranges_to_fill().0.is_empty());
+        let ahead = VecDeque::from([8192..16_384, 20_480..40_960]);
+        assert_eq!(gaps(0, &ahead, 98_304), [0..8192, 16_384..20_480, 40_960..98_304]);
+        assert_eq!(gaps(0, &ahead, 24_576), [0..8192, 16_384..20_480]);
+        assert_eq!(gaps(16_384, &ahead, 98_304), [16_384..20_480, 40_960..98_304]);
+        assert!(gaps(98_304, &VecDeque::new(), 98_304).is_empty());
     }
 
     #[test]

@@ -11,7 +11,8 @@ pub fn shard_of(partition: TopicPartition, shards: u16) -> ShardIndex {
     let mut hash = u128::from_be_bytes(partition.topic_id.0);
     hash ^= hash >> 64;
     // Partitions of one topic go round the shards, so that each shard gets its share of every topic.
-    let spread = (hash as u64 % u64::from(shards.max(1))).wrapping_add(partition.partition.0.unsigned_abs().into());
+    let spread =
+        (hash as u64 % u64::from(shards.max(1))).wrapping_add(partition.partition.0.unsigned_abs().into());
     ShardIndex((spread % u64::from(shards.max(1))) as u16)
 }
 

@@ -86,7 +86,10 @@ pub fn seal(checkpoint: &Checkpoint) -> Result<Vec<u8>, FrameError> {
     let length = (body.len() as u64).to_le_bytes();
     let crc = crc32c::crc32c_append(crc32c::crc32c(&length), &body);
     let mut bytes = Vec::with_capacity(PREFIX_BYTES + 8 + body.len());
-    append_fixed(&mut bytes, &Prefix { magic: CHECKPOINT_MAGIC, version: CHECKPOINT_VERSION, reserved: 0, crc });
+    append_fixed(
+        &mut bytes,
+        &Prefix { magic: CHECKPOINT_MAGIC, version: CHECKPOINT_VERSION, reserved: 0, crc },
+    );
     bytes.extend_from_slice(&length);
     bytes.extend_from_slice(&body);
     Ok(bytes)
@@ -100,12 +103,14 @@ pub fn open(bytes: &[u8]) -> Result<Checkpoint, FrameError> {
     let crc = Prefix::check(bytes, CHECKPOINT_MAGIC, CHECKPOINT_VERSION)?;
     let rest = bytes.get(PREFIX_BYTES..).ok_or(FrameError::Truncated)?;
     let length = u64::from_le_bytes(*rest.first_chunk().ok_or(FrameError::Truncated)?);
-    let end = usize::try_from(length).ok().and_then(|length| length.checked_add(8)).ok_or(FrameError::Truncated)?;
+    let end =
+        usize::try_from(length).ok().and_then(|length| length.checked_add(8)).ok_or(FrameError::Truncated)?;
     let covered = rest.get(..end).ok_or(FrameError::Truncated)?;
     if checksum(&[], covered) != crc {
         return Err(FrameError::WrongChecksum);
     }
-    rkyv::from_bytes::<Checkpoint, rancor::Failure>(&aligned(&covered[8..])).map_err(|_| FrameError::InvalidField)
+    rkyv::from_bytes::<Checkpoint, rancor::Failure>(&aligned(&covered[8..]))
+        .map_err(|_| FrameError::InvalidField)
 }
 
 #[cfg(test)]

@@ -64,7 +64,11 @@ const _: () = assert!(ENTRY_BYTES == 50);
 impl IndexEntry {
     /// What the index remembers of a batch.
     #[must_use]
-    pub fn new(header: &crate::record_batch::BatchHeader, position: u64, max_timestamp_so_far: TimestampMs) -> Self {
+    pub fn new(
+        header: &crate::record_batch::BatchHeader,
+        position: u64,
+        max_timestamp_so_far: TimestampMs,
+    ) -> Self {
         let ProducerId(producer_id) = header.producer_id;
         let ProducerEpoch(producer_epoch) = header.producer_epoch;
         let LeaderEpoch(leader_epoch) = header.leader_epoch;
@@ -137,7 +141,10 @@ pub fn open_page(
     bytes[PAGE_HEADER_BYTES..]
         .chunks_exact(ENTRY_BYTES)
         .take(count)
-        .map(|entry| rkyv::from_bytes::<IndexEntry, rancor::Failure>(&aligned(entry)).map_err(|_| FrameError::InvalidField))
+        .map(|entry| {
+            rkyv::from_bytes::<IndexEntry, rancor::Failure>(&aligned(entry))
+                .map_err(|_| FrameError::InvalidField)
+        })
         .collect()
 }
 
@@ -150,7 +157,11 @@ mod tests {
     fn a_page_round_trips_and_knows_its_place() {
         let log = TopicPartition { topic_id: Uuid([3; 16]), partition: PartitionIndex(1) };
         let entries: Vec<_> = (0..ENTRIES_PER_PAGE as i64)
-            .map(|number| IndexEntry { base_offset: number, position: number as u64 * 5000, ..IndexEntry::default() })
+            .map(|number| IndexEntry {
+                base_offset: number,
+                position: number as u64 * 5000,
+                ..IndexEntry::default()
+            })
             .collect();
         let page = seal_page(log, Offset(100), 2, &entries);
         assert_eq!(page.len(), PAGE_BYTES);

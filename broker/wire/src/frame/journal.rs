@@ -193,9 +193,13 @@ fn next_entry(bytes: &[u8]) -> Result<(Entry<'_>, &[u8]), FrameError> {
     };
     match header.kind {
         KIND_INLINE | KIND_DECLARE => {
-            let (inline, after) = rest.split_at_checked(header.length as usize).ok_or(FrameError::Truncated)?;
+            let (inline, after) =
+                rest.split_at_checked(header.length as usize).ok_or(FrameError::Truncated)?;
             let declares = header.kind == KIND_DECLARE;
-            Ok((if declares { Entry::Declare(range.log, inline) } else { Entry::Inline(range, inline) }, after))
+            Ok((
+                if declares { Entry::Declare(range.log, inline) } else { Entry::Inline(range, inline) },
+                after,
+            ))
         }
         KIND_EXTENT => Ok((Entry::Extent(range, header.extent_crc), rest)),
         _ => Err(FrameError::InvalidField),
@@ -209,7 +213,10 @@ mod tests {
     fn sample() -> (GroupHeader, Vec<u8>) {
         let log = TopicPartition { topic_id: Uuid([7; 16]), partition: PartitionIndex(3) };
         let mut payload = Vec::new();
-        append_inline_header(&mut payload, &Range { log, segment_base: Offset(9), position: 4096, length: 5 });
+        append_inline_header(
+            &mut payload,
+            &Range { log, segment_base: Offset(9), position: 4096, length: 5 },
+        );
         payload.extend_from_slice(b"hello");
         let extent = Range { log, segment_base: Offset(9), position: 8192, length: 4096 };
         append_extent(&mut payload, &extent, 0xdead_beef);

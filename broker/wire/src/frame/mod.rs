@@ -38,7 +38,8 @@ where
 {
     let buffer = std::mem::take(into);
     // A header of fixed size has nothing that could need scratch space or fail to be written to a vector.
-    *into = rkyv::api::low::to_bytes_in_with_alloc(value, buffer, SubAllocator::new(&mut [])).unwrap_or_default();
+    *into =
+        rkyv::api::low::to_bytes_in_with_alloc(value, buffer, SubAllocator::new(&mut [])).unwrap_or_default();
 }
 
 /// Copies bytes to where archived data of any alignment can be read.

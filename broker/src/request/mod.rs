@@ -1,0 +1,3 @@
+//! Kafka's requests: one file per API, a router, and what they work with.
+
+pub mod services;

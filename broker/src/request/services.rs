@@ -1,0 +1,34 @@
+//! What the handlers of a shard work with.
+
+use crate::cluster::command::ClusterHandle;
+use crate::partition::router::PartitionRouter;
+use crate::runtime::Runtime;
+use logmill_state::metadata::Image;
+use logmill_state::settings::BrokerSettings;
+use logmill_wire::ids::NodeId;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// One per shard, shared by its connections.
+pub struct Services<R: Runtime> {
+    /// The shard's machine.
+    pub runtime: R,
+    /// This broker's id.
+    pub node_id: NodeId,
+    /// The settings at the start.
+    pub settings: Arc<BrokerSettings>,
+    /// The way to partitions.
+    pub partitions: PartitionRouter,
+    /// The way to the control shard.
+    pub cluster: ClusterHandle,
+    /// What the cluster knows, as of the last committed change. Replaced as a whole.
+    pub image: RefCell<Arc<Image>>,
+}
+
+impl<R: Runtime> Services<R> {
+    /// The current image.
+    #[must_use]
+    pub fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.image.borrow())
+    }
+}
