@@ -2,7 +2,9 @@
 //!
 //! `ARCHITECTURE.md` beside this crate is the map; modules are declared from the top of the house down.
 
+pub mod cli;
 pub mod cluster;
+pub mod config;
 pub mod journal;
 pub mod log;
 pub mod partition;
