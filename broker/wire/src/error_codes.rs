@@ -352,6 +352,7 @@ impl ErrorCode {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "the variants come from a macro, which cannot mark one of them")]
 impl Default for ErrorCode {
     fn default() -> Self {
         Self::None
