@@ -208,6 +208,6 @@ fn repeated_header_keys_keep_their_order() {
         let sets = RecordBatchDecoder::decode_all(&mut Bytes::from(bytes)).unwrap();
         let theirs = &sets[0].records[0].headers;
         assert_eq!(theirs.len(), 2);
-        assert_eq!(theirs.get("k"), Some(&None));
+        assert_eq!(theirs.get(b"k".as_slice()), Some(&None));
     }
 }

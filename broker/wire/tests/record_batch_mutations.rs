@@ -196,7 +196,7 @@ fn claimed_sizes_take_no_memory() {
         [b"\x28\xb5\x2f\xfd\xe0\0\0\0\0\x02\0\0\0\x01\0\0", b"\x28\xb5\x2f\xfd\0\x88\x01\0\0"];
     // Blocks of up to 4 MiB, of which one has two bytes.
     let lz4_claim = b"\x04\x22\x4d\x18\x60\x70\x73\x02\0\0\0\x10a\0\0\0\0";
-    let snappy_claim = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01\0\0\0\x06\xff\xff\xff\xff\x07\0";
+    let snappy_claim = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01\0\0\0\x06\x80\x80\x80\x80\x02\0";
     let cases = [
         (Codec::Zstd, zstd_claims[0]),
         (Codec::Zstd, zstd_claims[1]),
