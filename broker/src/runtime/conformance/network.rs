@@ -96,7 +96,7 @@ pub(super) async fn both_ends_know_each_other<R: Runtime>(site: Site<R>) -> Verd
 
 pub(super) async fn receive_appends_within_capacity<R: Runtime>(site: Site<R>) -> Verdict {
     let (inner, outer) = pair(&site.runtime).await?;
-    outer.send(vec![pattern(5000)]).await.about("send")?;
+    let sent = start(&site.runtime, outer.send(vec![pattern(5000)]));
     site.runtime.sleep(SETTLE).await;
     let mut buffer = BytesMut::with_capacity(64);
     buffer.extend_from_slice(b"kept");
@@ -110,7 +110,7 @@ pub(super) async fn receive_appends_within_capacity<R: Runtime>(site: Site<R>) -
     ensure!(buffer[4..] == expected[..got], "a receive gave other bytes");
     let rest = receive_exactly(&inner, 5000 - got, 777).await?;
     ensure!(rest == expected[got..], "the rest of the stream differs");
-    Ok(())
+    sent.await.about("await the sender")?.about("send")
 }
 
 pub(super) async fn a_big_transfer_is_held_back<R: Runtime>(site: Site<R>) -> Verdict {
@@ -280,13 +280,14 @@ pub(super) async fn a_dropped_receive_loses_nothing_sent_later<R: Runtime>(site:
         }
         site.runtime.sleep(SETTLE).await;
         let expected = pattern(1000 + round);
-        outer.send(vec![expected.clone()]).await.about("send")?;
+        let sent = start(&site.runtime, outer.send(vec![expected.clone()]));
         let got =
             within(&site.runtime, Duration::from_secs(20), receive_exactly(&inner, expected.len(), 4096));
         let Some(got) = got.await else {
             return Err(format!("round {round}: bytes sent after a dropped receive did not arrive"));
         };
         ensure!(got? == expected, "round {round}: bytes sent after a dropped receive differ");
+        sent.await.about("await the sender")?.about("send")?;
     }
     Ok(())
 }

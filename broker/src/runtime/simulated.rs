@@ -1,1 +1,0 @@
-//! The simulated machine: network, disk and clocks, deterministic to the seed.
