@@ -20,6 +20,7 @@ mod index;
 mod reader;
 mod recovery;
 mod redo;
+mod removal;
 mod segment;
 mod store;
 mod tail;

@@ -22,6 +22,13 @@ pub enum PartitionError {
     Fetch(FetchCheckError),
     /// The caller's epoch is not the leader's.
     Epoch(EpochCheckError),
+    /// An acks=all append, while fewer replicas than `min.insync.replicas` are in sync.
+    NotEnoughReplicas {
+        /// Replicas in sync.
+        in_sync: u32,
+        /// `min.insync.replicas`.
+        required: u32,
+    },
     /// The log could not do it; the text says why. Reads may still work.
     Storage(String),
     /// Stored bytes are not what was written.

@@ -1,5 +1,11 @@
 //! Partitions: the pure leader state driven over journal and log.
 
 pub mod command;
+mod hosted;
+mod lookup;
 mod reply;
 pub mod router;
+mod table;
+
+pub use hosted::Partition;
+pub use table::PartitionTable;

@@ -15,6 +15,7 @@ pub(super) fn error_code(error: &PartitionError) -> ErrorCode {
         PartitionError::Fetch(FetchCheckError::OffsetOutOfRange { .. }) => ErrorCode::OffsetOutOfRange,
         // The response's diverging epoch says it; there is no error code for it.
         PartitionError::Fetch(FetchCheckError::Diverging(_)) => ErrorCode::None,
+        PartitionError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
         PartitionError::Storage(_) | PartitionError::Corrupt(_) => ErrorCode::KafkaStorageError,
     }
 }
@@ -50,6 +51,9 @@ pub(super) fn error_message(error: &PartitionError) -> String {
         PartitionError::Append(error) => error.to_string(),
         PartitionError::Fetch(error) => error.to_string(),
         PartitionError::Epoch(error) => error.to_string(),
+        PartitionError::NotEnoughReplicas { in_sync, required } => {
+            format!("{in_sync} replicas are in sync and min.insync.replicas is {required}")
+        }
         PartitionError::Storage(text) | PartitionError::Corrupt(text) => text.clone(),
     }
 }

@@ -1,0 +1,67 @@
+//! Deleting logs. A directory is renamed first, so that a topic of the same name can be created at once, and
+//! removed in the background.
+
+use super::appender::Log;
+use super::store::Store;
+use crate::runtime::Runtime;
+use logmill_wire::frame::checkpoint::LogState;
+use logmill_wire::ids::TopicPartition;
+use std::rc::Rc;
+
+impl<R: Runtime> Log<R> {
+    /// Deletes the log: nothing of it is committed any more, and its directory goes.
+    pub async fn delete(self: &Rc<Self>) {
+        self.deleted.set(true);
+        let segments = std::mem::take(&mut self.inner.borrow_mut().segments);
+        let freed = segments
+            .iter()
+            .map(|segment| {
+                segment.tail.capacity_bytes() + segment.read_ahead.as_ref().map_or(0, |(_, view)| view.len())
+            })
+            .sum();
+        self.store.note_evicted(freed);
+        self.store.forget(self.key());
+        if self.exists.get() {
+            self.store.remove_directory_of(&self.directory_name, self.key()).await;
+        }
+    }
+}
+
+impl<R: Runtime> Store<R> {
+    /// What the last checkpoint says of a log.
+    #[must_use]
+    pub fn state_of(&self, log: TopicPartition) -> Option<LogState> {
+        self.states.borrow().get(&log).cloned()
+    }
+
+    /// The logs that were ever appended to.
+    #[must_use]
+    pub fn stored_logs(&self) -> Vec<TopicPartition> {
+        self.states.borrow().keys().copied().collect()
+    }
+
+    /// Deletes a log that is not in use.
+    pub async fn delete(self: &Rc<Self>, log: TopicPartition) {
+        let state = self.states.borrow_mut().remove(&log);
+        if let Some(state) = state {
+            self.remove_directory_of(&state.directory, log).await;
+        }
+    }
+
+    async fn remove_directory_of(&self, name: &str, log: TopicPartition) {
+        let from = self.directory.join(name);
+        let doomed = self.directory.join(format!("{name}.{}-delete", log.topic_id));
+        if let Err(error) = self.runtime.rename(&from, &doomed).await {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!(directory = name, %error, "a deleted log's directory could not be renamed");
+            }
+            return;
+        }
+        let runtime = self.runtime.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = runtime.remove_directory(&doomed).await {
+                tracing::warn!(directory = %doomed.display(), %error, "a deleted log's directory could not be removed; remove it by hand");
+            }
+        });
+    }
+}

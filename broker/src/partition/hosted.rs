@@ -1,0 +1,316 @@
+//! One partition on the shard that owns it.
+//!
+//! Appends are decided and applied in the order in which they come. One that finds the log without room waits
+//! in a queue while room is made, and all later ones behind it.
+
+use super::command::{Acks, Appended, PartitionError};
+use crate::log::{Log, LogError, LogSettings, Owner};
+use crate::runtime::event::Event;
+use crate::runtime::{Runtime, oneshot};
+use bytes::Bytes;
+use logmill_state::partition::{AppendDecision, AppendPolicy, Leader, PartitionSnapshot, TimestampType};
+use logmill_wire::ids::{LeaderEpoch, Offset, TimestampMs};
+use logmill_wire::record_batch::{
+    BatchHeader, BatchView, set_log_append_time, validate_header, validate_records,
+};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+
+type AppendReply = oneshot::Sender<Result<Appended, PartitionError>>;
+
+struct QueuedAppend {
+    records: Bytes,
+    acks: Acks,
+    reply: AppendReply,
+}
+
+struct Waiter {
+    end: Offset,
+    answer: Appended,
+    reply: AppendReply,
+}
+
+/// What a topic's settings mean for its partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionPolicy {
+    /// What is accepted.
+    pub append: AppendPolicy,
+    /// When segments end.
+    pub log: LogSettings,
+    /// `min.insync.replicas`.
+    pub min_insync_replicas: u32,
+}
+
+/// A partition that this broker leads.
+pub struct Partition<R: Runtime> {
+    pub(super) runtime: R,
+    pub(super) log: Rc<Log<R>>,
+    pub(super) leader: RefCell<Leader>,
+    policy: Cell<PartitionPolicy>,
+    queue: RefCell<VecDeque<QueuedAppend>>,
+    preparing: Cell<bool>,
+    waiters: RefCell<VecDeque<Waiter>>,
+    watchers: RefCell<Vec<(Offset, Event)>>,
+    watchers_swept_at: Cell<usize>,
+    gone: Cell<bool>,
+}
+
+impl<R: Runtime> Partition<R> {
+    /// A partition over its log; `epoch` is the one that the cluster's metadata gives this incarnation.
+    ///
+    /// # Errors
+    /// If the log has seen a later epoch than the metadata.
+    pub fn host(
+        runtime: R,
+        log: Rc<Log<R>>,
+        mut leader: Leader,
+        epoch: LeaderEpoch,
+        policy: PartitionPolicy,
+    ) -> Result<Rc<Self>, PartitionError> {
+        if leader.leader_epoch() < epoch || leader.next_offset() == Offset(0) {
+            leader.begin_epoch(epoch).map_err(|error| PartitionError::Storage(error.to_string()))?;
+        } else if leader.leader_epoch() > epoch {
+            return Err(PartitionError::Storage(format!(
+                "the log has seen leader epoch {}, the metadata only {epoch}",
+                leader.leader_epoch()
+            )));
+        }
+        let partition = Rc::new(Self {
+            runtime,
+            log,
+            leader: RefCell::new(leader),
+            policy: Cell::new(policy),
+            queue: RefCell::default(),
+            preparing: Cell::new(false),
+            waiters: RefCell::default(),
+            watchers: RefCell::default(),
+            watchers_swept_at: Cell::new(16),
+            gone: Cell::new(false),
+        });
+        let weak: Weak<Self> = Rc::downgrade(&partition);
+        partition.log.set_owner(weak);
+        Ok(partition)
+    }
+
+    /// The log.
+    #[must_use]
+    pub const fn log(&self) -> &Rc<Log<R>> {
+        &self.log
+    }
+
+    /// Takes over changed settings; they hold from the next append on.
+    pub fn set_policy(&self, policy: PartitionPolicy) {
+        self.policy.set(policy);
+    }
+
+    /// Appends one record set, or queues it.
+    pub fn append(self: &Rc<Self>, records: Bytes, acks: Acks, reply: AppendReply) {
+        if self.gone.get() {
+            reply.send(Err(PartitionError::NotHosted));
+            return;
+        }
+        let append = QueuedAppend { records, acks, reply };
+        let ready = self.queue.borrow().is_empty() && self.log_has_room(append.records.len());
+        if ready {
+            self.carry_out(append);
+            return;
+        }
+        self.queue.borrow_mut().push_back(append);
+        if !self.preparing.replace(true) {
+            let partition = Rc::clone(self);
+            self.runtime.spawn(async move { partition.drain_queue().await });
+        }
+    }
+
+    fn log_has_room(&self, bytes: usize) -> bool {
+        self.log.can_append(bytes as u64, self.runtime.wall_clock(), &self.policy.get().log)
+    }
+
+    async fn drain_queue(self: Rc<Self>) {
+        loop {
+            let Some(bytes) = self.queue.borrow().front().map(|append| append.records.len()) else { break };
+            if !self.log_has_room(bytes) {
+                let (now, next_offset) = (self.runtime.wall_clock(), self.leader.borrow().next_offset());
+                let prepared = self.log.prepare(bytes as u64, next_offset, now, &self.policy.get().log).await;
+                if let Err(error) = prepared {
+                    if let Some(append) = self.queue.borrow_mut().pop_front() {
+                        append.reply.send(Err(storage_error(error)));
+                    }
+                    continue;
+                }
+            }
+            let append = self.queue.borrow_mut().pop_front();
+            if let Some(append) = append {
+                self.carry_out(append);
+            }
+            if self.runtime.should_yield() {
+                self.runtime.yield_now().await;
+            }
+        }
+        self.preparing.set(false);
+    }
+
+    /// Validates, decides and applies one append; the log has room for it.
+    fn carry_out(self: &Rc<Self>, append: QueuedAppend) {
+        match self.decide(&append) {
+            Ok((end, answer)) => self.answer_when_due(append, end, answer),
+            Err(error) => append.reply.send(Err(error)),
+        }
+    }
+
+    /// Returns the end that must be durable before an answer that waits may be given.
+    fn decide(self: &Rc<Self>, append: &QueuedAppend) -> Result<(Offset, Appended), PartitionError> {
+        if self.gone.get() {
+            return Err(PartitionError::NotHosted);
+        }
+        let policy = self.policy.get();
+        if append.acks == Acks::All && policy.min_insync_replicas > 1 {
+            return Err(PartitionError::NotEnoughReplicas {
+                in_sync: 1,
+                required: policy.min_insync_replicas,
+            });
+        }
+        let batch = BatchView::only(&append.records).map_err(PartitionError::Batch)?;
+        validate_header(&batch).map_err(PartitionError::Batch)?;
+        validate_records(&batch).map_err(PartitionError::Batch)?;
+        let now = self.runtime.wall_clock();
+        let decision =
+            self.leader.borrow().decide_append(std::slice::from_ref(batch.header()), &policy.append, now);
+        let log_start_offset = self.leader.borrow().log_start_offset();
+        match decision.map_err(PartitionError::Append)? {
+            AppendDecision::Append { base_offset, next_offset } => {
+                let log_append_time = self.write(&append.records, *batch.header(), base_offset, now);
+                Ok((next_offset, Appended { base_offset, log_append_time, log_start_offset }))
+            }
+            AppendDecision::Duplicate { base_offset, last_offset, timestamp } => {
+                let stamped = policy.append.timestamp_type == TimestampType::LogAppendTime;
+                let log_append_time = if stamped { timestamp } else { TimestampMs(-1) };
+                Ok((last_offset.plus(1), Appended { base_offset, log_append_time, log_start_offset }))
+            }
+        }
+    }
+
+    fn write(
+        self: &Rc<Self>,
+        records: &Bytes,
+        header: BatchHeader,
+        base_offset: Offset,
+        now: TimestampMs,
+    ) -> TimestampMs {
+        let leader_epoch = self.leader.borrow().leader_epoch();
+        let stamp = self.policy.get().append.log_append_time(now);
+        let mut header = BatchHeader { base_offset, leader_epoch, ..header };
+        if let Some(time) = stamp {
+            let mut stamped = records.to_vec();
+            set_log_append_time(&mut stamped, time);
+            if let Some(changed) = BatchHeader::parse(&stamped) {
+                header = BatchHeader { base_offset, leader_epoch, ..changed };
+            }
+            self.log.append(&header, &stamped, now);
+        } else {
+            self.log.append(&header, records, now);
+        }
+        self.leader.borrow_mut().apply_batch(&header);
+        stamp.unwrap_or(TimestampMs(-1))
+    }
+
+    fn answer_when_due(&self, append: QueuedAppend, end: Offset, answer: Appended) {
+        let due = append.acks == Acks::None || self.leader.borrow().durable_end() >= end;
+        if due {
+            append.reply.send(Ok(answer));
+            return;
+        }
+        if self.log.health().is_failed() {
+            append.reply.send(Err(self.failure()));
+            return;
+        }
+        let mut waiters = self.waiters.borrow_mut();
+        // A duplicate waits for an earlier end than the append before it, so the queue is kept in order.
+        let at = waiters.partition_point(|waiter| waiter.end <= end);
+        waiters.insert(at, Waiter { end, answer, reply: append.reply });
+    }
+
+    fn failure(&self) -> PartitionError {
+        PartitionError::Storage(format!(
+            "the log directory is out of service: {}",
+            self.log.health().cause().unwrap_or_default()
+        ))
+    }
+
+    /// Sets `event` when the high watermark is above `above`; at once if it already is.
+    pub fn watch(&self, above: Offset, event: Event) {
+        if self.gone.get() || self.leader.borrow().high_watermark() > above {
+            event.set();
+            return;
+        }
+        let mut watchers = self.watchers.borrow_mut();
+        // Fetches that timed out leave their events behind; sweeping when the list has doubled keeps that cheap.
+        if watchers.len() >= self.watchers_swept_at.get() {
+            watchers.retain(|(_, event)| !event.is_abandoned());
+            self.watchers_swept_at.set((watchers.len() * 2).max(16));
+        }
+        watchers.push((above, event));
+    }
+
+    /// Ends the partition: everybody who waits for it is told that it is not here any more.
+    pub fn retire(&self) {
+        self.gone.set(true);
+        for append in std::mem::take(&mut *self.queue.borrow_mut()) {
+            append.reply.send(Err(PartitionError::NotHosted));
+        }
+        for waiter in std::mem::take(&mut *self.waiters.borrow_mut()) {
+            waiter.reply.send(Err(PartitionError::NotHosted));
+        }
+        for (_, event) in std::mem::take(&mut *self.watchers.borrow_mut()) {
+            event.set();
+        }
+    }
+}
+
+impl<R: Runtime> Owner for Partition<R> {
+    fn on_durable(&self, end: Offset) {
+        let moved = self.leader.borrow_mut().advance_durable(end);
+        let high_watermark = self.leader.borrow().high_watermark();
+        loop {
+            let due = {
+                let mut waiters = self.waiters.borrow_mut();
+                if waiters.front().is_none_or(|waiter| waiter.end > high_watermark) {
+                    break;
+                }
+                waiters.pop_front()
+            };
+            if let Some(waiter) = due {
+                waiter.reply.send(Ok(waiter.answer));
+            }
+        }
+        if moved {
+            self.watchers.borrow_mut().retain(|(above, event)| {
+                if *above < high_watermark {
+                    event.set();
+                }
+                *above >= high_watermark
+            });
+        }
+    }
+
+    fn on_failed(&self) {
+        for waiter in std::mem::take(&mut *self.waiters.borrow_mut()) {
+            waiter.reply.send(Err(self.failure()));
+        }
+        for (_, event) in std::mem::take(&mut *self.watchers.borrow_mut()) {
+            event.set();
+        }
+    }
+
+    fn snapshot(&self) -> PartitionSnapshot {
+        self.leader.borrow().snapshot()
+    }
+}
+
+pub(super) fn storage_error(error: LogError) -> PartitionError {
+    match error {
+        LogError::Damaged(text) => PartitionError::Corrupt(text),
+        other => PartitionError::Storage(other.to_string()),
+    }
+}

@@ -1,0 +1,177 @@
+//! The partitions of one shard. One is made when it is first asked for: a partition that nobody uses costs
+//! nothing but its place in the metadata.
+
+use super::command::{PartitionCommand, PartitionError, ReadReply};
+use super::hosted::{Partition, PartitionPolicy};
+use crate::log::{Log, LogSettings, Store};
+use crate::runtime::Runtime;
+use logmill_state::metadata::{Image, Topic};
+use logmill_state::partition::{AppendOrigin, AppendPolicy, Leader, TimestampType};
+use logmill_state::settings::{self, BrokerSettings, TopicSettings};
+use logmill_wire::hashing::HashMap;
+use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, TopicId, TopicPartition};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The partitions of one shard, in one log directory.
+pub struct PartitionTable<R: Runtime> {
+    runtime: R,
+    node_id: NodeId,
+    store: Rc<Store<R>>,
+    settings: Arc<BrokerSettings>,
+    image: RefCell<Arc<Image>>,
+    hosted: RefCell<HashMap<TopicPartition, Rc<Partition<R>>>>,
+}
+
+impl<R: Runtime> PartitionTable<R> {
+    /// An empty table; partitions come with the first image.
+    #[must_use]
+    pub fn new(runtime: R, node_id: NodeId, store: Rc<Store<R>>, settings: Arc<BrokerSettings>) -> Rc<Self> {
+        let image = RefCell::new(Arc::new(Image::default()));
+        Rc::new(Self { runtime, node_id, store, settings, image, hosted: RefCell::default() })
+    }
+
+    /// Partitions that are in use.
+    #[must_use]
+    pub fn hosted_count(&self) -> usize {
+        self.hosted.borrow().len()
+    }
+
+    /// Takes over a newer image: partitions whose topics are gone end here, changed settings take effect.
+    pub async fn apply_image(self: &Rc<Self>, image: Arc<Image>) {
+        let before = self.image.replace(Arc::clone(&image));
+        let deleted: BTreeSet<TopicId> = before
+            .topics()
+            .filter(|topic| image.topic_by_id(topic.id).is_none())
+            .map(|topic| topic.id)
+            .collect();
+        let stored = self.store.stored_logs();
+        for key in stored.into_iter().filter(|key| deleted.contains(&key.topic_id)) {
+            self.store.delete(key).await;
+        }
+        let hosted: Vec<(TopicPartition, Rc<Partition<R>>)> =
+            self.hosted.borrow().iter().map(|(key, partition)| (*key, Rc::clone(partition))).collect();
+        for (key, partition) in hosted {
+            match image.topic_by_id(key.topic_id) {
+                Some(topic) => partition.set_policy(self.policy_of(topic)),
+                None => {
+                    partition.retire();
+                    self.hosted.borrow_mut().remove(&key);
+                    partition.log().delete().await;
+                }
+            }
+            if self.runtime.should_yield() {
+                self.runtime.yield_now().await;
+            }
+        }
+    }
+
+    /// Carries out a command.
+    pub fn handle(self: &Rc<Self>, command: PartitionCommand) {
+        let hosted = self.hosted(command.partition());
+        match command {
+            PartitionCommand::Append { records, acks, reply, .. } => match hosted {
+                Ok(partition) => partition.append(records, acks, reply),
+                Err(error) => reply.send(Err(error)),
+            },
+            PartitionCommand::Read { request, reply, .. } => match hosted {
+                Ok(partition) => self.runtime.spawn(async move { reply.send(partition.read(request).await) }),
+                Err(error) => reply.send(nothing_read(error)),
+            },
+            PartitionCommand::Watch { above, event, .. } => match hosted {
+                Ok(partition) => partition.watch(above, event),
+                Err(_) => event.set(),
+            },
+            PartitionCommand::FindOffset { query, current_leader_epoch, isolation, reply, .. } => {
+                match hosted {
+                    Ok(partition) => self.runtime.spawn(async move {
+                        reply.send(partition.find_offset(query, current_leader_epoch, isolation).await);
+                    }),
+                    Err(error) => reply.send(Err(error)),
+                }
+            }
+            PartitionCommand::EpochEnd { current_leader_epoch, epoch, reply, .. } => {
+                reply.send(hosted.and_then(|partition| partition.epoch_end(current_leader_epoch, epoch)));
+            }
+        }
+    }
+
+    fn hosted(self: &Rc<Self>, key: TopicPartition) -> Result<Rc<Partition<R>>, PartitionError> {
+        if let Some(partition) = self.hosted.borrow().get(&key) {
+            return Ok(Rc::clone(partition));
+        }
+        let image = Arc::clone(&self.image.borrow());
+        let topic = image.topic_by_id(key.topic_id).ok_or(PartitionError::NotHosted)?;
+        let placed = image.partition(topic, key.partition).ok_or(PartitionError::NotHosted)?;
+        if placed.leader != self.node_id {
+            return Err(PartitionError::NotHosted);
+        }
+        let partition = self.host(key, topic, placed.leader_epoch)?;
+        self.hosted.borrow_mut().insert(key, Rc::clone(&partition));
+        Ok(partition)
+    }
+
+    fn host(
+        &self,
+        key: TopicPartition,
+        topic: &Topic,
+        epoch: LeaderEpoch,
+    ) -> Result<Rc<Partition<R>>, PartitionError> {
+        let name = format!("{}-{}", topic.name, key.partition);
+        let (log, leader) = match self.store.state_of(key) {
+            Some(state) => {
+                let (log, snapshot) = Log::from_state(Rc::clone(&self.store), &state);
+                let leader =
+                    Leader::restore(&snapshot).map_err(|error| PartitionError::Corrupt(error.to_string()))?;
+                (log, leader)
+            }
+            None => (Log::fresh(Rc::clone(&self.store), key, name), Leader::starting_at(Offset(0))),
+        };
+        Partition::host(self.runtime.clone(), log, leader, epoch, self.policy_of(topic))
+    }
+
+    fn policy_of(&self, topic: &Topic) -> PartitionPolicy {
+        // What a topic was created with was checked then; a broker that takes less later falls back to its own.
+        let settings = TopicSettings::resolve(&topic.configs, &self.settings)
+            .or_else(|_| TopicSettings::resolve(&std::collections::BTreeMap::new(), &self.settings));
+        settings.map_or_else(|_| default_policy(), |settings| policy(&settings))
+    }
+}
+
+fn default_policy() -> PartitionPolicy {
+    let append = AppendPolicy::default();
+    let log = LogSettings { segment_bytes: append.segment_bytes.unsigned_abs().into(), segment_ms: i64::MAX };
+    PartitionPolicy { append, log, min_insync_replicas: 1 }
+}
+
+fn policy(settings: &TopicSettings) -> PartitionPolicy {
+    let clamp = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let segment_bytes = settings.segment_bytes.min(i32::MAX as u64);
+    PartitionPolicy {
+        append: AppendPolicy {
+            origin: AppendOrigin::Client,
+            max_message_bytes: i32::try_from(settings.max_message_bytes).unwrap_or(i32::MAX),
+            segment_bytes: segment_bytes as i32,
+            timestamp_type: match settings.timestamp_type {
+                settings::TimestampType::CreateTime => TimestampType::CreateTime,
+                settings::TimestampType::LogAppendTime => TimestampType::LogAppendTime,
+            },
+            timestamp_before_max_ms: clamp(settings.timestamp_before_max_ms),
+            timestamp_after_max_ms: clamp(settings.timestamp_after_max_ms),
+        },
+        log: LogSettings { segment_bytes, segment_ms: clamp(settings.segment_ms) },
+        min_insync_replicas: settings.min_insync_replicas,
+    }
+}
+
+fn nothing_read(error: PartitionError) -> ReadReply {
+    ReadReply {
+        high_watermark: Offset(-1),
+        last_stable_offset: Offset(-1),
+        log_start_offset: Offset(-1),
+        leader_epoch: LeaderEpoch::NONE,
+        records: Err(error),
+    }
+}
