@@ -1,5 +1,7 @@
 //! Record batches against an independent codec, in both directions and with every compression.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::protocol::StrBytes;

@@ -1,5 +1,7 @@
 //! Damaged and hostile batches: nothing panics, and memory stays in proportion to what was really sent.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
