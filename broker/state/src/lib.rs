@@ -3,6 +3,7 @@
 //! They have one shape: `decide(&self, request, now)` looks and answers, `apply(&mut self, …)` is the only
 //! mutation. Live traffic and the replay at a restart go through the same `apply`.
 
+pub mod admission;
 pub mod metadata;
 pub mod partition;
 pub mod settings;

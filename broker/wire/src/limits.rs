@@ -46,6 +46,12 @@ pub const PARTITION_PRODUCERS_MAX: usize = 16_384;
 /// Leader epochs that one partition remembers; beyond it the oldest are forgotten.
 pub const PARTITION_LEADER_EPOCHS_MAX: usize = 1024;
 
+/// Partitions that one fetch session may hold (KIP-227); a larger fetch goes without a session.
+pub const FETCH_SESSION_PARTITIONS_MAX: usize = 100_000;
+
+/// Partitions in all fetch sessions of one shard.
+pub const SHARD_SESSION_PARTITIONS_MAX: usize = 400_000;
+
 /// Partitions of one topic.
 pub const TOPIC_PARTITIONS_MAX: i32 = 1_000_000;
 
@@ -55,6 +61,7 @@ pub const TOPIC_NAME_CHARACTERS_MAX: usize = 249;
 /// Bytes that decompressing one batch may yield.
 pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 128 << 20;
 
+const _: () = assert!(FETCH_SESSION_PARTITIONS_MAX <= SHARD_SESSION_PARTITIONS_MAX);
 const _: () = assert!(PAGE_BYTES.is_multiple_of(SECTOR_BYTES));
 const _: () = assert!(CHUNK_BYTES_MAX.is_multiple_of(PAGE_BYTES));
 const _: () = assert!(JOURNAL_GROUP_BYTES_MAX.is_multiple_of(PAGE_BYTES));
