@@ -101,17 +101,17 @@ fn an_id_tells_its_home_shard() {
 fn only_what_changed_is_sent() {
     let mut sessions = sessions(1);
     let id = open(&mut sessions, 3, false, at(0));
-    assert_eq!(go_on(&mut sessions, id, 1, &[(0, quiet(10)), (1, quiet(10)), (2, quiet(10))]), []);
+    assert_eq!(go_on(&mut sessions, id, 1, &[(0, quiet(10)), (1, quiet(10)), (2, quiet(10))]), [0; 0]);
     assert_eq!(go_on(&mut sessions, id, 2, &[(0, quiet(11)), (1, with_records(10)), (2, quiet(10))]), [0, 1]);
     assert_eq!(go_on(&mut sessions, id, 3, &[(0, quiet(11)), (1, quiet(10)), (2, error())]), [2]);
     assert_eq!(go_on(&mut sessions, id, 4, &[(2, error())]), [2], "an error is sent every time");
     assert_eq!(go_on(&mut sessions, id, 5, &[(2, quiet(10))]), [2], "and that it is gone, too");
     let moved = FetchedPartition { log_start_offset: Offset(4), ..quiet(10) };
     assert_eq!(go_on(&mut sessions, id, 6, &[(1, moved)]), [1]);
-    assert_eq!(go_on(&mut sessions, id, 7, &[(1, moved)]), []);
+    assert_eq!(go_on(&mut sessions, id, 7, &[(1, moved)]), [0; 0]);
     let diverging = FetchedPartition { has_redirection: true, ..moved };
     assert_eq!(go_on(&mut sessions, id, 8, &[(1, diverging)]), [1]);
-    assert_eq!(go_on(&mut sessions, id, 9, &[]), [], "a throttled response says nothing");
+    assert_eq!(go_on(&mut sessions, id, 9, &[]), [0; 0], "a throttled response says nothing");
 }
 
 #[test]
