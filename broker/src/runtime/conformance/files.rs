@@ -6,7 +6,6 @@ use crate::runtime::{Durability, File, OpenMode, Runtime};
 use logmill_wire::limits::PAGE_BYTES;
 use std::io;
 use std::pin::pin;
-use std::time::Duration;
 
 /// A page as a position in a file.
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -250,7 +249,7 @@ pub(super) async fn a_dropped_write_keeps_its_buffer<R: Runtime>(site: Site<R>) 
         for filler in &mut fillers {
             filler.append(&vec![0xee; PAGES * PAGE_BYTES]);
         }
-        site.runtime.sleep(Duration::from_millis(40)).await;
+        site.runtime.sleep(site.effort.settle).await;
         let got = read(&file, 0, PAGES * PAGE_BYTES).await?;
         ensure!(got.len() == PAGES * PAGE_BYTES, "round {round}: {} bytes were read", got.len());
         for (page, bytes) in got.chunks(PAGE_BYTES).enumerate() {
@@ -279,7 +278,7 @@ pub(super) async fn a_dropped_read_keeps_its_buffer<R: Runtime>(site: Site<R>) -
         for filler in &mut fillers {
             filler.append(&vec![0xee; PAGES * PAGE_BYTES]);
         }
-        site.runtime.sleep(Duration::from_millis(40)).await;
+        site.runtime.sleep(site.effort.settle).await;
         for filler in &fillers {
             ensure!(
                 filler.iter().all(|&byte| byte == 0xee),

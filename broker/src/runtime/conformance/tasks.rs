@@ -148,8 +148,9 @@ pub(super) async fn a_wake_is_never_lost<R: Runtime>(site: Site<R>) -> Verdict {
     // The waker of a task that is gone does nothing.
     let waker = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(waker) = waker else { return Err("no waker was kept".to_owned()) };
+    let another = waker.clone();
     waker.wake_by_ref();
-    waker.clone().wake();
+    another.wake();
     site.runtime.yield_now().await;
     waker.wake();
     site.runtime.sleep(Duration::from_millis(1)).await;

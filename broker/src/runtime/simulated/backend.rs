@@ -128,6 +128,9 @@ impl Runtime for SimulatedRuntime {
     fn listen(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Listener>> + 'static {
         let (core, life) = (Rc::clone(&self.core), self.life);
         async move {
+            if !core.is_alive(life) {
+                return std::future::pending().await;
+            }
             let bound = core.network.borrow_mut().listen(life, address)?;
             Ok(SimulatedListener::new(core, life, bound))
         }

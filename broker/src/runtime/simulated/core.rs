@@ -206,7 +206,10 @@ impl<T> Completion<T> {
     pub fn complete(&self, value: T) {
         let mut slot = self.0.borrow_mut();
         slot.value = Some(value);
-        if let Some(waker) = slot.waker.take() {
+        let waker = slot.waker.take();
+        // A waker may be anybody's code, so nothing is borrowed when it is called.
+        drop(slot);
+        if let Some(waker) = waker {
             waker.wake();
         }
     }

@@ -101,7 +101,6 @@ pub(super) struct Executor {
     shards: Vec<Shard>,
     /// The shards that have something to run and whose host is not paused.
     runnable: Vec<usize>,
-    running: Option<TaskId>,
 }
 
 impl Executor {
@@ -260,7 +259,6 @@ impl Core {
         let (Some(mut future), Some(waker)) = (place.future.take(), place.waker.clone()) else {
             return true;
         };
-        executor.running = Some(task);
         drop(executor);
         self.note(Kind::Poll, task.place as u64);
         let (cost, budget) =
@@ -271,7 +269,6 @@ impl Core {
         let outcome = future.as_mut().poll(&mut Context::from_waker(&Waker::from(waker)));
         self.now_ns.set(self.now_ns.get() + cost);
         let mut executor = self.executor.borrow_mut();
-        executor.running = None;
         // The task's host may have crashed at the task's own hand.
         if executor.is_current(task) {
             match outcome {

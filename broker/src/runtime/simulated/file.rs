@@ -66,6 +66,10 @@ impl Core {
         act: impl FnOnce(&Rc<Self>) -> T + 'static,
     ) -> Completion<T> {
         let completion = Completion::new();
+        if !self.is_alive(life) {
+            // A task goes on to its next await after it has ended its own host; nothing comes of it.
+            return completion;
+        }
         let told = completion.clone();
         let delay_ns = self.disk_delay_ns(life.host, pace);
         self.schedule(delay_ns, kind, Some(life), move |core| {
@@ -86,7 +90,7 @@ impl Core {
     ) -> Completion<io::Result<T>> {
         let fault = self.disk_fault(life.host, operation, path);
         let does_it_now = self.draw(|chance| chance.one_in(2));
-        if does_it_now || fault.is_err() {
+        if (does_it_now || fault.is_err()) && self.is_alive(life) {
             let outcome = fault.and_then(|()| act(self));
             self.disk_event(life, Kind::Names, Pace::Names, |_| outcome)
         } else {
@@ -164,6 +168,9 @@ async fn read(
         });
         drop(disks);
         if let Ok(count) = outcome {
+            if count > 0 && chance.hit(core.options.disk.read_corruption) {
+                chunk.spare()[chance.index(count)] ^= 1 << chance.below(8);
+            }
             chunk.advance(count);
             drop(chance);
             core.note(Kind::Read, u64::from(crc32c::crc32c(&chunk)));
@@ -188,6 +195,9 @@ async fn write(file: Rc<OpenFile>, data: ChunkView, position: u64, durability: D
     file.writes.set(file.writes.get() + 1);
     core.note(Kind::Write, u64::from(crc32c::crc32c(&data)) ^ position.rotate_left(32) ^ file.writes.get());
     let begun: io::Result<u64> = core.disk(host, |disk| {
+        if !core.is_alive(file.life) {
+            return Err(error(libc::EBADF));
+        }
         disk.check_space(file.node, range.0, range.1)?;
         let refuses = disk.options.refuse_overlapping_writes;
         let tick = disk.next_tick();

@@ -257,11 +257,13 @@ impl Core {
             return Err(error(libc::ECONNREFUSED));
         };
         listener.backlog.push_back((EndId { stream, side: 1 }, SocketAddr::new(ip, port)));
-        for waker in listener.waiting.drain(..) {
-            waker.wake();
-        }
+        let waiting = std::mem::take(&mut listener.waiting);
         let ends = [Network::end_of(life, windows[0]), Network::end_of(peer_life, windows[1])];
         network.streams.insert(stream, Stream { ends });
+        drop(network);
+        for waker in waiting {
+            waker.wake();
+        }
         Ok(EndId { stream, side: 0 })
     }
 

@@ -48,6 +48,8 @@ pub struct DiskOptions {
     pub refuse_overlapping_writes: bool,
     /// The probability that a sector that was being written is garbage after a crash.
     pub garbage: f64,
+    /// The probability that a read gives one wrong bit; what lies on the disk is right.
+    pub read_corruption: f64,
     /// Whether files claim to be open for direct I/O; alignment is demanded in either case.
     pub is_direct: bool,
 }
@@ -80,6 +82,7 @@ impl Default for DiskOptions {
             slow: 0.001,
             refuse_overlapping_writes: true,
             garbage: 0.1,
+            read_corruption: 0.0,
             is_direct: true,
         }
     }
