@@ -255,7 +255,11 @@ impl<'a> Reader<'a> {
         if count > self.0.len() / element_bytes_min {
             return Err(RecordBytesError::Truncated);
         }
-        (0..count).map(|_| element(self)).collect()
+        let mut elements = Vec::with_capacity(count);
+        for _ in 0..count {
+            elements.push(element(self)?);
+        }
+        Ok(elements)
     }
 
     fn configs(&mut self) -> Result<BTreeMap<String, String>, RecordBytesError> {

@@ -215,7 +215,8 @@ mod tests {
     #[test]
     fn a_change_copies_one_chunk() {
         let mut map = SharedMap::default();
-        for key in 0..100_000 {
+        // Full chunks, so that the next key begins a chunk of its own, before which the others then go.
+        for key in 0..400 * CHUNK_ENTRIES_MAX {
             map.insert(key, key);
         }
         for key in (200_000..300_000).rev() {

@@ -214,6 +214,8 @@ fn deletion_takes_names_and_ids_once_each() {
         name("e"),
         TopicSelector::Id(Uuid([7; 16])),
         TopicSelector::Id(Uuid::ZERO),
+        name("f"),
+        name("f"),
     ]);
     let results: Vec<_> = plan.results.iter().map(|result| result.result).collect();
     let repeated = Err(DeleteTopicError::Repeated);
@@ -222,6 +224,7 @@ fn deletion_takes_names_and_ids_once_each() {
     assert_eq!(results[5], Err(DeleteTopicError::UnknownTopicName));
     assert_eq!(results[6], Err(DeleteTopicError::UnknownTopicId));
     assert_eq!(results[7], Err(DeleteTopicError::NoTopicId));
+    assert_eq!(results[8..], [repeated]);
     assert_eq!((plan.results[0].topic_id, plan.results[1].name.as_deref()), (ids[0], Some("b")));
     assert_eq!(plan.records.len(), 2);
     let before = image.clone();

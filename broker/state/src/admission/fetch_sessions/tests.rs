@@ -106,12 +106,15 @@ fn only_what_changed_is_sent() {
     assert_eq!(go_on(&mut sessions, id, 3, &[(0, quiet(11)), (1, quiet(10)), (2, error())]), [2]);
     assert_eq!(go_on(&mut sessions, id, 4, &[(2, error())]), [2], "an error is sent every time");
     assert_eq!(go_on(&mut sessions, id, 5, &[(2, quiet(10))]), [2], "and that it is gone, too");
+    let throttled = FetchedPartition { has_error: true, ..quiet(10) };
+    assert_eq!(go_on(&mut sessions, id, 6, &[(2, throttled)]), [2]);
+    assert_eq!(go_on(&mut sessions, id, 7, &[(2, quiet(10))]), [2], "though only the error changed");
     let moved = FetchedPartition { log_start_offset: Offset(4), ..quiet(10) };
-    assert_eq!(go_on(&mut sessions, id, 6, &[(1, moved)]), [1]);
-    assert_eq!(go_on(&mut sessions, id, 7, &[(1, moved)]), [0; 0]);
+    assert_eq!(go_on(&mut sessions, id, 8, &[(1, moved)]), [1]);
+    assert_eq!(go_on(&mut sessions, id, 9, &[(1, moved)]), [0; 0]);
     let diverging = FetchedPartition { has_redirection: true, ..moved };
-    assert_eq!(go_on(&mut sessions, id, 8, &[(1, diverging)]), [1]);
-    assert_eq!(go_on(&mut sessions, id, 9, &[]), [0; 0], "a throttled response says nothing");
+    assert_eq!(go_on(&mut sessions, id, 10, &[(1, diverging)]), [1]);
+    assert_eq!(go_on(&mut sessions, id, 11, &[]), [0; 0], "a throttled response says nothing");
 }
 
 #[test]
@@ -234,6 +237,15 @@ fn what_a_client_makes_a_session_hold_is_bounded() {
         assert_ne!(open(&mut sessions, too_many - 1, false, at(0)), NO_SESSION);
     }
     assert_eq!(open(&mut sessions, 1, false, at(0)), NO_SESSION);
+
+    let mut sessions = self::sessions(1000);
+    for len in [1, 1, 1, 2, 2].map(|part| (too_many - 1) / part) {
+        assert_ne!(open(&mut sessions, len, false, at(0)), NO_SESSION);
+    }
+    let grown = *sessions.sessions.iter().find(|(_, session)| session.len() < 60_000).unwrap().0;
+    let one_more = sessions.begin(request(grown, 1, &[too_many]), at(0));
+    assert_eq!(one_more, Err(FetchSessionError::NotFound));
+    assert_eq!(sessions.len(), 4);
 }
 
 #[test]
