@@ -89,7 +89,7 @@ fn sleep_while_senders_ring(senders: usize, preemptions: usize) {
             }
         }
         for thread in threads {
-            thread.join().unwrap();
+            thread.join().expect("a sender does not panic");
         }
     });
 }

@@ -1,10 +1,17 @@
 //! Checks of this backend on the machine that builds it.
 
+mod cancellation;
+mod load;
+mod mailboxes;
+mod refusal;
+
 use super::*;
 use crate::runtime::buffer::Chunk;
+use crate::runtime::conformance::{Effort, cases};
 use crate::runtime::{Connection, Durability, File, Listener};
 use bytes::{Bytes, BytesMut};
 use std::path::PathBuf;
+use std::task::Poll;
 
 /// A fresh directory on the disk that holds the test's own executable; removed with what is in it.
 struct Scratch(PathBuf);
@@ -27,6 +34,24 @@ impl Drop for Scratch {
 
 fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+#[test]
+fn conformance() {
+    let scratch = Scratch::new("conformance");
+    let directory = scratch.0.clone();
+    block_on(|runtime| async move {
+        let mut broken = Vec::new();
+        for case in cases::<UringRuntime>() {
+            let began = runtime.monotonic();
+            if let Err(text) = case.run(&runtime, &directory, Effort::FULL).await {
+                broken.push((case.name, text));
+            }
+            println!("{} ms {}", runtime.monotonic().since(began) / 1_000_000, case.name);
+        }
+        assert!(broken.is_empty(), "{broken:#?}");
+    })
+    .unwrap();
 }
 
 #[test]
