@@ -42,7 +42,8 @@ fn logical_lines(text: &str) -> Vec<(usize, String)> {
     let mut open: Option<(usize, String)> = None;
     for (index, natural) in unified.split('\n').enumerate() {
         let stripped = natural.trim_start_matches(is_blank);
-        let (line, mut so_far) = match open.take() {
+        // A continuation of nothing is a fresh line, in which a comment may begin.
+        let (line, mut so_far) = match open.take().filter(|(_, so_far)| !so_far.is_empty()) {
             Some(continued) => continued,
             None if stripped.is_empty() || stripped.starts_with(['#', '!']) => continue,
             None => (index + 1, String::new()),
@@ -160,6 +161,7 @@ mod tests {
         assert_eq!(pair("a=1\\"), ("a".into(), "1".into()));
         assert_eq!(pairs("# comment \\\na=1"), [(2, "a".into(), "1".into())]);
         assert_eq!(pairs("\\\n\\\n"), []);
+        assert_eq!(pairs("\\\n# comment\na=1"), [(3, "a".into(), "1".into())]);
     }
 
     #[test]

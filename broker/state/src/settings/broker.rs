@@ -38,16 +38,22 @@ pub struct BrokerValues {
 }
 
 impl BrokerValues {
-    /// The value that counts among those given, and its layer.
+    /// The layers, the strongest first.
     #[must_use]
-    pub fn given(&self, key: &str) -> Option<(&str, Source)> {
+    pub const fn layers(&self) -> [(&BTreeMap<String, String>, Source); 3] {
         [
             (&self.dynamic, Source::DynamicBroker),
             (&self.dynamic_default, Source::DynamicDefaultBroker),
             (&self.fixed, Source::StaticBroker),
         ]
-        .into_iter()
-        .find_map(|(layer, source)| layer.get(key).map(|text| (text.as_str(), source)))
+    }
+
+    /// The value that counts among those given, and its layer.
+    #[must_use]
+    pub fn given(&self, key: &str) -> Option<(&str, Source)> {
+        self.layers()
+            .into_iter()
+            .find_map(|(layer, source)| layer.get(key).map(|text| (text.as_str(), source)))
     }
 }
 

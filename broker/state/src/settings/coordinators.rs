@@ -5,7 +5,7 @@ use super::typed::settings_group;
 use logmill_wire::limits::TOPIC_PARTITIONS_MAX;
 
 /// The bounds of an internal topic's replication factor.
-const REPLICATION: Kind = Kind::int(1, i16::MAX as i64);
+const REPLICATION: Kind = Kind::Short { min: 1, max: i16::MAX as i64 };
 /// The bounds of an internal topic's number of partitions.
 const PARTITIONS: Kind = Kind::int(1, TOPIC_PARTITIONS_MAX as i64);
 

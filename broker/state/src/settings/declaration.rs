@@ -23,6 +23,8 @@ pub enum ValueType {
     Boolean,
     /// Text.
     String,
+    /// A 16-bit number.
+    Short,
     /// A 32-bit number.
     Int,
     /// A 64-bit number.
@@ -40,6 +42,13 @@ pub enum ValueType {
 pub enum Kind {
     /// `true` or `false`, in any case.
     Boolean,
+    /// A 16-bit number from `min` to `max`.
+    Short {
+        /// The least value allowed.
+        min: i64,
+        /// The greatest value allowed.
+        max: i64,
+    },
     /// A 32-bit number from `min` to `max`.
     Int {
         /// The least value allowed.
@@ -116,6 +125,7 @@ impl Kind {
     pub const fn value_type(self) -> ValueType {
         match self {
             Self::Boolean => ValueType::Boolean,
+            Self::Short { .. } => ValueType::Short,
             Self::Int { .. } => ValueType::Int,
             Self::Long { .. } => ValueType::Long,
             Self::Double { .. } => ValueType::Double,
@@ -135,7 +145,9 @@ impl Kind {
                 Some(_) => Ok(()),
                 None => Err(("Expected value to be either true or false".into(), "use true or false".into())),
             },
-            Self::Int { min, max } | Self::Long { min, max } => check_whole(text, min, max),
+            Self::Short { min, max } | Self::Int { min, max } | Self::Long { min, max } => {
+                check_whole(text, min, max)
+            }
             Self::Double { min, max } => check_fraction(text, min, max),
             Self::Choice(words) => check_word(text, words),
             Self::ChoiceAnyCase(words) => check_word(&text.to_ascii_lowercase(), words),

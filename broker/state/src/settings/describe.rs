@@ -82,18 +82,13 @@ fn note_inherited(inherited: &mut Option<(Option<String>, Source)>, synonym: Syn
 }
 
 fn given_for_broker(broker: &BrokerSettings, setting: &'static Setting) -> Vec<Given> {
-    let values = broker.values();
     let shown = |text: &str| (!setting.is_sensitive()).then(|| text.to_owned());
-    let mut given: Vec<Given> = [
-        (&values.dynamic, Source::DynamicBroker),
-        (&values.dynamic_default, Source::DynamicDefaultBroker),
-        (&values.fixed, Source::StaticBroker),
-    ]
-    .into_iter()
-    .filter_map(|(layer, source)| {
-        layer.get(setting.name).map(|text| Given { name: setting.name, value: shown(text), source })
-    })
-    .collect();
+    let layers = broker.values().layers().into_iter();
+    let mut given: Vec<Given> = layers
+        .filter_map(|(layer, source)| {
+            layer.get(setting.name).map(|text| Given { name: setting.name, value: shown(text), source })
+        })
+        .collect();
     if let Some(default) = setting.default {
         given.push(Given { name: setting.name, value: shown(default), source: Source::Default });
     }
@@ -121,11 +116,12 @@ mod tests {
     fn layers_of_a_broker_stand_in_their_order() {
         let broker = BrokerSettings::new(BrokerValues {
             dynamic: map(&[("message.max.bytes", "3")]),
-            dynamic_default: map(&[("message.max.bytes", "2")]),
-            fixed: map(&[("message.max.bytes", "1")]),
+            dynamic_default: map(&[("message.max.bytes", "2"), ("log.segment.bytes", "2097152")]),
+            fixed: map(&[("message.max.bytes", "1"), ("log.segment.bytes", "3145728")]),
         })
         .expect("valid");
         assert_eq!(broker.log.message_max_bytes, 3);
+        assert_eq!(broker.log.segment_bytes, 2 << 20);
         let all = describe_broker(&broker);
         let described = named(&all, "message.max.bytes");
         assert_eq!((described.value.as_deref(), described.source), (Some("3"), Source::DynamicBroker));
