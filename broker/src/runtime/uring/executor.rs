@@ -64,6 +64,8 @@ pub(super) struct ShardParts {
     pub(super) blocking: Arc<Pool>,
     /// Processors that belong to shards.
     pub(super) pinned: Vec<usize>,
+    /// Whether to wake other shards through the ring where the kernel can.
+    pub(super) wake_by_ring: bool,
 }
 
 /// A shard: everything that its thread owns.
@@ -86,7 +88,7 @@ impl Shard {
         let kick =
             RingKick::new(&uring).map_err(|error| StartError::Other("making the shard's eventfd", error))?;
         let hub = Hub::new(Doorbell::new(Arc::new(Kicker(Arc::clone(&kick)))));
-        task::enter(&hub, features.ring_messages);
+        task::enter(&hub, features.ring_messages && parts.wake_by_ring);
         Ok(Rc::new(Self {
             parts,
             features,

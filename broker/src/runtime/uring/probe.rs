@@ -1,6 +1,5 @@
 //! Makes a ring, finds out what this kernel can do, and says in plain words why it cannot.
 
-use super::ring::{COMPLETION_ENTRIES, SUBMISSION_ENTRIES};
 use super::system;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
@@ -14,6 +13,10 @@ const KERNEL_OF_RING_MESSAGES: (u32, u32) = (6, 3);
 
 /// Kernel threads of one ring for file operations that would block, and for the rest.
 const WORKERS_MAX: [u32; 2] = [8, 4];
+
+/// Entries that one enter can submit, and completions that the ring holds. More of either wait elsewhere, at
+/// a price. A ring of the first size takes about 90 KiB of what the user may lock, of the second about 20.
+const SIZES: [(u32, u32); 2] = [(256, 4096), (64, 512)];
 
 const SYSCTL: &str = "/proc/sys/kernel/io_uring_disabled";
 
@@ -94,6 +97,9 @@ pub struct Features {
     pub truncate: bool,
     /// Zero-copy sends (`IORING_OP_SENDMSG_ZC`); not used unless measured to pay.
     pub send_zero_copy: bool,
+    /// The memory that may be locked sufficed for a small ring only: bursts cost more system calls. Raise
+    /// `RLIMIT_MEMLOCK`.
+    pub small_ring: bool,
     /// Waiting for completions can be kept out of the "waiting for I/O" figure.
     pub no_iowait: bool,
 }
@@ -129,9 +135,29 @@ fn probe(ring: &IoUring, version: (u32, u32)) -> io::Result<(Probe, Features)> {
         ring_messages: version >= KERNEL_OF_RING_MESSAGES && probe.is_supported(opcode::MsgRingData::CODE),
         truncate: probe.is_supported(opcode::Ftruncate::CODE),
         send_zero_copy: probe.is_supported(opcode::SendMsgZc::CODE),
+        small_ring: ring.params().sq_entries() < SIZES[0].0,
         no_iowait: ring.params().is_feature_no_iowait(),
     };
     Ok((probe, features))
+}
+
+/// The largest ring that the memory which may be locked suffices for.
+fn build() -> io::Result<IoUring> {
+    let mut result = Err(io::ErrorKind::OutOfMemory.into());
+    for (submissions, completions) in SIZES {
+        result = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(completions)
+            .build(submissions);
+        if !matches!(&result, Err(error) if error.raw_os_error() == Some(libc::ENOMEM)) {
+            break;
+        }
+    }
+    result
 }
 
 /// A ring for the calling thread, which alone may use it. `pinned` are the processors that belong to shards:
@@ -142,15 +168,7 @@ pub(super) fn new_ring(pinned: &[usize]) -> Result<(IoUring, Features), StartErr
     if version < KERNEL_MIN {
         return Err(StartError::KernelTooOld(release));
     }
-    let ring = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_coop_taskrun()
-        .setup_taskrun_flag()
-        .setup_submit_all()
-        .setup_cqsize(COMPLETION_ENTRIES)
-        .build(SUBMISSION_ENTRIES)
-        .map_err(|error| explain("io_uring_setup", error, sysctl_value()))?;
+    let ring = build().map_err(|error| explain("io_uring_setup", error, sysctl_value()))?;
     let parameters = ring.params();
     if !parameters.is_feature_nodrop() || !parameters.is_feature_ext_arg() {
         return Err(StartError::MissingFeature("reliable completions and timed waits"));

@@ -14,12 +14,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-/// Entries that one enter can submit; more wait in a queue of ours.
-pub(super) const SUBMISSION_ENTRIES: u32 = 256;
-
-/// Completions that the ring holds; the kernel keeps more, but at a price.
-pub(super) const COMPLETION_ENTRIES: u32 = 4096;
-
 /// File operations under way at once; more wait in a queue of ours.
 const FILE_OPERATIONS_MAX: usize = 512;
 

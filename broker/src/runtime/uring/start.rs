@@ -28,11 +28,13 @@ pub struct Options {
     pub cores: Vec<usize>,
     /// Low-priority threads for CPU-heavy work, shared by all shards.
     pub offload_threads: usize,
+    /// Whether shards wake each other through their rings, where the kernel can; otherwise eventfds serve.
+    pub wake_by_ring: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cores: Vec::new(), offload_threads: 2 }
+        Self { cores: Vec::new(), offload_threads: 2, wake_by_ring: true }
     }
 }
 
@@ -47,6 +49,7 @@ struct Common {
     offload: Arc<Pool>,
     blocking: Arc<Pool>,
     pinned: Vec<usize>,
+    wake_by_ring: bool,
 }
 
 impl Common {
@@ -59,6 +62,7 @@ impl Common {
             offload: pool("offload", options.offload_threads, OFFLOAD_NICE)?,
             blocking: pool("blocking", BLOCKING_THREADS, 0)?,
             pinned: options.cores.clone(),
+            wake_by_ring: options.wake_by_ring,
         })
     }
 
@@ -69,6 +73,7 @@ impl Common {
             offload: Arc::clone(&self.offload),
             blocking: Arc::clone(&self.blocking),
             pinned: self.pinned.clone(),
+            wake_by_ring: self.wake_by_ring,
         }
     }
 }

@@ -143,7 +143,7 @@ fn no_runnable_task_waits_long() {
     let results = Arc::new(Mutex::new(Vec::new()));
     let collected = Arc::clone(&results);
     let cores = available_cores().into_iter().take(2).collect::<Vec<_>>();
-    let options = Options { cores: (0..3).flat_map(|_| cores.clone()).collect(), offload_threads: 1 };
+    let options = Options { cores: (0..3).flat_map(|_| cores.clone()).collect(), ..Options::default() };
     let threads = ShardThreads::start(&options, endpoints, None, move |runtime, endpoint| {
         let (directory, collected) = (directory.clone(), Arc::clone(&collected));
         async move {

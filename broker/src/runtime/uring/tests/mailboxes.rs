@@ -91,39 +91,63 @@ fn waiting_senders_take_turns() {
     .unwrap();
 }
 
-/// A shard that sleeps is woken by another's ring, and from an ordinary thread; nobody spins meanwhile.
-#[test]
-fn sleepers_wake_in_time_and_idle_shards_sleep() {
+/// A shard that sleeps is woken by another, and nobody spins meanwhile.
+fn wake_sleepers(wake_by_ring: bool) {
+    let options = Options { wake_by_ring, ..Options::default() };
     let worst_ns = Arc::new(AtomicU64::new(0));
     let worst = Arc::clone(&worst_ns);
-    let threads =
-        ShardThreads::start(&Options::default(), endpoints::<u64>(2, 4), None, move |runtime, endpoint| {
-            let worst = Arc::clone(&worst);
-            async move {
-                let other = ShardIndex(1 - runtime.shard().0);
-                if other.0 == 1 {
-                    for _ in 0..20 {
-                        runtime.sleep(Duration::from_millis(5)).await;
-                        endpoint.send(other, runtime.monotonic().0).await;
-                        assert_eq!(endpoint.recv().await, (other, 0));
-                    }
-                    return;
-                }
+    let threads = ShardThreads::start(&options, endpoints::<u64>(2, 4), None, move |runtime, endpoint| {
+        let worst = Arc::clone(&worst);
+        async move {
+            let other = ShardIndex(1 - runtime.shard().0);
+            if other.0 == 1 {
                 for _ in 0..20 {
-                    let sent = MonotonicNs(endpoint.recv().await.1);
-                    let late = runtime.monotonic().since(sent);
-                    worst.fetch_max(late, Ordering::Relaxed);
-                    endpoint.send(other, 0).await;
+                    runtime.sleep(Duration::from_millis(5)).await;
+                    endpoint.send(other, runtime.monotonic().0).await;
+                    assert_eq!(endpoint.recv().await, (other, 0));
                 }
+                return;
             }
-        })
-        .unwrap();
+            for _ in 0..20 {
+                let sent = MonotonicNs(endpoint.recv().await.1);
+                let late = runtime.monotonic().since(sent);
+                worst.fetch_max(late, Ordering::Relaxed);
+                endpoint.send(other, 0).await;
+            }
+        }
+    })
+    .unwrap();
     let stats: Vec<_> = threads.stats().to_vec();
     threads.join();
     assert!(worst_ns.load(Ordering::Relaxed) < 50_000_000, "{worst_ns:?} ns until a sleeper answered");
     for stats in stats {
         let turns = stats.turns.load(Ordering::Relaxed);
         assert!(turns < 200, "{stats:?}: an idle shard turns only when something happens");
-        assert!(stats.kicks.load(Ordering::Relaxed) >= 19, "{stats:?}");
+        let kicks = stats.kicks.load(Ordering::Relaxed);
+        assert!(if wake_by_ring { kicks >= 19 } else { kicks == 0 }, "{stats:?}");
+    }
+}
+
+#[test]
+fn sleepers_are_woken_by_rings() {
+    wake_sleepers(true);
+}
+
+#[test]
+fn sleepers_are_woken_by_eventfds() {
+    wake_sleepers(false);
+}
+
+/// A shard with nothing to do turns a few times at its start and then no more.
+#[test]
+fn an_idle_shard_uses_no_cpu() {
+    let threads = ShardThreads::start(&Options::default(), vec![()], Some(()), |runtime, ()| async move {
+        runtime.sleep(Duration::from_millis(400)).await;
+    })
+    .unwrap();
+    let stats: Vec<_> = threads.stats().to_vec();
+    threads.join();
+    for stats in stats {
+        assert!(stats.turns.load(Ordering::Relaxed) < 8, "{stats:?}");
     }
 }

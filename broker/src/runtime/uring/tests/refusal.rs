@@ -1,4 +1,4 @@
-//! A start under a system-call filter, as containers have it, says so.
+//! A start under a system-call filter, as containers have it, says so; so does a process that a panic ends.
 
 use super::*;
 
@@ -51,4 +51,27 @@ fn a_filter_is_named_as_the_cause() {
         let text = error.to_string();
         assert!(text.contains(call) && text.contains("seccomp") && text.contains("allow"), "{text}");
     }
+}
+
+const CHILD: &str = "LOGMILL_TEST_PANICS_IN_A_TASK";
+
+/// Runs itself in a process of its own, which must not survive.
+#[test]
+fn a_panicking_task_ends_the_process() {
+    if std::env::var_os(CHILD).is_some() {
+        let _ = block_on(|runtime| async move {
+            runtime.spawn(async { panic!("on purpose") });
+            runtime.sleep(Duration::from_secs(5)).await;
+        });
+        std::process::exit(0);
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "runtime::uring::tests::refusal::a_panicking_task_ends_the_process"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+    assert_eq!(signal, Some(libc::SIGABRT), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("shard 0: a task panicked") && text.contains("on purpose"), "{text}");
 }
