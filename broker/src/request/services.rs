@@ -1,5 +1,6 @@
 //! What the handlers of a shard work with.
 
+use super::shard_state::ShardState;
 use crate::cluster::command::ClusterHandle;
 use crate::partition::router::PartitionRouter;
 use crate::runtime::Runtime;
@@ -23,6 +24,8 @@ pub struct Services<R: Runtime> {
     pub cluster: ClusterHandle,
     /// What the cluster knows, as of the last committed change. Replaced as a whole.
     pub image: RefCell<Arc<Image>>,
+    /// What the shard remembers between requests.
+    pub state: ShardState,
 }
 
 impl<R: Runtime> Services<R> {

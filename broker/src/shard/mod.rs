@@ -1,4 +1,6 @@
 //! One core: what tasks of the same shard use among themselves.
 
+pub mod deadline;
 pub mod join;
+pub mod memory;
 pub mod signal;

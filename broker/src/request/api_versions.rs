@@ -1,0 +1,43 @@
+//! ApiVersions: what the broker speaks (KIP-35, KIP-511, KIP-584).
+
+use super::call::{Answer, Call, Handled, Pending, decode};
+use super::versions::ADVERTISED;
+use crate::runtime::Runtime;
+use logmill_wire::api::api_versions::{ApiVersion, Request, Response};
+use logmill_wire::error_codes::ErrorCode;
+
+fn response(error: ErrorCode) -> Response<'static> {
+    let api_keys = ADVERTISED.iter().map(|api| ApiVersion {
+        api_key: api.key,
+        min_version: api.min,
+        max_version: api.max,
+    });
+    Response { error_code: error.code(), api_keys: api_keys.collect(), ..Response::default() }
+}
+
+/// A name or version of client software as KIP-511 allows it: it ends up in metrics, and so must be tame.
+fn is_tame(text: &str) -> bool {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric();
+    let inner = |byte: &u8| is_word(byte) || matches!(byte, b'-' | b'.');
+    let bytes = text.as_bytes();
+    bytes.first().is_some_and(is_word) && bytes.last().is_some_and(is_word) && bytes.iter().all(inner)
+}
+
+pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
+    let Call { body, answer, .. } = call;
+    let request: Request<'_> = decode(&body, answer.version)?;
+    let names_are_tame = answer.version < 3
+        || (is_tame(&request.client_software_name) && is_tame(&request.client_software_version));
+    answer.ready(&if names_are_tame {
+        response(ErrorCode::None)
+    } else {
+        Response { error_code: ErrorCode::InvalidRequest.code(), ..Response::default() }
+    })
+}
+
+/// The answer to a version that the broker does not know: error 35 and the list, in the format of version 0, which
+/// every client can read, so that it comes back with a version that both know (KIP-511).
+pub(super) fn unknown_version(answer: Answer) -> Pending {
+    let outcome = Answer { version: 0, ..answer }.reply(&response(ErrorCode::UnsupportedVersion));
+    Box::pin(std::future::ready(outcome))
+}

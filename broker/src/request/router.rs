@@ -1,0 +1,77 @@
+//! From a frame to its handler.
+
+use super::call::{Answer, Call, Handled, Pending, RouteError};
+use super::services::Services;
+use super::versions::advertised;
+use super::{
+    api_versions, create_topics, delete_topics, describe_cluster, fetch, find_coordinator, init_producer_id,
+    list_offsets, metadata, offset_for_leader_epoch, produce,
+};
+use crate::runtime::Runtime;
+use crate::shard::memory::{MemoryClass, Reservation};
+use bytes::Bytes;
+use logmill_state::admission::authorizer::RequestContext;
+use logmill_wire::api;
+use logmill_wire::primitives::Reader;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The class in which a request's frame finds room. The answers to Fetch have a class of their own, because who
+/// waits for room must not hold room of the same class.
+#[must_use]
+pub const fn frame_class(key: i16) -> MemoryClass {
+    if key == api::produce::KEY { MemoryClass::Produce } else { MemoryClass::Control }
+}
+
+/// Begins a request: reads its header, checks that it is offered, and calls its handler. Everything that must
+/// happen in the order of a connection's requests has happened when this returns.
+///
+/// # Errors
+/// Why the connection must be closed.
+pub fn route<R: Runtime>(
+    services: &Rc<Services<R>>,
+    connection: &Rc<RequestContext>,
+    frame: &Bytes,
+    room: Reservation,
+) -> Result<Pending, RouteError> {
+    let mut reader = Reader::new(frame);
+    let header = api::decode_request_header(&mut reader)?;
+    let (key, version) = (header.request_api_key, header.request_api_version);
+    let offered = advertised(key).filter(|offered| offered.answers(version));
+    let answer = Answer { key, version, correlation_id: header.correlation_id, room };
+    if offered.is_none() {
+        if key == api::api_versions::KEY {
+            return Ok(api_versions::unknown_version(answer));
+        }
+        return Err(RouteError::NotOffered { key, version });
+    }
+    let context = with_client_id(connection, header.client_id.as_deref());
+    let body = frame.slice_ref(reader.rest());
+    dispatch(Call { services: Rc::clone(services), context, body, answer }).map_err(RouteError::Decode)
+}
+
+/// The connection's context with the client id of this request; nearly always that of the one before.
+fn with_client_id(connection: &Rc<RequestContext>, client_id: Option<&str>) -> Rc<RequestContext> {
+    if connection.client_id.as_deref() == client_id {
+        return Rc::clone(connection);
+    }
+    let client_id = client_id.map(Arc::from);
+    Rc::new(RequestContext { client_id, ..RequestContext::clone(connection) })
+}
+
+fn dispatch<R: Runtime>(call: Call<R>) -> Handled {
+    match call.answer.key {
+        api::produce::KEY => produce::handle(call),
+        api::fetch::KEY => fetch::handle(call),
+        api::list_offsets::KEY => list_offsets::handle(call),
+        api::metadata::KEY => metadata::handle(call),
+        api::find_coordinator::KEY => find_coordinator::handle(call),
+        api::api_versions::KEY => api_versions::handle(call),
+        api::create_topics::KEY => create_topics::handle(call),
+        api::delete_topics::KEY => delete_topics::handle(call),
+        api::init_producer_id::KEY => init_producer_id::handle(call),
+        api::offset_for_leader_epoch::KEY => offset_for_leader_epoch::handle(call),
+        api::describe_cluster::KEY => describe_cluster::handle(call),
+        key => unreachable!("API {key} is advertised and has no handler"),
+    }
+}

@@ -1,0 +1,87 @@
+//! From what a client names to what there is.
+
+use super::services::Services;
+use crate::runtime::Runtime;
+use logmill_state::metadata::{Image, Topic, validate_topic_name};
+use logmill_wire::error_codes::ErrorCode;
+use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId, TopicPartition};
+use std::sync::Arc;
+
+/// A partition that this broker leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Led {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The leader epoch of the metadata.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// Where a partition is led, for clients that have not heard of it (KIP-951).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderHint {
+    /// The leader.
+    pub leader: NodeId,
+    /// Its epoch.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// The topic that a request names by id or, before topic ids, by name.
+///
+/// # Errors
+/// UNKNOWN_TOPIC_ID or UNKNOWN_TOPIC_OR_PARTITION.
+pub fn find(image: &Image, by_id: bool, id: TopicId, name: &str) -> Result<Arc<Topic>, ErrorCode> {
+    if by_id {
+        image.topic_by_id(id).cloned().ok_or(ErrorCode::UnknownTopicId)
+    } else {
+        image.topic_by_name(name).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)
+    }
+}
+
+/// The partition, if this broker leads it.
+///
+/// # Errors
+/// UNKNOWN_TOPIC_OR_PARTITION; NOT_LEADER_OR_FOLLOWER.
+pub fn led<R: Runtime>(
+    services: &Services<R>,
+    image: &Image,
+    topic: &Topic,
+    partition: i32,
+) -> Result<Led, ErrorCode> {
+    let index = PartitionIndex(partition);
+    let found = image.partition(topic, index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if found.leader != services.node_id {
+        return Err(ErrorCode::NotLeaderOrFollower);
+    }
+    let partition = TopicPartition { topic_id: topic.id, partition: index };
+    Ok(Led { partition, leader_epoch: found.leader_epoch })
+}
+
+/// Who leads a partition, if a client that got `error` should look there.
+#[must_use]
+pub fn hint(image: &Image, error: ErrorCode, topic: Option<&Topic>, partition: i32) -> Option<LeaderHint> {
+    if !matches!(error, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
+        return None;
+    }
+    let found = image.partition(topic?, PartitionIndex(partition))?;
+    Some(LeaderHint { leader: found.leader, leader_epoch: found.leader_epoch })
+}
+
+/// Where the broker is reached on a listener: host, port and rack.
+#[must_use]
+pub fn node_endpoint(image: &Image, node: NodeId, listener: &str) -> Option<(String, i32, Option<String>)> {
+    let broker = image.broker(node)?;
+    let endpoint = broker.endpoint(listener)?;
+    Some((endpoint.host.clone(), i32::from(endpoint.port), broker.rack.clone()))
+}
+
+/// Whether a topic is one of the broker's own.
+#[must_use]
+pub fn is_internal(name: &str) -> bool {
+    matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
+}
+
+/// Whether a topic could have this name.
+#[must_use]
+pub fn is_legal_name(name: &str) -> bool {
+    validate_topic_name(name).is_ok()
+}
