@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod config;
 pub mod journal;
 pub mod log;
+pub mod net;
 pub mod partition;
 pub mod request;
 pub mod runtime;

@@ -15,7 +15,10 @@ pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
     let mut response = Response { endpoint_type: BROKERS, ..Response::default() };
     if request.endpoint_type != BROKERS {
         let (error, message) = if request.endpoint_type == CONTROLLERS {
-            (ErrorCode::MismatchedEndpointType, "This listener serves brokers; ask a listener of the controllers.")
+            (
+                ErrorCode::MismatchedEndpointType,
+                "This listener serves brokers; ask a listener of the controllers.",
+            )
         } else {
             (ErrorCode::UnsupportedEndpointType, "The endpoint type is neither brokers nor controllers.")
         };

@@ -8,7 +8,12 @@ use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::ProducerId;
 
 fn refused(error: ErrorCode) -> Response {
-    Response { error_code: error.code(), producer_id: ProducerId::NONE.0, producer_epoch: -1, ..Response::default() }
+    Response {
+        error_code: error.code(),
+        producer_id: ProducerId::NONE.0,
+        producer_epoch: -1,
+        ..Response::default()
+    }
 }
 
 pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {

@@ -24,13 +24,14 @@ pub const fn frame_class(key: i16) -> MemoryClass {
 }
 
 /// Begins a request: reads its header, checks that it is offered, and calls its handler. Everything that must
-/// happen in the order of a connection's requests has happened when this returns.
+/// happen in the order of a connection's requests has happened when this returns. `connection` takes over the
+/// client id of the request.
 ///
 /// # Errors
 /// Why the connection must be closed.
 pub fn route<R: Runtime>(
     services: &Rc<Services<R>>,
-    connection: &Rc<RequestContext>,
+    connection: &mut Rc<RequestContext>,
     frame: &Bytes,
     room: Reservation,
 ) -> Result<Pending, RouteError> {
@@ -45,18 +46,13 @@ pub fn route<R: Runtime>(
         }
         return Err(RouteError::NotOffered { key, version });
     }
-    let context = with_client_id(connection, header.client_id.as_deref());
+    if connection.client_id.as_deref() != header.client_id.as_deref() {
+        let client_id = header.client_id.as_deref().map(Arc::from);
+        *connection = Rc::new(RequestContext { client_id, ..RequestContext::clone(connection) });
+    }
+    let context = Rc::clone(connection);
     let body = frame.slice_ref(reader.rest());
     dispatch(Call { services: Rc::clone(services), context, body, answer }).map_err(RouteError::Decode)
-}
-
-/// The connection's context with the client id of this request; nearly always that of the one before.
-fn with_client_id(connection: &Rc<RequestContext>, client_id: Option<&str>) -> Rc<RequestContext> {
-    if connection.client_id.as_deref() == client_id {
-        return Rc::clone(connection);
-    }
-    let client_id = client_id.map(Arc::from);
-    Rc::new(RequestContext { client_id, ..RequestContext::clone(connection) })
 }
 
 fn dispatch<R: Runtime>(call: Call<R>) -> Handled {

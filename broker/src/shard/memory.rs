@@ -106,8 +106,8 @@ impl MemoryClasses {
     /// Divides a shard's budget.
     #[must_use]
     pub fn new(budget_bytes: usize) -> Self {
-        let accounts = SHARES
-            .map(|(_, share)| Account { size: budget_bytes / 100 * share, ..Account::default() });
+        let accounts =
+            SHARES.map(|(_, share)| Account { size: budget_bytes / 100 * share, ..Account::default() });
         Self(Rc::new(RefCell::new(accounts)))
     }
 
@@ -213,7 +213,9 @@ impl Drop for Reserve {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.filter(|_| !self.done) else { return };
         self.classes.with(self.class, |account| {
-            let Some(index) = account.waiters.iter().position(|waiter| waiter.ticket == ticket) else { return };
+            let Some(index) = account.waiters.iter().position(|waiter| waiter.ticket == ticket) else {
+                return;
+            };
             if let Some(waiter) = account.waiters.remove(index)
                 && waiter.granted
             {

@@ -1,0 +1,68 @@
+//! Accepting connections and giving them to shards.
+
+use super::connection::ConnectionInfo;
+use super::counts::{ConnectionCounts, ConnectionLimits};
+use crate::runtime::{Listener, Runtime};
+use logmill_wire::ids::ShardIndex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long accepting pauses when there are as many connections as there may be.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long it pauses after an error, such as too many open files: at once it would only fail again.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the acceptors of a broker share.
+pub struct Acceptance {
+    /// The counts of all listeners.
+    pub counts: Arc<ConnectionCounts>,
+    /// The bounds.
+    pub limits: ConnectionLimits,
+    /// The number of the next connection.
+    pub next_connection_id: AtomicU64,
+}
+
+/// Accepts connections on one listener for as long as the task lives, and gives each to the shard that has the
+/// fewest. No error ends it; a streak of errors is logged once.
+pub async fn accept_connections<R: Runtime>(
+    runtime: R,
+    listener: R::Listener,
+    name: Arc<str>,
+    acceptance: Arc<Acceptance>,
+    hand_over: impl Fn(ShardIndex, R::ConnectionHandle, ConnectionInfo),
+) {
+    let mut is_failing = false;
+    loop {
+        while acceptance.counts.total() >= acceptance.limits.total {
+            runtime.sleep(FULL_PAUSE).await;
+        }
+        let (handle, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if !is_failing {
+                    tracing::error!(
+                        listener = %name, %error,
+                        "connections cannot be accepted; trying on. If files have run out, raise the limit of open files"
+                    );
+                }
+                is_failing = true;
+                runtime.sleep(ERROR_PAUSE).await;
+                continue;
+            }
+        };
+        if std::mem::take(&mut is_failing) {
+            tracing::info!(listener = %name, "connections are accepted again");
+        }
+        let Some(ticket) = acceptance.counts.enter(peer.ip(), &acceptance.limits) else {
+            tracing::debug!(listener = %name, %peer, "an address has as many connections as it may");
+            // Adopted and dropped, the connection is closed.
+            drop(runtime.adopt(handle));
+            continue;
+        };
+        let id = acceptance.next_connection_id.fetch_add(1, Ordering::Relaxed);
+        let shard = ticket.shard();
+        hand_over(shard, handle, ConnectionInfo { id, listener: Arc::clone(&name), peer, ticket });
+    }
+}

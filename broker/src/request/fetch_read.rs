@@ -1,0 +1,236 @@
+//! Reading from many partitions at once, within one bound for all of them (KIP-74).
+
+use super::call::Refusal;
+use super::fetch_key::{FetchKey, TopicKey};
+use super::services::Services;
+use super::topics::{self, Led};
+use crate::partition::command::{PartitionCommand, PartitionError, ReadReply, ReadRequest};
+use crate::runtime::{Runtime, oneshot};
+use bytes::Bytes;
+use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
+use logmill_state::admission::fetch_sessions::FetchPartition;
+use logmill_state::metadata::{Image, Topic};
+use logmill_state::partition::{FetchCheckError, Isolation};
+use logmill_wire::error_codes::ErrorCode;
+use logmill_wire::ids::Offset;
+use std::sync::Arc;
+
+/// The least share of one partition in the first round of reads: less is not worth a message.
+const SHARE_MIN_BYTES: usize = 16 << 10;
+
+/// A partition to read from.
+pub(super) struct Target {
+    /// As the client names it.
+    pub key: FetchKey,
+    /// What it asks for.
+    pub request: FetchPartition,
+    /// The topic, if there is one.
+    pub topic: Option<Arc<Topic>>,
+    /// The partition, or why it cannot be read here.
+    pub led: Result<Led, ErrorCode>,
+}
+
+/// What came of one partition.
+pub(super) enum Read {
+    Refused(Refusal),
+    Answered(ReadReply),
+}
+
+impl Read {
+    /// The bytes that were read.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Answered(ReadReply { records: Ok(parts), .. }) => parts.iter().map(Bytes::len).sum(),
+            _ => 0,
+        }
+    }
+
+    /// Whether the client must hear of it at once, whatever it waits for.
+    pub fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Answered(ReadReply { records: Ok(_), .. }))
+    }
+
+    /// The error code, or none; a divergence is not an error.
+    pub fn error(&self) -> ErrorCode {
+        match self {
+            Self::Refused(refusal) => refusal.code,
+            Self::Answered(ReadReply {
+                records: Err(PartitionError::Fetch(FetchCheckError::Diverging(_))),
+                ..
+            }) => ErrorCode::None,
+            Self::Answered(ReadReply { records: Err(error), .. }) => error.code(),
+            Self::Answered(ReadReply { records: Ok(_), .. }) => ErrorCode::None,
+        }
+    }
+}
+
+/// Finds the partitions of a fetch in the current metadata.
+pub(super) fn targets<R: Runtime>(
+    services: &Services<R>,
+    image: &Image,
+    context: &RequestContext,
+    partitions: &[(FetchKey, FetchPartition)],
+) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::with_capacity(partitions.len());
+    for (key, request) in partitions {
+        // Partitions of one topic mostly follow one another.
+        let known = targets.last().filter(|last| last.key.topic == key.topic);
+        let topic = match known.map(|last| (last.topic.clone(), &last.led)) {
+            Some((Some(topic), _)) => Ok(topic),
+            Some((None, Err(error))) => Err(*error),
+            _ => find(services, image, context, &key.topic),
+        };
+        let led = topic.as_ref().map_err(|error| *error);
+        let led = led.and_then(|topic| topics::led(services, image, topic, key.partition));
+        targets.push(Target { key: key.clone(), request: *request, topic: topic.ok(), led });
+    }
+    targets
+}
+
+fn find<R: Runtime>(
+    services: &Services<R>,
+    image: &Image,
+    context: &RequestContext,
+    key: &TopicKey,
+) -> Result<Arc<Topic>, ErrorCode> {
+    let topic = match key {
+        TopicKey::Id(id) => topics::find(image, true, *id, "")?,
+        TopicKey::Name(name) => topics::find(image, false, Default::default(), name)?,
+    };
+    let decision =
+        services.state.authorizer.authorize(context, Operation::Read, Resource::Topic(&topic.name));
+    if decision.is_allowed() { Ok(topic) } else { Err(ErrorCode::TopicAuthorizationFailed) }
+}
+
+/// Reads from all partitions, at most `max_bytes` together; only a first batch that is larger comes alone.
+///
+/// First every partition may read an equal share, all of them at once. What is left then goes, in their order,
+/// to those that seem to have more.
+pub(super) async fn read_all<R: Runtime>(
+    services: &Services<R>,
+    targets: &[Target],
+    max_bytes: usize,
+    isolation: Isolation,
+) -> Vec<Read> {
+    let share = (max_bytes / targets.len().max(1)).max(SHARE_MIN_BYTES).min(max_bytes);
+    let mut left_to_promise = max_bytes;
+    let mut promised = Vec::with_capacity(targets.len());
+    for target in targets {
+        let bytes = partition_max(target).min(share).min(left_to_promise);
+        left_to_promise -= if target.led.is_ok() { bytes } else { 0 };
+        promised.push(bytes);
+    }
+    let first: Vec<_> = targets
+        .iter()
+        .zip(&promised)
+        .enumerate()
+        .map(|(index, (target, &bytes))| begin(services, target, bytes, index == 0, isolation))
+        .collect();
+    let mut reads = Vec::with_capacity(first.len());
+    for begun in first {
+        reads.push(finish(begun).await);
+    }
+    read_more(services, targets, &promised, &mut reads, max_bytes, isolation).await;
+    reads
+}
+
+/// The second round: see [`read_all`].
+async fn read_more<R: Runtime>(
+    services: &Services<R>,
+    targets: &[Target],
+    promised: &[usize],
+    reads: &mut [Read],
+    max_bytes: usize,
+    isolation: Isolation,
+) {
+    let total: usize = reads.iter().map(Read::bytes).sum();
+    let mut left = max_bytes.saturating_sub(total);
+    let mut is_empty = total == 0;
+    let mut again = Vec::new();
+    for (index, ((target, read), &promised)) in targets.iter().zip(reads.iter()).zip(promised).enumerate() {
+        let Some(bytes) = unread(target, read, promised, isolation) else { continue };
+        let more = partition_max(target).saturating_sub(bytes).min(left);
+        // The first partition with anything at all delivers a batch, however large it is.
+        let at_least_one = is_empty && bytes == 0;
+        if more == 0 && !at_least_one {
+            continue;
+        }
+        left -= more;
+        is_empty &= !at_least_one;
+        again.push((index, begin(services, target, bytes + more, at_least_one, isolation)));
+    }
+    for (index, begun) in again {
+        let read = finish(begun).await;
+        if let Some(slot) = reads.get_mut(index)
+            && read.bytes() > slot.bytes()
+        {
+            *slot = read;
+        }
+    }
+}
+
+/// What was read so far, if there seems to be more to read.
+fn unread(target: &Target, read: &Read, promised: usize, isolation: Isolation) -> Option<usize> {
+    let Read::Answered(reply) = read else { return None };
+    if reply.records.is_err() {
+        return None;
+    }
+    let bytes = read.bytes();
+    let end = visible_end(reply, isolation);
+    let may_have_more =
+        if bytes == 0 { target.request.fetch_offset < end } else { bytes.saturating_mul(2) >= promised };
+    (may_have_more && partition_max(target) > promised)
+        .then_some(bytes)
+        .or((may_have_more && bytes == 0).then_some(0))
+}
+
+/// The end of what a consumer with this isolation may see.
+pub(super) fn visible_end(reply: &ReadReply, isolation: Isolation) -> Offset {
+    match isolation {
+        Isolation::ReadUncommitted => reply.high_watermark,
+        Isolation::ReadCommitted => reply.last_stable_offset,
+    }
+}
+
+fn partition_max(target: &Target) -> usize {
+    usize::try_from(target.request.max_bytes).unwrap_or(0)
+}
+
+enum Begun {
+    Refused(ErrorCode),
+    Sent(oneshot::Receiver<ReadReply>),
+}
+
+fn begin<R: Runtime>(
+    services: &Services<R>,
+    target: &Target,
+    max_bytes: usize,
+    at_least_one: bool,
+    isolation: Isolation,
+) -> Begun {
+    let led = match target.led {
+        Ok(led) => led,
+        Err(error) => return Begun::Refused(error),
+    };
+    let (reply, answer) = oneshot::channel();
+    let request = ReadRequest {
+        offset: target.request.fetch_offset,
+        max_bytes,
+        at_least_one,
+        current_leader_epoch: target.request.current_leader_epoch,
+        last_fetched_epoch: target.request.last_fetched_epoch,
+        isolation,
+    };
+    services.partitions.send(PartitionCommand::Read { partition: led.partition, request, reply });
+    Begun::Sent(answer)
+}
+
+async fn finish(begun: Begun) -> Read {
+    match begun {
+        Begun::Refused(error) => Read::Refused(Refusal::plain(error)),
+        Begun::Sent(answer) => match answer.await {
+            Ok(reply) => Read::Answered(reply),
+            Err(oneshot::Closed) => Read::Refused(Refusal::plain(PartitionError::Stopping.code())),
+        },
+    }
+}

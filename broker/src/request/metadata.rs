@@ -1,0 +1,308 @@
+//! Metadata: brokers, topics and who leads their partitions (KIP-4, KIP-516, KIP-700).
+
+use super::call::{Call, Handled, decode};
+use super::create_topics::code_of;
+use super::services::Services;
+use super::topics::{is_internal, is_legal_name};
+use crate::cluster::command::MetadataCommand;
+use crate::runtime::{Runtime, oneshot};
+use crate::shard::deadline::within;
+use crate::shard::memory::{MemoryClass, Reservation};
+use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
+use logmill_state::metadata::{CreateTopicErrorKind, Image, NewTopic, Topic};
+use logmill_wire::api::metadata::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic, Request, Response,
+};
+use logmill_wire::error_codes::ErrorCode;
+use logmill_wire::ids::{NodeId, PartitionIndex, TopicId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The first version whose request can ask for "none" with an empty list, and for "all" with null.
+const NULL_IS_ALL_FROM: i16 = 1;
+/// The first version whose errors can be LISTENER_NOT_FOUND; before, LEADER_NOT_AVAILABLE.
+const LISTENER_ERROR_FROM: i16 = 6;
+/// The first version in which a topic may be named by its id.
+const BY_ID_FROM: i16 = 12;
+/// Versions with authorized operations of the cluster.
+const CLUSTER_OPERATIONS: std::ops::RangeInclusive<i16> = 8..=10;
+
+/// How long a client waits for a topic that is created on demand before it is told to come again.
+const CREATION_WAIT: Duration = Duration::from_secs(5);
+
+/// What one partition takes while the response is built, in bytes.
+const PARTITION_BYTES: usize = 256;
+
+/// A topic that is asked for.
+enum Wanted {
+    Known(Arc<Topic>),
+    /// It may come into being before the answer.
+    Missing(String),
+    Refused {
+        name: Option<String>,
+        id: TopicId,
+        error: ErrorCode,
+    },
+}
+
+pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
+    let version = call.answer.version;
+    let request: Request<'_> = decode(&call.body, version)?;
+    let image = call.services.image();
+    let asks_for_all = match &request.topics {
+        None => true,
+        Some(topics) => version < NULL_IS_ALL_FROM && topics.is_empty(),
+    };
+    let wanted = if asks_for_all {
+        let may_see = |topic: &&Arc<Topic>| call.allows(Operation::Describe, Resource::Topic(&topic.name));
+        image.topics().filter(may_see).map(|topic| Wanted::Known(Arc::clone(topic))).collect()
+    } else {
+        wanted(&call, &image, &request)
+    };
+    let creates = request.allow_auto_topic_creation && call.services.settings.cluster.auto_create_topics;
+    let creation = if creates { create_missing(&call, &wanted) } else { None };
+    let topic_operations = request.include_topic_authorized_operations;
+    let cluster_operations =
+        CLUSTER_OPERATIONS.contains(&version) && request.include_cluster_authorized_operations;
+    let Call { services, context, mut answer, .. } = call;
+    Ok(Box::pin(async move {
+        let mut errors = BTreeMap::new();
+        if let Some(creation) = creation {
+            errors = within(&services.runtime, CREATION_WAIT, creation).await.unwrap_or_default();
+        }
+        // The request's own room goes before room of the same class is waited for.
+        answer.room.resize(0);
+        let builder = Builder { services: &services, context: &context, version, topic_operations };
+        let (response, room) = builder.build(wanted, &errors, cluster_operations).await;
+        let outcome = answer.reply(&response);
+        drop(room);
+        outcome
+    }))
+}
+
+fn wanted<R: Runtime>(call: &Call<R>, image: &Image, request: &Request<'_>) -> Vec<Wanted> {
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    for topic in request.topics.iter().flatten() {
+        let name = topic.name.map(|name| name.into_owned());
+        // A topic that is named twice is answered once.
+        if !seen.insert((name.clone(), topic.topic_id)) {
+            continue;
+        }
+        all.push(wanted_topic(call, image, name, topic.topic_id));
+    }
+    all
+}
+
+fn wanted_topic<R: Runtime>(call: &Call<R>, image: &Image, name: Option<String>, id: TopicId) -> Wanted {
+    let may_see = |name: &str| call.allows(Operation::Describe, Resource::Topic(name));
+    let refused = |name, id, error| Wanted::Refused { name, id, error };
+    let Some(name) = name else {
+        if call.answer.version < BY_ID_FROM {
+            return refused(Some(String::new()), id, ErrorCode::InvalidRequest);
+        }
+        return match image.topic_by_id(id) {
+            Some(topic) if may_see(&topic.name) => Wanted::Known(Arc::clone(topic)),
+            // Without the right to see it, it must look as if it were not there.
+            _ => refused(None, id, ErrorCode::UnknownTopicId),
+        };
+    };
+    if !may_see(&name) {
+        return refused(Some(name), TopicId::ZERO, ErrorCode::TopicAuthorizationFailed);
+    }
+    match image.topic_by_name(&name) {
+        Some(topic) => Wanted::Known(Arc::clone(topic)),
+        None if !is_legal_name(&name) => refused(Some(name), TopicId::ZERO, ErrorCode::InvalidTopicException),
+        None => Wanted::Missing(name),
+    }
+}
+
+/// Has the missing topics created; the future says which could not be, and why.
+fn create_missing<R: Runtime>(
+    call: &Call<R>,
+    wanted: &[Wanted],
+) -> Option<impl Future<Output = BTreeMap<String, ErrorCode>> + 'static + use<R>> {
+    let missing = wanted.iter().filter_map(|wanted| match wanted {
+        // The broker's own topics come into being with the coordinators that keep their state there.
+        Wanted::Missing(name) if !is_internal(name) => Some(name),
+        _ => None,
+    });
+    let may_create = |name: &&String| {
+        call.allows(Operation::Create, Resource::Cluster)
+            || call.allows(Operation::Create, Resource::Topic(name))
+    };
+    let topics: Vec<_> = missing
+        .filter(may_create)
+        .map(|name| NewTopic {
+            name: name.clone(),
+            partition_count: -1,
+            replication_factor: -1,
+            assignments: Vec::new(),
+            configs: Vec::new(),
+        })
+        .collect();
+    if topics.is_empty() {
+        return None;
+    }
+    let (reply, answer) = oneshot::channel();
+    call.services.cluster.send(MetadataCommand::CreateTopics { topics, validate_only: false, reply });
+    Some(async move {
+        let Ok(Ok(results)) = answer.await else { return BTreeMap::new() };
+        let failed = results.into_iter().filter_map(|result| match result.result {
+            Err(error) if error.kind != CreateTopicErrorKind::TopicAlreadyExists => {
+                Some((result.name, code_of(&error)))
+            }
+            _ => None,
+        });
+        failed.collect()
+    })
+}
+
+struct Builder<'s, R: Runtime> {
+    services: &'s Rc<Services<R>>,
+    context: &'s RequestContext,
+    version: i16,
+    topic_operations: bool,
+}
+
+impl<R: Runtime> Builder<'_, R> {
+    async fn build(
+        &self,
+        wanted: Vec<Wanted>,
+        errors: &BTreeMap<String, ErrorCode>,
+        cluster_operations: bool,
+    ) -> (Response<'static>, Option<Reservation>) {
+        // Topics that were created for this request are in the image now.
+        let image = self.services.image();
+        let partitions: usize = wanted
+            .iter()
+            .map(|wanted| match wanted {
+                Wanted::Known(topic) => usize::try_from(topic.partition_count()).unwrap_or(0),
+                Wanted::Missing(_) | Wanted::Refused { .. } => 1,
+            })
+            .sum();
+        let room = self.room(partitions.saturating_mul(PARTITION_BYTES)).await;
+        let mut topics = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            topics.push(self.topic(&image, wanted, errors).await);
+        }
+        let mut response = Response {
+            cluster_id: image.cluster_id().map(|id| id.to_string().into()),
+            controller_id: self.services.node_id.0,
+            brokers: self.brokers(&image).into(),
+            topics: topics.into(),
+            ..Response::default()
+        };
+        if cluster_operations {
+            let authorizer = &self.services.state.authorizer;
+            response.cluster_authorized_operations =
+                authorizer.authorized_operations(self.context, Resource::Cluster);
+        }
+        (response, room)
+    }
+
+    /// Waits for room for the answer; one that is larger than the class waits for all of it.
+    async fn room(&self, bytes: usize) -> Option<Reservation> {
+        let memory = &self.services.state.memory;
+        match memory.reserve(MemoryClass::Control, bytes.min(memory.size(MemoryClass::Control))) {
+            Ok(reserve) => Some(reserve.await),
+            Err(_) => None,
+        }
+    }
+
+    fn brokers(&self, image: &Image) -> Vec<MetadataResponseBroker<'static>> {
+        let broker = |broker: &Arc<logmill_state::metadata::Broker>| {
+            let endpoint = broker.endpoint(&self.context.listener)?;
+            Some(MetadataResponseBroker {
+                node_id: broker.id.0,
+                host: endpoint.host.clone().into(),
+                port: i32::from(endpoint.port),
+                rack: broker.rack.clone().map(Into::into),
+            })
+        };
+        image.brokers().filter_map(broker).collect()
+    }
+
+    async fn topic(
+        &self,
+        image: &Image,
+        wanted: Wanted,
+        errors: &BTreeMap<String, ErrorCode>,
+    ) -> MetadataResponseTopic<'static> {
+        let failed = |name: Option<String>, topic_id, error: ErrorCode| MetadataResponseTopic {
+            error_code: error.code(),
+            is_internal: name.as_deref().is_some_and(is_internal),
+            name: name.map(Into::into),
+            topic_id,
+            ..MetadataResponseTopic::default()
+        };
+        match wanted {
+            Wanted::Known(topic) => self.describe(image, &topic).await,
+            Wanted::Refused { name, id, error } => failed(name, id, error),
+            Wanted::Missing(name) => match image.topic_by_name(&name) {
+                Some(topic) => self.describe(image, topic).await,
+                None => {
+                    let error = errors.get(&name).copied().unwrap_or(ErrorCode::UnknownTopicOrPartition);
+                    failed(Some(name), TopicId::ZERO, error)
+                }
+            },
+        }
+    }
+
+    async fn describe(&self, image: &Image, topic: &Topic) -> MetadataResponseTopic<'static> {
+        let runtime = &self.services.runtime;
+        let count = topic.partition_count();
+        let mut partitions = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
+        for index in 0..count {
+            partitions.extend(self.partition(image, topic, index));
+            if index % 256 == 255 && runtime.should_yield() {
+                runtime.yield_now().await;
+            }
+        }
+        let mut described = MetadataResponseTopic {
+            name: Some(topic.name.to_string().into()),
+            topic_id: topic.id,
+            is_internal: is_internal(&topic.name),
+            partitions: partitions.into(),
+            ..MetadataResponseTopic::default()
+        };
+        if self.topic_operations {
+            let authorizer = &self.services.state.authorizer;
+            described.topic_authorized_operations =
+                authorizer.authorized_operations(self.context, Resource::Topic(&topic.name));
+        }
+        described
+    }
+
+    fn partition(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        index: i32,
+    ) -> Option<MetadataResponsePartition<'static>> {
+        let partition = image.partition(topic, PartitionIndex(index))?;
+        let is_offline = |node: &&NodeId| image.broker(**node).is_none();
+        let reachable = image.broker(partition.leader).map(|broker| broker.endpoint(&self.context.listener));
+        let error = match reachable {
+            Some(Some(_)) => ErrorCode::None,
+            Some(None) if self.version >= LISTENER_ERROR_FROM => ErrorCode::ListenerNotFound,
+            Some(None) | None => ErrorCode::LeaderNotAvailable,
+        };
+        Some(MetadataResponsePartition {
+            error_code: error.code(),
+            partition_index: index,
+            leader_id: if reachable.is_some() { partition.leader.0 } else { -1 },
+            leader_epoch: partition.leader_epoch.0,
+            replica_nodes: partition.replicas.iter().map(|node| node.0).collect(),
+            isr_nodes: partition
+                .replicas
+                .iter()
+                .filter(|node| !is_offline(node))
+                .map(|node| node.0)
+                .collect(),
+            offline_replicas: partition.replicas.iter().filter(is_offline).map(|node| node.0).collect(),
+        })
+    }
+}
