@@ -196,9 +196,12 @@ pub trait Listener: 'static {
 /// A connected byte stream. One receive and one send may be under way together, not two of either. A clone is the same stream.
 pub trait Connection: Clone + 'static {
     /// Receives at most `capacity - len` bytes of `buffer` and appends them. 0 bytes: the peer has finished.
+    /// Dropped under way it may lose bytes that arrive until its cancellation has taken effect, so one who
+    /// wants to go on with the stream waits for the receive, or ends it by [`Connection::shutdown`].
     fn receive(&self, buffer: BytesMut) -> impl Future<Output = (io::Result<usize>, BytesMut)> + 'static;
 
-    /// Sends all of `parts` in their order, without copying them.
+    /// Sends all of `parts` in their order, without copying them. Dropped under way, any part of them may
+    /// have been sent, so the stream must then be shut down.
     fn send(&self, parts: Vec<Bytes>) -> impl Future<Output = io::Result<()>> + 'static;
 
     /// Ends both directions: operations under way complete with an error or with 0 bytes.

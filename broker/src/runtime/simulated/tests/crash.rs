@@ -236,6 +236,13 @@ fn a_cut_is_lost_whole_or_kept_whole_unless_flushed() {
                 kept += 1;
             }
         }
+        let extended = after_crash(seed, |_, file| async move {
+            file.set_length(PAGE).await.unwrap();
+            file.set_length(3 * PAGE).await.unwrap();
+        });
+        if extended.len() < 4 * PAGE_BYTES {
+            assert!(extended[PAGE_BYTES..].iter().all(|&byte| byte == 0), "seed {seed}: cut bytes came back");
+        }
         let flushed = after_crash(seed, |_, file| async move {
             file.set_length(PAGE).await.unwrap();
             file.flush().await.unwrap();
@@ -292,6 +299,24 @@ fn a_flush_does_not_cover_what_completes_after_it_was_asked_for() {
         );
     }
     assert!(lost > 5, "the write outlived {} of 80 crashes", 80 - lost);
+}
+
+#[test]
+fn a_durable_write_covers_its_own_bytes_alone() {
+    let mut lost = 0;
+    for seed in 0..80 {
+        let left = after_crash(seed, |_, file| async move {
+            file.write(stamped(2, 1), 0, Durability::Cached).await.unwrap();
+            file.write(stamped(3, 1), PAGE, Durability::Durable).await.unwrap();
+        });
+        lost += u32::from(left[..PAGE_BYTES] == stamped(1, 1)[..]);
+        assert_eq!(
+            left[PAGE_BYTES..2 * PAGE_BYTES],
+            stamped(3, 1)[..],
+            "seed {seed}: a durable write was lost"
+        );
+    }
+    assert!(lost > 5, "the other write outlived {} of 80 crashes", 80 - lost);
 }
 
 #[test]

@@ -236,6 +236,28 @@ fn overlapping_writes_end_in_any_order() {
 }
 
 #[test]
+fn a_read_beside_a_write_sees_old_and_new_sectors() {
+    let mut mixtures = 0;
+    for seed in 0..40 {
+        let (world, host, runtime) = one_host(seed, Options::default());
+        host.put_file(Path::new("/f"), &page(1)).unwrap();
+        let task = runtime.clone();
+        let read = world.block_on(&runtime, async move {
+            let file = task.open(Path::new("/f"), OpenMode::ReadWrite).await.unwrap();
+            task.spawn({
+                let write = file.write(page(2), 0, Durability::Cached);
+                async move { write.await.unwrap() }
+            });
+            task.yield_now().await;
+            file.read(Chunk::with_capacity(PAGE_BYTES), 0, PAGE_BYTES).await.1
+        });
+        assert!(read.iter().all(|&byte| byte == 1 || byte == 2));
+        mixtures += u32::from(read.contains(&1) && read.contains(&2));
+    }
+    assert!(mixtures > 5, "of 40 reads beside a write {mixtures} were mixed");
+}
+
+#[test]
 #[should_panic(expected = "under way together")]
 fn overlapping_writes_are_refused() {
     overlap(true, 1);

@@ -54,6 +54,23 @@ fn shards_interleave_and_wake_each_other() {
 }
 
 #[test]
+fn tasks_of_a_shard_run_in_any_order() {
+    let mut orders = std::collections::BTreeSet::new();
+    for seed in 0..30 {
+        let (world, _host, runtime) = one_host(seed, Options::default());
+        let order = Rc::new(RefCell::new(Vec::new()));
+        for number in 0..4 {
+            let order = Rc::clone(&order);
+            runtime.spawn(async move { order.borrow_mut().push(number) });
+        }
+        world.run_for(Duration::from_millis(1));
+        orders.insert(order.borrow().clone());
+    }
+    assert!(orders.iter().all(|order| order.len() == 4));
+    assert!(orders.len() > 10, "30 seeds gave {} orders of four tasks", orders.len());
+}
+
+#[test]
 fn a_crash_drops_the_tasks_of_its_host_alone() {
     struct Told(Rc<Cell<u32>>);
     impl Drop for Told {

@@ -112,8 +112,7 @@ fn a_reset_fails_both_ends() {
 
 #[test]
 fn resets_are_injected_at_random() {
-    let mut options = Options::default();
-    options.reset = 0.05;
+    let options = Options { reset: 0.05, ..Options::default() };
     let (world, one, two) = echo_world(4, options);
     let runtime = one.runtime(ShardIndex(0));
     let (task, address) = (runtime.clone(), two.address(9092));
