@@ -7,5 +7,5 @@ mod reply;
 pub mod router;
 mod table;
 
-pub use hosted::Partition;
+pub use hosted::{Partition, PartitionPolicy};
 pub use table::PartitionTable;
