@@ -283,7 +283,7 @@ impl Recovery {
         self,
         runtime: &R,
         shards: u16,
-        journal_bytes: u64,
+        journal_bytes: impl Fn(ShardIndex) -> u64,
         shard_of: impl Fn(TopicPartition) -> ShardIndex,
     ) -> Result<OpenedRun, LogDirectoryError> {
         let run = self.previous.next();
@@ -308,7 +308,7 @@ impl Recovery {
                 (u128::from(runtime.random_u64()) << 64) | u128::from(runtime.random_u64()),
             );
             let journal = run.journal(shard);
-            Journal::<R>::create(runtime, &journal, journal_bytes).await.map_err(at(&journal))?;
+            Journal::<R>::create(runtime, &journal, journal_bytes(shard)).await.map_err(at(&journal))?;
             let logs = states.values().cloned().collect();
             let checkpoint = Checkpoint { journal_id: id.0, replay_from_sequence: 1, logs };
             let file = run.checkpoint(shard);

@@ -24,3 +24,29 @@ pub async fn join_all<T>(futures: Vec<Pin<Box<dyn Future<Output = T> + '_>>>) ->
     .await;
     slots.into_iter().filter_map(|(_, outcome)| outcome).collect()
 }
+
+/// Which of two futures was ready first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First<A, B> {
+    /// The first one; it wins if both are ready.
+    Left(A),
+    /// The second one.
+    Right(B),
+}
+
+/// Waits for whichever of two futures is ready first; the other one can be waited for again.
+pub async fn first<A, B>(
+    left: &mut (impl Future<Output = A> + Unpin),
+    right: &mut (impl Future<Output = B> + Unpin),
+) -> First<A, B> {
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(value) = Pin::new(&mut *left).poll(context) {
+            return Poll::Ready(First::Left(value));
+        }
+        match Pin::new(&mut *right).poll(context) {
+            Poll::Ready(value) => Poll::Ready(First::Right(value)),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}

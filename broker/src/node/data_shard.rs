@@ -1,0 +1,142 @@
+//! A data shard: its partitions, and the connections that it serves.
+
+use super::message::{Beginning, ShardMessage};
+use super::post::Post;
+use super::{Handle, Node};
+use crate::cli::Failure;
+use crate::cluster::command::ClusterHandle;
+use crate::journal::Journal;
+use crate::log::{Store, StoreSettings};
+use crate::net;
+use crate::partition::PartitionTable;
+use crate::partition::router::PartitionRouter;
+use crate::request::services::Services;
+use crate::runtime::Runtime;
+use crate::runtime::mailbox::Endpoint;
+use crate::runtime::uring::UringRuntime;
+use std::rc::Rc;
+use std::sync::Arc;
+
+type Shard = DataShard<UringRuntime>;
+
+struct DataShard<R: Runtime> {
+    runtime: R,
+    store: Rc<Store<R>>,
+    table: Rc<PartitionTable<R>>,
+    services: Rc<Services<R>>,
+}
+
+pub async fn run(runtime: UringRuntime, node: Arc<Node>, endpoint: Endpoint<ShardMessage<Handle>>) {
+    let post = Post::new(runtime.clone(), endpoint);
+    let beginning = match post.receive().await {
+        ShardMessage::Begin(beginning) => beginning,
+        ShardMessage::Stop(answer) => {
+            answer.send(());
+            return;
+        }
+        // Nothing else is sent to a shard that has not begun.
+        _ => return,
+    };
+    match begin(&runtime, &node, &post, *beginning).await {
+        Ok(shard) => shard.serve(&post).await,
+        Err(failure) => {
+            node.fail(failure);
+            refuse_all(&post).await;
+        }
+    }
+}
+
+async fn begin(
+    runtime: &UringRuntime,
+    node: &Arc<Node>,
+    post: &Rc<Post<UringRuntime, Handle>>,
+    beginning: Beginning,
+) -> Result<Shard, Failure> {
+    let path = beginning.run.journal(runtime.shard());
+    let journal = Journal::open_fresh(runtime, &path, beginning.journal_id)
+        .await
+        .map_err(|error| Failure::new(format!("{}: {error}", path.display()), "check the disk"))?;
+    let settings = Arc::new(node.config.settings.clone());
+    let store_settings = StoreSettings {
+        journal_bytes: settings.resources.journal_bytes,
+        cache_bytes: node.memory.cache_bytes_per_shard,
+        ..StoreSettings::default()
+    };
+    let store = Store::start(
+        runtime.clone(),
+        beginning.run,
+        beginning.health,
+        store_settings,
+        journal,
+        beginning.states,
+    );
+    let node_id = settings.node.node_id;
+    let table = PartitionTable::new(runtime.clone(), node_id, Rc::clone(&store), Arc::clone(&settings));
+    let home = runtime.shard();
+    let (local, outward) = (Rc::clone(&table), Rc::clone(post));
+    let partitions = PartitionRouter::new(
+        node.shards,
+        Rc::new(move |shard, command| {
+            if shard == home {
+                local.handle(command);
+            } else {
+                outward.send(shard, ShardMessage::Partition(command));
+            }
+        }),
+    );
+    let (control, outward) = (node.control(), Rc::clone(post));
+    let cluster = ClusterHandle::new(Rc::new(move |command| outward.send(control, ShardMessage::Metadata(command))));
+    let services =
+        Services::new(runtime.clone(), node_id, settings, partitions, cluster, node.memory.request_bytes_per_shard);
+    Ok(DataShard { runtime: runtime.clone(), store, table, services: Rc::new(services) })
+}
+
+impl Shard {
+    async fn serve(self, post: &Rc<Post<UringRuntime, Handle>>) {
+        loop {
+            match post.receive().await {
+                ShardMessage::Stop(answer) => {
+                    self.store.stop().await;
+                    answer.send(());
+                    return;
+                }
+                message => self.carry_out(message).await,
+            }
+            if self.runtime.should_yield() {
+                self.runtime.yield_now().await;
+            }
+        }
+    }
+
+    async fn carry_out(&self, message: ShardMessage<Handle>) {
+        match message {
+            ShardMessage::Partition(command) => self.table.handle(command),
+            ShardMessage::Image(image, answer) => {
+                // The partitions first: a request that sees a topic must find its partitions.
+                self.table.apply_image(Arc::clone(&image)).await;
+                self.services.set_image(image);
+                answer.send(());
+            }
+            ShardMessage::Connection(handle, info) => {
+                let connection = self.runtime.adopt(handle);
+                let services = Rc::clone(&self.services);
+                self.runtime.spawn(async move { net::serve_connection(services, connection, info).await });
+            }
+            ShardMessage::Begin(_) | ShardMessage::Metadata(_) | ShardMessage::Stop(_) => {}
+        }
+    }
+}
+
+/// Answers the control shard until it stops this one.
+async fn refuse_all(post: &Rc<Post<UringRuntime, Handle>>) {
+    loop {
+        match post.receive().await {
+            ShardMessage::Stop(answer) => {
+                answer.send(());
+                return;
+            }
+            ShardMessage::Image(_, answer) => answer.send(()),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What shards of one node say to each other.
+
+use crate::cluster::command::MetadataCommand;
+use crate::log::RunDirectory;
+use crate::net::ConnectionInfo;
+use crate::partition::command::PartitionCommand;
+use crate::runtime::oneshot;
+use logmill_state::metadata::Image;
+use logmill_wire::frame::checkpoint::LogState;
+use logmill_wire::ids::{TopicPartition, Uuid};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A message from one shard to another. `H` is a connection on its way.
+pub enum ShardMessage<H> {
+    /// The log directory is recovered: the shard can begin.
+    Begin(Box<Beginning>),
+    /// A command for a partition of the receiver.
+    Partition(PartitionCommand),
+    /// A command for the control shard.
+    Metadata(MetadataCommand),
+    /// A newer image; answered when the shard works with it.
+    Image(Arc<Image>, oneshot::Sender<()>),
+    /// A connection that the receiver shall serve.
+    Connection(H, ConnectionInfo),
+    /// Finish what was begun and end; answered when all is durable.
+    Stop(oneshot::Sender<()>),
+}
+
+/// What a shard begins with.
+pub struct Beginning {
+    /// The run that its journal belongs to.
+    pub run: RunDirectory,
+    /// The journal's identity.
+    pub journal_id: Uuid,
+    /// The states of its logs.
+    pub states: BTreeMap<TopicPartition, LogState>,
+    /// The log directory's health.
+    pub health: Arc<crate::log::DirectoryHealth>,
+}
