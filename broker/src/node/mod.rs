@@ -89,5 +89,8 @@ async fn run_shard(runtime: UringRuntime, seed: Seed) {
 }
 
 fn refused(error: StartError) -> Failure {
-    Failure::new(error.to_string(), error.remedy())
+    // The error's text is "cause; remedy".
+    let text = error.to_string();
+    let (cause, remedy) = text.split_once("; ").unwrap_or((&text, "see the cause; `logmill-tuning check` looks at the host"));
+    Failure::new(cause, remedy)
 }
