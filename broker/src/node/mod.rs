@@ -17,6 +17,7 @@ use crate::runtime::{event, uring::UringRuntime};
 use logmill_wire::ids::ShardIndex;
 use logmill_wire::limits::MAILBOX_MESSAGES_MAX;
 use message::ShardMessage;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 type Handle = UringConnectionHandle;
@@ -76,7 +77,13 @@ pub fn serve(config: Config) -> Result<(), Failure> {
         .collect();
     let control = seeds.pop().map(|seed| Seed { stop: Some(stopped), ..seed });
     let threads = ShardThreads::start(&options, seeds, control, run_shard).map_err(refused)?;
+    let stats = threads.stats().to_vec();
     threads.join();
+    for (shard, stats) in stats.iter().enumerate() {
+        let longest_poll_us = stats.longest_poll_ns.load(Ordering::Relaxed) / 1000;
+        let (polls, sleeps) = (stats.polls.load(Ordering::Relaxed), stats.sleeps.load(Ordering::Relaxed));
+        tracing::info!(shard, longest_poll_us, polls, sleeps, "a shard has ended");
+    }
     let failure = node.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     failure.map_or(Ok(()), Err)
 }

@@ -60,9 +60,4 @@ impl<R: Runtime, H: Send + 'static> Post<R, H> {
     pub async fn receive(&self) -> ShardMessage<H> {
         self.endpoint.recv().await.1
     }
-
-    /// The next message, if there is one.
-    pub fn try_receive(&self) -> Option<ShardMessage<H>> {
-        self.endpoint.try_recv().map(|(_, message)| message)
-    }
 }
