@@ -6,5 +6,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    logmill::cli::run(logmill::node::serve)
+    logmill::cli::run(|config| {
+        logmill::node::serve(config).map_err(|error| logmill::cli::Failure::new(error.cause, error.remedy))
+    })
 }

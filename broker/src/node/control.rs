@@ -3,8 +3,7 @@
 use super::message::{Beginning, ShardMessage};
 use super::post::Post;
 use super::start_block::{self, Facts};
-use super::{Handle, Node};
-use crate::cli::Failure;
+use super::{Handle, Node, NodeError};
 use crate::cluster::{Controller, METADATA_PARTITION, MetadataLog, Publish};
 use crate::journal::Journal;
 use crate::log::{DirectoryHealth, LogDirectoryError, RunDirectory, Store, StoreSettings, recover};
@@ -66,11 +65,11 @@ pub async fn run(
 }
 
 impl Control {
-    async fn start(&self) -> Result<(Controller<UringRuntime>, Rc<Store<UringRuntime>>), Failure> {
+    async fn start(&self) -> Result<(Controller<UringRuntime>, Rc<Store<UringRuntime>>), NodeError> {
         // Listening comes first: a port that another process holds must be known before anything is changed.
         let bound = self.bind().await?;
         let (run, mut shards) = self.open_run().await.map_err(|error| {
-            Failure::new(error.to_string(), "repair the disk, or restore the log directory from a replica")
+            NodeError::new(error.to_string(), "repair the disk, or restore the log directory from a replica")
         })?;
         let health = Arc::<DirectoryHealth>::default();
         let own = shards.pop();
@@ -98,12 +97,12 @@ impl Control {
         Ok((controller, store))
     }
 
-    async fn bind(&self) -> Result<Vec<(String, <UringRuntime as Runtime>::Listener)>, Failure> {
+    async fn bind(&self) -> Result<Vec<(String, <UringRuntime as Runtime>::Listener)>, NodeError> {
         let mut bound = Vec::new();
         for listener in self.node.config.topology.listeners.iter().filter(|listener| !listener.is_controller) {
             let address = resolve(&listener.bind.host, listener.bind.port)?;
             let socket = self.runtime.listen(address).await.map_err(|error| {
-                Failure::new(
+                NodeError::new(
                     format!("{} cannot listen on {address}: {error}", listener.name),
                     "stop the process that holds the port, or choose another one in listeners",
                 )
@@ -131,10 +130,10 @@ impl Control {
         health: Arc<DirectoryHealth>,
         journal_id: Uuid,
         states: BTreeMap<TopicPartition, LogState>,
-    ) -> Result<(Rc<Store<UringRuntime>>, bool), Failure> {
+    ) -> Result<(Rc<Store<UringRuntime>>, bool), NodeError> {
         let path = run.journal(self.runtime.shard());
         let failed =
-            |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()), "check the disk");
+            |error: std::io::Error| NodeError::new(format!("{}: {error}", path.display()), "check the disk");
         let direct_io = self.runtime.open(&path, OpenMode::Read).await.map_err(failed)?.is_direct();
         let journal = Journal::open_fresh(&self.runtime, &path, journal_id).await.map_err(failed)?;
         let settings = StoreSettings {
@@ -148,11 +147,11 @@ impl Control {
     async fn open_controller(
         &self,
         store: &Rc<Store<UringRuntime>>,
-    ) -> Result<Controller<UringRuntime>, Failure> {
+    ) -> Result<Controller<UringRuntime>, NodeError> {
         let settings = Arc::new(self.node.config.settings.clone());
         let node_id = settings.node.node_id;
         let unusable = |error: crate::cluster::MetadataLogError| {
-            Failure::new(error.to_string(), "restore __cluster_metadata-0 from a backup; nothing was changed")
+            NodeError::new(error.to_string(), "restore __cluster_metadata-0 from a backup; nothing was changed")
         };
         let log = MetadataLog::open(self.runtime.clone(), store).map_err(unusable)?;
         Controller::open(self.runtime.clone(), node_id, settings, log, self.publisher()).await.map_err(unusable)
@@ -183,12 +182,12 @@ impl Control {
         &self,
         controller: &mut Controller<UringRuntime>,
         bound: &[(String, <UringRuntime as Runtime>::Listener)],
-    ) -> Result<Uuid, Failure> {
+    ) -> Result<Uuid, NodeError> {
         let config = &self.node.config;
         if let Some(known) = self.node.log_directory.cluster_id()
             && controller.image().cluster_id().is_some_and(|id| id != known)
         {
-            return Err(Failure::new(
+            return Err(NodeError::new(
                 format!("the log directory belongs to cluster {known}, and its metadata to another"),
                 "restore meta.properties and __cluster_metadata-0 from the same backup",
             ));
@@ -219,7 +218,7 @@ impl Control {
         controller
             .register(registration)
             .await
-            .map_err(|error| Failure::new(error.to_string(), "check the disk of the log directory"))
+            .map_err(|error| NodeError::new(error.to_string(), "check the disk of the log directory"))
     }
 
     fn accept(&self, bound: Vec<(String, <UringRuntime as Runtime>::Listener)>) {
@@ -265,10 +264,10 @@ impl Control {
     }
 }
 
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, NodeError> {
     let host = if host.is_empty() { "0.0.0.0" } else { host };
     let failed = |cause: String| {
-        Failure::new(format!("{host}:{port} is not an address of this machine: {cause}"), "correct listeners")
+        NodeError::new(format!("{host}:{port} is not an address of this machine: {cause}"), "correct listeners")
     };
     let mut addresses = (host, port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
     addresses.next().ok_or_else(|| failed("the name has no address".into()))

@@ -2,8 +2,7 @@
 
 use super::message::{Beginning, ShardMessage};
 use super::post::Post;
-use super::{Handle, Node};
-use crate::cli::Failure;
+use super::{Handle, Node, NodeError};
 use crate::cluster::command::ClusterHandle;
 use crate::journal::Journal;
 use crate::log::{Store, StoreSettings};
@@ -51,11 +50,11 @@ async fn begin(
     node: &Arc<Node>,
     post: &Rc<Post<UringRuntime, Handle>>,
     beginning: Beginning,
-) -> Result<Shard, Failure> {
+) -> Result<Shard, NodeError> {
     let path = beginning.run.journal(runtime.shard());
     let journal = Journal::open_fresh(runtime, &path, beginning.journal_id)
         .await
-        .map_err(|error| Failure::new(format!("{}: {error}", path.display()), "check the disk"))?;
+        .map_err(|error| NodeError::new(format!("{}: {error}", path.display()), "check the disk"))?;
     let settings = Arc::new(node.config.settings.clone());
     let store_settings = StoreSettings {
         journal_bytes: settings.resources.journal_bytes,

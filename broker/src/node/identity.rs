@@ -1,6 +1,6 @@
 //! Whose log directory this is: the lock that keeps a second process out, and `meta.properties`.
 
-use crate::cli::Failure;
+use super::NodeError;
 use crate::config::Config;
 use logmill_wire::ids::{NodeId, Uuid};
 use std::fs::{self, File, TryLockError};
@@ -28,16 +28,16 @@ struct Identity {
 
 impl LogDirectory {
     /// Makes or opens the configured log directory, locks it, and checks that it is ours.
-    pub fn acquire(config: &Config) -> Result<Self, Failure> {
+    pub fn acquire(config: &Config) -> Result<Self, NodeError> {
         let directories = config.settings.data_directories();
         let [path] = directories.as_slice() else {
-            return Err(Failure::new(
+            return Err(NodeError::new(
                 format!("log.dirs names {} directories, and this version works with one", directories.len()),
                 "name one directory",
             ));
         };
         let failed = |what: &str, error: io::Error| {
-            Failure::new(
+            NodeError::new(
                 format!("{}: {what}: {error}", path.display()),
                 "check that the directory exists, that this user may write to it, and that the disk works",
             )
@@ -53,7 +53,7 @@ impl LogDirectory {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Failure::new(
+                return Err(NodeError::new(
                     format!("{}: another process uses this log directory", path.display()),
                     "stop the other broker, or give this one another log.dirs",
                 ));
@@ -77,35 +77,35 @@ impl LogDirectory {
     }
 
     /// Records the cluster that the directory belongs to from now on.
-    pub fn join_cluster(&self, cluster_id: Uuid) -> Result<(), Failure> {
+    pub fn join_cluster(&self, cluster_id: Uuid) -> Result<(), NodeError> {
         if self.identity.cluster_id == Some(cluster_id) {
             return Ok(());
         }
         write(&self.path, &Identity { cluster_id: Some(cluster_id), ..self.identity.clone() }).map_err(|error| {
-            Failure::new(format!("{}: meta.properties cannot be written: {error}", self.path.display()), "check the disk")
+            NodeError::new(format!("{}: meta.properties cannot be written: {error}", self.path.display()), "check the disk")
         })
     }
 }
 
-fn establish(path: &Path, node_id: NodeId) -> Result<Identity, Failure> {
+fn establish(path: &Path, node_id: NodeId) -> Result<Identity, NodeError> {
     let file = path.join("meta.properties");
     let text = match fs::read_to_string(&file) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return begin(path, node_id).map_err(|error| {
-                Failure::new(format!("{}: {error}", file.display()), "check the disk and the rights of this user")
+                NodeError::new(format!("{}: {error}", file.display()), "check the disk and the rights of this user")
             });
         }
-        Err(error) => return Err(Failure::new(format!("{}: {error}", file.display()), "restore the file's rights")),
+        Err(error) => return Err(NodeError::new(format!("{}: {error}", file.display()), "restore the file's rights")),
     };
     let identity = parse(&text).map_err(|cause| {
-        Failure::new(
+        NodeError::new(
             format!("{}: {cause}", file.display()),
             "start with an empty log directory, or restore this file; a log directory of Apache Kafka cannot be taken over",
         )
     })?;
     if identity.node_id != node_id {
-        return Err(Failure::new(
+        return Err(NodeError::new(
             format!("{}: the log directory belongs to node {}, and this is node {node_id}", file.display(), identity.node_id),
             "set node.id to that number, or use another log directory",
         ));

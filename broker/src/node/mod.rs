@@ -2,6 +2,7 @@
 
 mod control;
 mod data_shard;
+mod error;
 mod identity;
 mod machine;
 mod message;
@@ -9,7 +10,8 @@ mod post;
 mod signals;
 mod start_block;
 
-use crate::cli::Failure;
+pub use error::NodeError;
+
 use crate::config::Config;
 use crate::runtime::mailbox::{Endpoint, Mesh};
 use crate::runtime::uring::{Options, ShardThreads, StartError, UringConnectionHandle, available_cores};
@@ -29,7 +31,7 @@ struct Node {
     shards: u16,
     memory: machine::Memory,
     log_directory: identity::LogDirectory,
-    failure: Mutex<Option<Failure>>,
+    failure: Mutex<Option<NodeError>>,
 }
 
 impl Node {
@@ -37,7 +39,7 @@ impl Node {
         ShardIndex(self.shards)
     }
 
-    fn fail(&self, failure: Failure) {
+    fn fail(&self, failure: NodeError) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
     }
 }
@@ -54,12 +56,12 @@ struct Seed {
 ///
 /// # Errors
 /// Why it could not start, or could not go on.
-pub fn serve(config: Config) -> Result<(), Failure> {
+pub fn serve(config: Config) -> Result<(), NodeError> {
     start_block::begin_logging(&config.settings.resources.log_filter);
     let log_directory = identity::LogDirectory::acquire(&config)?;
     let cores = available_cores();
     let shards = config.settings.resources.shards.unwrap_or(cores.len()).max(1);
-    let shards = u16::try_from(shards).map_err(|_| Failure::new("logmill.shards is too large", "use fewer shards"))?;
+    let shards = u16::try_from(shards).map_err(|_| NodeError::new("logmill.shards is too large", "use fewer shards"))?;
     let memory = machine::Memory::plan(&config.settings, shards);
     let options = Options {
         cores: if config.settings.resources.pin_cores { cores } else { Vec::new() },
@@ -67,7 +69,7 @@ pub fn serve(config: Config) -> Result<(), Failure> {
     };
     let (stop, stopped) = event::event();
     signals::set_on_termination(stop).map_err(|error| {
-        Failure::new(format!("signals cannot be handled: {error}"), "check the limits on threads")
+        NodeError::new(format!("signals cannot be handled: {error}"), "check the limits on threads")
     })?;
     let node = Arc::new(Node { config, shards, memory, log_directory, failure: Mutex::new(None) });
     let mut mesh = Mesh::new(usize::from(shards) + 1, MAILBOX_MESSAGES_MAX);
@@ -95,9 +97,9 @@ async fn run_shard(runtime: UringRuntime, seed: Seed) {
     }
 }
 
-fn refused(error: StartError) -> Failure {
+fn refused(error: StartError) -> NodeError {
     // The error's text is "cause; remedy".
     let text = error.to_string();
     let (cause, remedy) = text.split_once("; ").unwrap_or((&text, "see the cause; `logmill-tuning check` looks at the host"));
-    Failure::new(cause, remedy)
+    NodeError::new(cause, remedy)
 }
