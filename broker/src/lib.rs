@@ -8,6 +8,7 @@ pub mod config;
 pub mod journal;
 pub mod log;
 pub mod net;
+pub mod node;
 pub mod partition;
 pub mod request;
 pub mod runtime;

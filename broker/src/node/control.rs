@@ -7,14 +7,16 @@ use super::{Handle, Node, NodeError};
 use crate::cluster::{Controller, METADATA_PARTITION, MetadataLog, Publish};
 use crate::journal::Journal;
 use crate::log::{DirectoryHealth, LogDirectoryError, RunDirectory, Store, StoreSettings, recover};
-use crate::net::{self, ConnectionCounts, ConnectionInfo};
+use crate::net::acceptor::{Acceptance, accept_connections};
+use crate::net::connection::ConnectionInfo;
+use crate::net::counts::{ConnectionCounts, ConnectionLimits};
 use crate::partition::router::shard_of;
 use crate::runtime::mailbox::Endpoint;
 use crate::runtime::uring::UringRuntime;
 use crate::runtime::{File, Listener, OpenMode, Runtime, event, oneshot};
 use crate::shard::join::{First, first};
-use logmill_state::metadata::{BrokerRegistration, Endpoint as AdvertisedEndpoint};
 use logmill_state::metadata::Image;
+use logmill_state::metadata::{BrokerRegistration, Endpoint as AdvertisedEndpoint};
 use logmill_wire::frame::checkpoint::LogState;
 use logmill_wire::ids::{ShardIndex, TopicPartition, Uuid};
 use std::collections::BTreeMap;
@@ -23,6 +25,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// The journal of the control shard: metadata changes are few.
 const CONTROL_JOURNAL_BYTES: u64 = 4 << 20;
@@ -83,7 +86,8 @@ impl Control {
         let cluster_id = self.register(&mut controller, &bound).await?;
         self.node.log_directory.join_cluster(cluster_id)?;
         controller.publish().await;
-        let listeners = bound.iter().map(|(name, listener)| format!("{name}://{}", listener.local_address())).collect();
+        let listeners =
+            bound.iter().map(|(name, listener)| format!("{name}://{}", listener.local_address())).collect();
         self.accept(bound);
         let image = controller.image();
         let mut degradations = Vec::new();
@@ -99,7 +103,8 @@ impl Control {
 
     async fn bind(&self) -> Result<Vec<(String, <UringRuntime as Runtime>::Listener)>, NodeError> {
         let mut bound = Vec::new();
-        for listener in self.node.config.topology.listeners.iter().filter(|listener| !listener.is_controller) {
+        for listener in self.node.config.topology.listeners.iter().filter(|listener| !listener.is_controller)
+        {
             let address = resolve(&listener.bind.host, listener.bind.port)?;
             let socket = self.runtime.listen(address).await.map_err(|error| {
                 NodeError::new(
@@ -118,8 +123,11 @@ impl Control {
         let recovery = recover(&self.runtime, self.node.log_directory.path()).await?;
         let (shards, control) = (self.node.shards, self.node.control());
         let journal_bytes = self.node.config.settings.resources.journal_bytes;
-        let place = move |log: TopicPartition| if log == METADATA_PARTITION { control } else { shard_of(log, shards) };
-        let sizes = move |shard: ShardIndex| if shard == control { CONTROL_JOURNAL_BYTES } else { journal_bytes };
+        let place = move |log: TopicPartition| {
+            if log == METADATA_PARTITION { control } else { shard_of(log, shards) }
+        };
+        let sizes =
+            move |shard: ShardIndex| if shard == control { CONTROL_JOURNAL_BYTES } else { journal_bytes };
         let opened = recovery.begin_run(&self.runtime, shards + 1, sizes, place).await?;
         Ok((opened.run, opened.shards))
     }
@@ -151,10 +159,15 @@ impl Control {
         let settings = Arc::new(self.node.config.settings.clone());
         let node_id = settings.node.node_id;
         let unusable = |error: crate::cluster::MetadataLogError| {
-            NodeError::new(error.to_string(), "restore __cluster_metadata-0 from a backup; nothing was changed")
+            NodeError::new(
+                error.to_string(),
+                "restore __cluster_metadata-0 from a backup; nothing was changed",
+            )
         };
         let log = MetadataLog::open(self.runtime.clone(), store).map_err(unusable)?;
-        Controller::open(self.runtime.clone(), node_id, settings, log, self.publisher()).await.map_err(unusable)
+        Controller::open(self.runtime.clone(), node_id, settings, log, self.publisher())
+            .await
+            .map_err(unusable)
     }
 
     /// Hands an image to every data shard and waits for all of them.
@@ -222,15 +235,19 @@ impl Control {
     }
 
     fn accept(&self, bound: Vec<(String, <UringRuntime as Runtime>::Listener)>) {
-        let counts = ConnectionCounts::new(usize::from(self.node.shards), &self.node.config.settings.network);
+        let acceptance = Arc::new(Acceptance {
+            counts: ConnectionCounts::new(self.node.shards),
+            limits: ConnectionLimits::from_settings(&self.node.config.settings.network),
+            next_connection_id: AtomicU64::new(0),
+        });
         for (name, listener) in bound {
             let post = Rc::clone(&self.post);
             let hand_over = move |shard: ShardIndex, handle: Handle, info: ConnectionInfo| {
                 post.send(shard, ShardMessage::Connection(handle, info));
             };
-            let accepting =
-                net::accept_connections(self.runtime.clone(), listener, name.into(), counts.clone(), hand_over);
-            self.runtime.spawn(accepting);
+            let acceptance = Arc::clone(&acceptance);
+            let runtime = self.runtime.clone();
+            self.runtime.spawn(accept_connections(runtime, listener, name.into(), acceptance, hand_over));
         }
     }
 
@@ -267,7 +284,10 @@ impl Control {
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, NodeError> {
     let host = if host.is_empty() { "0.0.0.0" } else { host };
     let failed = |cause: String| {
-        NodeError::new(format!("{host}:{port} is not an address of this machine: {cause}"), "correct listeners")
+        NodeError::new(
+            format!("{host}:{port} is not an address of this machine: {cause}"),
+            "correct listeners",
+        )
     };
     let mut addresses = (host, port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
     addresses.next().ok_or_else(|| failed("the name has no address".into()))

@@ -6,13 +6,15 @@ use super::{Handle, Node, NodeError};
 use crate::cluster::command::ClusterHandle;
 use crate::journal::Journal;
 use crate::log::{Store, StoreSettings};
-use crate::net;
+use crate::net::connection::serve_connection;
 use crate::partition::PartitionTable;
 use crate::partition::router::PartitionRouter;
 use crate::request::services::Services;
+use crate::request::shard_state::ShardState;
 use crate::runtime::Runtime;
 use crate::runtime::mailbox::Endpoint;
 use crate::runtime::uring::UringRuntime;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -84,9 +86,18 @@ async fn begin(
         }),
     );
     let (control, outward) = (node.control(), Rc::clone(post));
-    let cluster = ClusterHandle::new(Rc::new(move |command| outward.send(control, ShardMessage::Metadata(command))));
-    let services =
-        Services::new(runtime.clone(), node_id, settings, partitions, cluster, node.memory.request_bytes_per_shard);
+    let cluster =
+        ClusterHandle::new(Rc::new(move |command| outward.send(control, ShardMessage::Metadata(command))));
+    let state = ShardState::new(home, node.shards, &settings, node.memory.request_bytes_per_shard);
+    let services = Services {
+        runtime: runtime.clone(),
+        node_id,
+        settings,
+        partitions,
+        cluster,
+        image: RefCell::default(),
+        state,
+    };
     Ok(DataShard { runtime: runtime.clone(), store, table, services: Rc::new(services) })
 }
 
@@ -119,7 +130,7 @@ impl Shard {
             ShardMessage::Connection(handle, info) => {
                 let connection = self.runtime.adopt(handle);
                 let services = Rc::clone(&self.services);
-                self.runtime.spawn(async move { net::serve_connection(services, connection, info).await });
+                self.runtime.spawn(async move { serve_connection(services, connection, info).await });
             }
             ShardMessage::Begin(_) | ShardMessage::Metadata(_) | ShardMessage::Stop(_) => {}
         }

@@ -43,7 +43,8 @@ impl LogDirectory {
             )
         };
         fs::create_dir_all(path).map_err(|error| failed("the log directory cannot be made", error))?;
-        let path = path.canonicalize().map_err(|error| failed("the log directory cannot be resolved", error))?;
+        let path =
+            path.canonicalize().map_err(|error| failed("the log directory cannot be resolved", error))?;
         let lock = File::options()
             .create(true)
             .truncate(false)
@@ -81,9 +82,14 @@ impl LogDirectory {
         if self.identity.cluster_id == Some(cluster_id) {
             return Ok(());
         }
-        write(&self.path, &Identity { cluster_id: Some(cluster_id), ..self.identity.clone() }).map_err(|error| {
-            NodeError::new(format!("{}: meta.properties cannot be written: {error}", self.path.display()), "check the disk")
-        })
+        write(&self.path, &Identity { cluster_id: Some(cluster_id), ..self.identity.clone() }).map_err(
+            |error| {
+                NodeError::new(
+                    format!("{}: meta.properties cannot be written: {error}", self.path.display()),
+                    "check the disk",
+                )
+            },
+        )
     }
 }
 
@@ -93,10 +99,15 @@ fn establish(path: &Path, node_id: NodeId) -> Result<Identity, NodeError> {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return begin(path, node_id).map_err(|error| {
-                NodeError::new(format!("{}: {error}", file.display()), "check the disk and the rights of this user")
+                NodeError::new(
+                    format!("{}: {error}", file.display()),
+                    "check the disk and the rights of this user",
+                )
             });
         }
-        Err(error) => return Err(NodeError::new(format!("{}: {error}", file.display()), "restore the file's rights")),
+        Err(error) => {
+            return Err(NodeError::new(format!("{}: {error}", file.display()), "restore the file's rights"));
+        }
     };
     let identity = parse(&text).map_err(|cause| {
         NodeError::new(
@@ -106,7 +117,11 @@ fn establish(path: &Path, node_id: NodeId) -> Result<Identity, NodeError> {
     })?;
     if identity.node_id != node_id {
         return Err(NodeError::new(
-            format!("{}: the log directory belongs to node {}, and this is node {node_id}", file.display(), identity.node_id),
+            format!(
+                "{}: the log directory belongs to node {}, and this is node {node_id}",
+                file.display(),
+                identity.node_id
+            ),
             "set node.id to that number, or use another log directory",
         ));
     }
@@ -124,7 +139,10 @@ fn begin(path: &Path, node_id: NodeId) -> io::Result<Identity> {
 
 fn parse(text: &str) -> Result<Identity, String> {
     let value = |key: &str| {
-        text.lines().filter_map(|line| line.split_once('=')).find(|(name, _)| *name == key).map(|(_, value)| value.trim())
+        text.lines()
+            .filter_map(|line| line.split_once('='))
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| value.trim())
     };
     if value("logmill.layout.version") != Some(LAYOUT_VERSION) {
         return Err("the directory was not made by this version of Logmill".into());

@@ -27,7 +27,11 @@ impl Memory {
             let machine = available_bytes().unwrap_or(2 << 30);
             (machine / 100 * DEFAULT_SHARE_PERCENT).max(256 << 20)
         });
-        let cache = settings.resources.cache_bytes.unwrap_or(total_bytes / 100 * CACHE_SHARE_PERCENT).min(total_bytes);
+        let cache = settings
+            .resources
+            .cache_bytes
+            .unwrap_or(total_bytes / 100 * CACHE_SHARE_PERCENT)
+            .min(total_bytes);
         let per_shard = |bytes: u64| usize::try_from(bytes / u64::from(shards.max(1))).unwrap_or(usize::MAX);
         Self {
             total_bytes,
@@ -40,7 +44,8 @@ impl Memory {
 /// The memory of the machine, or of the control group if that is less.
 fn available_bytes() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_of(&text));
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    let group =
+        std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
     match (machine, group) {
         (Some(machine), Some(group)) => Some(machine.min(group)),
         (machine, group) => machine.or(group),

@@ -2,7 +2,7 @@
 
 use crate::cluster::command::MetadataCommand;
 use crate::log::RunDirectory;
-use crate::net::ConnectionInfo;
+use crate::net::connection::ConnectionInfo;
 use crate::partition::command::PartitionCommand;
 use crate::runtime::oneshot;
 use logmill_state::metadata::Image;

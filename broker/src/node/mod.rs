@@ -61,7 +61,8 @@ pub fn serve(config: Config) -> Result<(), NodeError> {
     let log_directory = identity::LogDirectory::acquire(&config)?;
     let cores = available_cores();
     let shards = config.settings.resources.shards.unwrap_or(cores.len()).max(1);
-    let shards = u16::try_from(shards).map_err(|_| NodeError::new("logmill.shards is too large", "use fewer shards"))?;
+    let shards = u16::try_from(shards)
+        .map_err(|_| NodeError::new("logmill.shards is too large", "use fewer shards"))?;
     let memory = machine::Memory::plan(&config.settings, shards);
     let options = Options {
         cores: if config.settings.resources.pin_cores { cores } else { Vec::new() },
@@ -100,6 +101,7 @@ async fn run_shard(runtime: UringRuntime, seed: Seed) {
 fn refused(error: StartError) -> NodeError {
     // The error's text is "cause; remedy".
     let text = error.to_string();
-    let (cause, remedy) = text.split_once("; ").unwrap_or((&text, "see the cause; `logmill-tuning check` looks at the host"));
+    let (cause, remedy) =
+        text.split_once("; ").unwrap_or((&text, "see the cause; `logmill-tuning check` looks at the host"));
     NodeError::new(cause, remedy)
 }

@@ -34,4 +34,9 @@ impl<R: Runtime> Services<R> {
     pub fn image(&self) -> Arc<Image> {
         Arc::clone(&self.image.borrow())
     }
+
+    /// Takes over a newer image.
+    pub fn set_image(&self, image: Arc<Image>) {
+        *self.image.borrow_mut() = image;
+    }
 }

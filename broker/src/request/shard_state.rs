@@ -12,15 +12,6 @@ use std::cell::RefCell;
 /// How long a fetch session is safe from giving way to another one (KIP-227).
 const SESSION_EVICTION_NS: u64 = 120 * 1_000_000_000;
 
-/// The memory of a broker whose settings don't say, in bytes, all shards together.
-const MEMORY_DEFAULT_BYTES: u64 = 1 << 30;
-
-/// The memory of all shards together: the setting, or a default.
-#[must_use]
-pub fn memory_bytes(settings: &BrokerSettings) -> u64 {
-    settings.resources.memory_bytes.unwrap_or(MEMORY_DEFAULT_BYTES)
-}
-
 /// One shard's state of requests.
 pub struct ShardState {
     /// Who may do what.
@@ -34,18 +25,17 @@ pub struct ShardState {
 }
 
 impl ShardState {
-    /// The state of one of `shards` shards, at the start.
+    /// The state of one of `shards` shards, at the start, with `memory_bytes` for its requests and replies.
     #[must_use]
-    pub fn new(shard: ShardIndex, shards: u16, settings: &BrokerSettings) -> Self {
+    pub fn new(shard: ShardIndex, shards: u16, settings: &BrokerSettings, memory_bytes: usize) -> Self {
         let shards = usize::from(shards.max(1));
         let slots = settings.network.fetch_session_slots.div_ceil(shards);
         let limits = FetchSessionLimits { slots, eviction_ns: SESSION_EVICTION_NS };
-        let share = usize::try_from(memory_bytes(settings)).unwrap_or(usize::MAX) / shards;
         Self {
             authorizer: Authorizer::default(),
             fetch_sessions: RefCell::new(FetchSessions::new(shard, limits)),
             producer_ids: ProducerIds::default(),
-            memory: MemoryClasses::new(share),
+            memory: MemoryClasses::new(memory_bytes),
         }
     }
 }
