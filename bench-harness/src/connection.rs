@@ -1,0 +1,205 @@
+//! A connection that speaks Kafka's protocol, one blocking call at a time: what a run needs before and
+//! beside its load.
+
+use crate::failure::Failure;
+use logmill_wire::api::{self, ApiRequest, Message, api_versions, header_versions, response_header};
+use logmill_wire::error_codes::ErrorCode;
+use logmill_wire::primitives::Reader;
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+/// The name under which the program shows up in the broker's logs and metrics.
+pub const CLIENT_ID: &str = "logmill-bench";
+
+/// The largest response that is believed, size prefix excluded.
+const RESPONSE_BYTES_MAX: usize = 1 << 30;
+
+/// A connection with the versions that its broker announced.
+#[derive(Debug)]
+pub struct Connection {
+    address: String,
+    stream: TcpStream,
+    versions: BTreeMap<i16, (i16, i16)>,
+    next_correlation_id: i32,
+}
+
+/// The body of a response, and the version in which to decode it.
+#[derive(Debug)]
+pub struct Answer {
+    /// The API version of the request and so of the response.
+    pub version: i16,
+    /// What follows the response's header.
+    pub body: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects and asks for the broker's versions (KIP-35, KIP-511).
+    ///
+    /// # Errors
+    /// [`Failure::Connect`], and those of [`Connection::call`].
+    pub fn open(address: &str, timeout: Duration) -> Result<Self, Failure> {
+        let stream = connect(address, timeout)
+            .map_err(|cause| Failure::Connect { address: address.to_owned(), cause })?;
+        let mut connection =
+            Self { address: address.to_owned(), stream, versions: BTreeMap::new(), next_correlation_id: 0 };
+        connection.negotiate()?;
+        Ok(connection)
+    }
+
+    fn negotiate(&mut self) -> Result<(), Failure> {
+        let request = api_versions::Request {
+            client_software_name: CLIENT_ID.into(),
+            client_software_version: env!("CARGO_PKG_VERSION").into(),
+            ..Default::default()
+        };
+        let newest = self.call_in_version(&request, 3)?;
+        // A broker that does not know the version answers in version 0 and names those that it knows.
+        let refused = newest.body.get(..2) == Some(&ErrorCode::UnsupportedVersion.code().to_be_bytes());
+        let answer = if refused { self.call_in_version(&request, 0)? } else { newest };
+        let response: api_versions::Response<'_> = self.decode(&answer)?;
+        if response.error_code != 0 {
+            let subject = self.address.clone();
+            return Err(Failure::Refused { api: "ApiVersions", code: response.error_code, subject });
+        }
+        self.versions =
+            response.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
+        Ok(())
+    }
+
+    /// Where the connection leads, as `HOST:PORT`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The newest version of an API that both sides speak, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Failure::NoCommonVersion`].
+    pub fn version<'a, R: ApiRequest<'a>>(&self, limit: i16) -> Result<i16, Failure> {
+        let none = || Failure::NoCommonVersion { address: self.address.clone(), api: R::NAME };
+        let &(broker_min, broker_max) = self.versions.get(&R::KEY).ok_or_else(none)?;
+        let version = broker_max.min(*R::VERSIONS.end()).min(limit);
+        if version >= broker_min.max(*R::VERSIONS.start()) { Ok(version) } else { Err(none()) }
+    }
+
+    /// Sends a request in the newest common version and waits for its response.
+    ///
+    /// # Errors
+    /// [`Failure::NoCommonVersion`], [`Failure::Connection`] or [`Failure::Protocol`].
+    pub fn call<'a, R: ApiRequest<'a>>(&mut self, request: &R) -> Result<Answer, Failure> {
+        self.call_in_version(request, self.version::<R>(i16::MAX)?)
+    }
+
+    /// As [`Connection::call`], in the given version.
+    ///
+    /// # Errors
+    /// [`Failure::Connection`] or [`Failure::Protocol`].
+    pub fn call_in_version<'a, R: ApiRequest<'a>>(
+        &mut self,
+        request: &R,
+        version: i16,
+    ) -> Result<Answer, Failure> {
+        let correlation_id = self.next_correlation_id;
+        self.next_correlation_id = correlation_id.wrapping_add(1);
+        let frame = api::request_frame(request, version, correlation_id, Some(CLIENT_ID))
+            .map_err(|error| self.protocol(format!("{} cannot be encoded: {error}", R::NAME)))?;
+        self.stream.write_all(&frame.concat()).map_err(|cause| self.failed("a request was sent", cause))?;
+        let response = read_frame(&mut self.stream, RESPONSE_BYTES_MAX)
+            .and_then(|frame| frame.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()))
+            .map_err(|cause| self.failed("a response was awaited", cause))?;
+        let mut reader = Reader::new(&response);
+        let header_version = header_versions(R::KEY, version).map_or(0, |versions| versions.response);
+        let header = response_header::ResponseHeader::decode(&mut reader, header_version)
+            .map_err(|error| self.protocol(format!("a response's header: {error}")))?;
+        if header.correlation_id != correlation_id {
+            return Err(
+                self.protocol(format!("response {} to request {correlation_id}", header.correlation_id))
+            );
+        }
+        Ok(Answer { version, body: reader.rest().to_vec() })
+    }
+
+    /// Decodes what [`Connection::call`] returned.
+    ///
+    /// # Errors
+    /// [`Failure::Protocol`].
+    pub fn decode<'a, M: Message<'a>>(&self, answer: &'a Answer) -> Result<M, Failure> {
+        M::decode_body(&answer.body, answer.version)
+            .map_err(|error| self.protocol(format!("{} version {}: {error}", M::NAME, answer.version)))
+    }
+
+    /// Gives up the connection's socket, for a loop of its own.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    fn protocol(&self, detail: String) -> Failure {
+        Failure::Protocol { address: self.address.clone(), detail }
+    }
+
+    fn failed(&self, doing: &'static str, cause: io::Error) -> Failure {
+        Failure::Connection { address: self.address.clone(), doing, cause }
+    }
+}
+
+fn connect(address: &str, timeout: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    for candidate in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&candidate, timeout) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(timeout))?;
+                stream.set_write_timeout(Some(timeout))?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Reads one frame, size prefix excluded; `None` if the other side closed the connection before it. Memory
+/// grows with what arrives, whatever the prefix claims.
+///
+/// # Errors
+/// Those of reading; `InvalidData` for a size below 0 or above `bytes_max`; `UnexpectedEof` within a frame.
+pub fn read_frame(source: &mut impl Read, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut prefix = [0; 4];
+    let mut filled = 0;
+    while filled < prefix.len() {
+        match source.read(&mut prefix[filled..]) {
+            Ok(0) if filled == 0 => return Ok(None),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let announced = i32::from_be_bytes(prefix);
+    let size = usize::try_from(announced).ok().filter(|size| *size <= bytes_max).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {announced} bytes was announced"))
+    })?;
+    let mut frame = Vec::with_capacity(size.min(64 << 10));
+    let read = source.take(size as u64).read_to_end(&mut frame)?;
+    if read == size { Ok(Some(frame)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_bounded_and_whole() {
+        assert_eq!(read_frame(&mut [0_u8, 0, 0, 2, 7, 8].as_slice(), 2).unwrap(), Some(vec![7, 8]));
+        assert_eq!(read_frame(&mut [0_u8; 0].as_slice(), 2).unwrap(), None);
+        let kind = |bytes: &[u8]| read_frame(&mut &*bytes, 2).unwrap_err().kind();
+        assert_eq!(kind(&[0, 0, 0, 3, 7, 8, 9]), io::ErrorKind::InvalidData);
+        assert_eq!(kind(&[0xff; 4]), io::ErrorKind::InvalidData);
+        assert_eq!(kind(&[0, 0]), io::ErrorKind::UnexpectedEof);
+        assert_eq!(kind(&[0, 0, 0, 2, 7]), io::ErrorKind::UnexpectedEof);
+    }
+}
