@@ -62,8 +62,8 @@ pub(super) struct ShardParts {
     pub(super) offload: Arc<Pool>,
     /// For the few blocking calls that rings do not offer.
     pub(super) blocking: Arc<Pool>,
-    /// Processors that belong to shards.
-    pub(super) pinned: Vec<usize>,
+    /// The processors for the ring's kernel threads, if there are some that belong to no shard.
+    pub(super) workers: Option<libc::cpu_set_t>,
     /// Whether to wake other shards through the ring where the kernel can.
     pub(super) wake_by_ring: bool,
 }
@@ -84,7 +84,7 @@ pub(super) struct Shard {
 impl Shard {
     /// Makes a ring on the calling thread, which from now on is the shard's.
     pub(super) fn new(parts: ShardParts) -> Result<Rc<Self>, StartError> {
-        let (uring, features) = probe::new_ring(&parts.pinned)?;
+        let (uring, features) = probe::new_ring(parts.workers.as_ref())?;
         let kick =
             RingKick::new(&uring).map_err(|error| StartError::Other("making the shard's eventfd", error))?;
         let hub = Hub::new(Doorbell::new(Arc::new(Kicker(Arc::clone(&kick)))));

@@ -160,9 +160,9 @@ fn build() -> io::Result<IoUring> {
     result
 }
 
-/// A ring for the calling thread, which alone may use it. `pinned` are the processors that belong to shards:
-/// the ring's kernel threads keep off them where the machine has others.
-pub(super) fn new_ring(pinned: &[usize]) -> Result<(IoUring, Features), StartError> {
+/// A ring for the calling thread, which alone may use it. The ring's kernel threads stay on `workers`, if the
+/// kernel can be told so.
+pub(super) fn new_ring(workers: Option<&libc::cpu_set_t>) -> Result<(IoUring, Features), StartError> {
     let release = system::kernel_release();
     let version = version_of(&release).unwrap_or((0, 0));
     if version < KERNEL_MIN {
@@ -198,9 +198,8 @@ pub(super) fn new_ring(pinned: &[usize]) -> Result<(IoUring, Features), StartErr
     if let Err(error) = submitter.register_iowq_max_workers(&mut WORKERS_MAX.clone()) {
         tracing::debug!(%error, "the ring's kernel threads could not be bounded");
     }
-    if !pinned.is_empty()
-        && let Some(processors) = system::processors_except(pinned)
-        && let Err(error) = submitter.register_iowq_aff(&processors)
+    if let Some(processors) = workers
+        && let Err(error) = submitter.register_iowq_aff(processors)
     {
         tracing::debug!(%error, "the ring's kernel threads could not be kept off the shards' processors");
     }

@@ -3,7 +3,7 @@
 use super::executor::{Shard, ShardParts, ShardStats, die, panic_text};
 use super::offload::Pool;
 use super::probe::{Features, StartError};
-use super::{UringRuntime, executor};
+use super::{UringRuntime, executor, system};
 use logmill_wire::ids::ShardIndex;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -48,7 +48,7 @@ pub fn available_cores() -> Vec<usize> {
 struct Common {
     offload: Arc<Pool>,
     blocking: Arc<Pool>,
-    pinned: Vec<usize>,
+    workers: Option<libc::cpu_set_t>,
     wake_by_ring: bool,
 }
 
@@ -61,7 +61,8 @@ impl Common {
         Ok(Self {
             offload: pool("offload", options.offload_threads, OFFLOAD_NICE)?,
             blocking: pool("blocking", BLOCKING_THREADS, 0)?,
-            pinned: options.cores.clone(),
+            // Asked here, because a thread that is pinned sees no other processors.
+            workers: if options.cores.is_empty() { None } else { system::processors_except(&options.cores) },
             wake_by_ring: options.wake_by_ring,
         })
     }
@@ -72,7 +73,7 @@ impl Common {
             stats: Arc::clone(stats),
             offload: Arc::clone(&self.offload),
             blocking: Arc::clone(&self.blocking),
-            pinned: self.pinned.clone(),
+            workers: self.workers,
             wake_by_ring: self.wake_by_ring,
         }
     }

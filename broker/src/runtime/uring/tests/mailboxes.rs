@@ -138,11 +138,21 @@ fn sleepers_are_woken_by_eventfds() {
     wake_sleepers(false);
 }
 
-/// A shard with nothing to do turns a few times at its start and then no more.
+/// A shard with nothing to do turns a few times at its start and then no more, with a timer and without.
 #[test]
 fn an_idle_shard_uses_no_cpu() {
-    let threads = ShardThreads::start(&Options::default(), vec![()], Some(()), |runtime, ()| async move {
+    let (sender, receiver) = oneshot::channel();
+    let seeds = vec![(Some(sender), None), (None, Some(receiver))];
+    let threads = ShardThreads::start(&Options::default(), seeds, None, |runtime, seed| async move {
+        let (sender, receiver) = seed;
+        if let Some(receiver) = receiver {
+            assert_eq!(receiver.await, Ok(7));
+            return;
+        }
         runtime.sleep(Duration::from_millis(400)).await;
+        if let Some(sender) = sender {
+            sender.send(7);
+        }
     })
     .unwrap();
     let stats: Vec<_> = threads.stats().to_vec();
