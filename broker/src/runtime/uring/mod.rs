@@ -44,6 +44,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Until a blocking call that found the queue full is offered again.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(1);
+
 /// The runtime of one shard on the real machine.
 #[derive(Clone)]
 pub struct UringRuntime(Rc<Shard>);
@@ -61,15 +64,20 @@ impl UringRuntime {
         self.0.features
     }
 
-    /// Runs a blocking call on a thread of its own kind.
+    /// Runs a blocking call on a thread of its own kind, behind those that wait already.
     async fn block<T: Send + 'static>(
         self,
-        call: impl FnOnce() -> io::Result<T> + Send + 'static,
+        mut call: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let Ok(result) = self.0.parts.blocking.submit(call) else {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "too many directory operations at once"));
-        };
-        result.await.map_err(|_| io::Error::other("a blocking call panicked"))?
+        loop {
+            match self.0.parts.blocking.submit(call) {
+                Ok(result) => {
+                    return result.await.map_err(|_| io::Error::other("a blocking call panicked"))?;
+                }
+                Err(refused) => call = refused,
+            }
+            self.sleep(FULL_QUEUE_PAUSE).await;
+        }
     }
 }
 
@@ -117,7 +125,7 @@ impl Runtime for UringRuntime {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = Result<T, OffloadError>> + 'static {
         let submitted = self.0.parts.offload.submit(work);
-        async move { submitted?.await.map_err(|_| OffloadError::Panicked) }
+        async move { submitted.map_err(|_| OffloadError::Busy)?.await.map_err(|_| OffloadError::Panicked) }
     }
 
     fn listen(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Listener>> + 'static {

@@ -2,7 +2,6 @@
 //! offer. The queue is bounded; a panic ends its own piece of work only.
 
 use super::system;
-use crate::runtime::OffloadError;
 use crate::runtime::oneshot;
 use std::collections::VecDeque;
 use std::io;
@@ -51,23 +50,24 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Queues a piece of work; the receiver yields its result.
-    pub(super) fn submit<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<oneshot::Receiver<T>, OffloadError> {
+    /// Queues a piece of work; the receiver yields its result, or is closed if the work panicked. A queue
+    /// that is full gives the work back.
+    pub(super) fn submit<T, W>(&self, work: W) -> Result<oneshot::Receiver<T>, W>
+    where
+        T: Send + 'static,
+        W: FnOnce() -> T + Send + 'static,
+    {
+        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.work.len() >= QUEUE_MAX {
+            return Err(work);
+        }
         let (sender, receiver) = oneshot::channel();
-        let piece = Box::new(move || {
+        queue.work.push_back(Box::new(move || {
             // Without a value the sender's drop tells the receiver that the work panicked.
             if let Ok(value) = catch_unwind(AssertUnwindSafe(work)) {
                 sender.send(value);
             }
-        });
-        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.work.len() >= QUEUE_MAX {
-            return Err(OffloadError::Busy);
-        }
-        queue.work.push_back(piece);
+        }));
         drop(queue);
         self.shared.changed.notify_one();
         Ok(receiver)

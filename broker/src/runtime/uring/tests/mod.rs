@@ -166,3 +166,42 @@ fn shards_wake_each_other() {
         .unwrap();
     threads.join();
 }
+
+/// More than the pools' queues hold: offloaded work is refused, directory operations wait.
+#[test]
+fn full_queues_refuse_work_and_delay_directories() {
+    let scratch = Scratch::new("queues");
+    let directory = scratch.0.clone();
+    block_on(|runtime| async move {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+        let mut outcomes = Vec::new();
+        for _ in 0..1100 {
+            let held = Arc::clone(&held);
+            outcomes.push(runtime.offload(move || held.lock().is_ok_and(|held| held.recv().is_ok())));
+        }
+        drop(release);
+        let (mut done, mut busy) = (0, 0);
+        for outcome in outcomes {
+            match outcome.await {
+                Ok(_) => done += 1,
+                Err(error) => busy += usize::from(error == OffloadError::Busy),
+            }
+        }
+        assert_eq!(done + busy, 1100);
+        assert!((1024..=1026).contains(&done), "{done} pieces of work were done");
+        let left = Rc::new(std::cell::Cell::new(3000));
+        for number in 0..left.get() {
+            let (own, path, left) = (runtime.clone(), directory.join(number.to_string()), Rc::clone(&left));
+            runtime.spawn(async move {
+                own.create_directory(&path).await.unwrap();
+                left.set(left.get() - 1);
+            });
+        }
+        while left.get() > 0 {
+            runtime.sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(runtime.read_directory(&directory).await.unwrap().len(), 3000);
+    })
+    .unwrap();
+}
