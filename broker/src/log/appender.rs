@@ -66,6 +66,9 @@ pub struct Log<R: Runtime> {
     pub(super) damage: RefCell<Option<String>>,
 }
 
+/// A log, and what it has handed over for a group.
+pub(super) type FromLog<R> = (Rc<Log<R>>, Taken<R>);
+
 /// What a log hands to the journal.
 pub(super) struct Taken<R: Runtime> {
     pub(super) segment_base: Offset,
@@ -474,7 +477,7 @@ impl<R: Runtime> Log<R> {
             let first_page = page_ceil(segment.taken);
             to = to.min(first_page + page_floor(extent_room));
             let last_page = page_floor(to);
-            let head = if start < first_page { first_page - start } else { 0 };
+            let head = first_page.saturating_sub(start);
             budget = budget.checked_sub(head + (to - last_page) + 3 * overhead)?;
             let _ = budget;
             if start < first_page {

@@ -5,15 +5,13 @@ use super::appender::Log;
 use super::store::Store;
 use crate::runtime::buffer::Chunk;
 use crate::runtime::{Durability, File, OpenMode, Runtime};
-use crate::shard::join::join_all;
+use crate::shard::join::{Boxed, join_all};
 use logmill_state::partition::{EpochEntry, PartitionSnapshot, ProducerBatch, ProducerSnapshot};
 use logmill_wire::frame::checkpoint::{self as frame, Checkpoint, LogState};
 use logmill_wire::ids::{LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicPartition, Uuid};
-use std::future::Future;
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
-use std::pin::Pin;
 use std::rc::Rc;
 
 /// Logs that are settled together.
@@ -160,7 +158,7 @@ async fn try_make<R: Runtime>(
     logs: Vec<AtCut<R>>,
 ) -> Result<(), LogError> {
     for together in logs.chunks(SETTLED_TOGETHER_MAX) {
-        let settling: Vec<Pin<Box<dyn Future<Output = Result<(), LogError>>>>> = together
+        let settling: Vec<Boxed<'_, Result<(), LogError>>> = together
             .iter()
             .map(|at| {
                 let log = Rc::clone(&at.log);

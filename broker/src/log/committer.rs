@@ -2,16 +2,14 @@
 //!
 //! It alone moves the journal, and makes the cuts: what a checkpoint frees is decided between two groups.
 
-use super::appender::{Log, Taken};
+use super::appender::{FromLog, Log, Taken};
 use super::checkpoint::{self, AtCut, to_state};
 use super::store::Store;
 use crate::journal::{ENTRY_OVERHEAD_BYTES, GroupBuilder, Journal};
 use crate::runtime::{Durability, File, Runtime};
-use crate::shard::join::join_all;
+use crate::shard::join::{Boxed, join_all};
 use logmill_wire::frame::journal::GROUP_HEADER_BYTES;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -144,7 +142,7 @@ impl<R: Runtime> Committer<R> {
     }
 
     /// Takes from one log after another what fits into a group of `room` bytes.
-    fn take_from_logs(&self, room: usize) -> (Vec<(Rc<Log<R>>, Taken<R>)>, usize) {
+    fn take_from_logs(&self, room: usize) -> (Vec<FromLog<R>>, usize) {
         let store = &self.store;
         let mut taken_logs = Vec::new();
         let mut again = Vec::new();
@@ -195,9 +193,9 @@ impl<R: Runtime> Committer<R> {
         }
     }
 
-    async fn write_group(&mut self, taken: &[(Rc<Log<R>>, Taken<R>)], bytes: usize) -> io::Result<()> {
+    async fn write_group(&mut self, taken: &[FromLog<R>], bytes: usize) -> io::Result<()> {
         let mut group = GroupBuilder::new(bytes + GROUP_HEADER_BYTES);
-        let mut extents: Vec<Pin<Box<dyn Future<Output = io::Result<()>>>>> = Vec::new();
+        let mut extents: Vec<Boxed<'_, io::Result<()>>> = Vec::new();
         for (log, taken) in taken {
             if taken.declare {
                 group.add_declare(log.key, &log.directory_name);

@@ -7,11 +7,9 @@ use super::segment::Segment;
 use super::tail::page_floor;
 use crate::runtime::buffer::{Chunk, ChunkView};
 use crate::runtime::{Durability, File, OpenMode, Runtime};
-use crate::shard::join::join_all;
+use crate::shard::join::{Boxed, join_all};
 use logmill_wire::ids::Offset;
 use logmill_wire::limits::PAGE_BYTES;
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 
 /// Writes that one fill has under way together.
@@ -178,7 +176,7 @@ fn last_page<R: Runtime>(segment: &Segment<R>) -> Option<(u64, ChunkView)> {
 async fn write_all<F: File>(file: &F, writes: Vec<(u64, ChunkView)>) -> Result<(), LogError> {
     let mut writes = writes.into_iter().peekable();
     while writes.peek().is_some() {
-        let under_way: Vec<Pin<Box<dyn Future<Output = std::io::Result<()>>>>> = writes
+        let under_way: Vec<Boxed<'_, std::io::Result<()>>> = writes
             .by_ref()
             .take(FILL_WRITES_MAX)
             .map(|(position, view)| Box::pin(file.write(view, position, Durability::Cached)) as _)

@@ -70,7 +70,6 @@ impl Answer {
     }
 
     /// A handler's result that is there already.
-    #[must_use]
     pub fn ready<'a, M: Message<'a>>(self, response: &M) -> Handled {
         let outcome = self.reply(response);
         Ok(Box::pin(std::future::ready(outcome)))

@@ -4,8 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::Poll;
 
+/// A future of one shard, boxed so that several kinds fit one list.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
 /// Drives all futures to their end and returns their outcomes in the order given.
-pub async fn join_all<T>(futures: Vec<Pin<Box<dyn Future<Output = T> + '_>>>) -> Vec<T> {
+pub async fn join_all<T>(futures: Vec<Boxed<'_, T>>) -> Vec<T> {
     let mut slots: Vec<_> = futures.into_iter().map(|future| (Some(future), None)).collect();
     std::future::poll_fn(|context| {
         let mut pending = false;
