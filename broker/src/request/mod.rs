@@ -20,3 +20,6 @@ pub mod services;
 pub mod shard_state;
 mod topics;
 pub mod versions;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,329 @@
+//! Partitions and metadata in memory.
+
+use super::NODE;
+use crate::cluster::command::{ClusterHandle, MetadataCommand, MetadataError};
+use crate::partition::command::{
+    Appended, OffsetFound, OffsetQuery, PartitionCommand, PartitionError, ReadReply,
+};
+use crate::partition::router::PartitionRouter;
+use crate::request::services::Services;
+use crate::runtime::Runtime;
+use crate::runtime::event::Event;
+use crate::runtime::simulated::SimulatedRuntime;
+use bytes::Bytes;
+use logmill_state::metadata::{CreateTopicsContext, Endpoint, Image, NewTopic, PartitionAssignment, Record};
+use logmill_state::partition::{EpochEnd, FetchCheckError};
+use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, TimestampMs, TopicId, TopicPartition, Uuid};
+use logmill_wire::record_batch::{BatchBuilder, BatchHeader};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A batch of `records` records with `bytes` bytes of value each.
+pub(crate) fn batch(records: usize, bytes: usize) -> Bytes {
+    let mut builder = BatchBuilder::new();
+    for _ in 0..records {
+        builder.append(TimestampMs(1_000), Some(b"key"), Some(&vec![b'v'; bytes]), &[]);
+    }
+    builder.finish().unwrap().into()
+}
+
+#[derive(Default)]
+struct FakeLog {
+    batches: Vec<(i64, Bytes)>,
+    end: i64,
+    watchers: Vec<(i64, Event)>,
+}
+
+/// What the partitions have been asked, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Asked {
+    Append(TopicPartition, usize),
+    Read(TopicPartition, usize, bool),
+    Watch(TopicPartition, i64),
+    Find(OffsetQuery),
+    EpochEnd(LeaderEpoch),
+}
+
+fn registration(broker_id: NodeId, listener: &str, starts: i32) -> Record {
+    let endpoint = Endpoint {
+        listener: listener.to_owned(),
+        host: format!("host-{broker_id}"),
+        port: 9092,
+        security_protocol: 0,
+    };
+    Record::BrokerRegistered {
+        broker_id,
+        incarnation: Uuid::from_random(u128::from(starts.unsigned_abs())),
+        leader_epoch_base: starts,
+        rack: Some("rack".to_owned()),
+        endpoints: vec![endpoint],
+    }
+}
+
+pub(crate) struct FakeBroker {
+    runtime: SimulatedRuntime,
+    image: RefCell<Image>,
+    services: RefCell<Weak<Services<SimulatedRuntime>>>,
+    logs: RefCell<BTreeMap<TopicPartition, FakeLog>>,
+    /// What every command of a partition fails with.
+    pub errors: RefCell<BTreeMap<TopicPartition, PartitionError>>,
+    /// What every change of the metadata fails with.
+    pub metadata_error: RefCell<Option<MetadataError>>,
+    /// How long appends and changes of the metadata take.
+    pub delay: Cell<Option<Duration>>,
+    pub asked: RefCell<Vec<Asked>>,
+    pub metadata_commands: Cell<usize>,
+    random: Cell<u128>,
+}
+
+impl FakeBroker {
+    pub fn new(runtime: SimulatedRuntime) -> Self {
+        let mut image = Image::default();
+        image.apply(&Record::ClusterIdMinted { cluster_id: Uuid::from_random(42) }).unwrap();
+        for broker_id in [NODE, NodeId(2)] {
+            image.apply(&registration(broker_id, "PLAINTEXT", 1)).unwrap();
+        }
+        Self {
+            runtime,
+            image: RefCell::new(image),
+            services: RefCell::default(),
+            logs: RefCell::default(),
+            errors: RefCell::default(),
+            metadata_error: RefCell::default(),
+            delay: Cell::default(),
+            asked: RefCell::default(),
+            metadata_commands: Cell::default(),
+            random: Cell::new(1),
+        }
+    }
+
+    pub fn attach(&self, services: &Rc<Services<SimulatedRuntime>>) {
+        *self.services.borrow_mut() = Rc::downgrade(services);
+    }
+
+    pub fn image(&self) -> Arc<Image> {
+        Arc::new(self.image.borrow().clone())
+    }
+
+    fn apply(&self, records: &[Record]) {
+        for record in records {
+            self.image.borrow_mut().apply(record).unwrap();
+        }
+        if let Some(services) = self.services.borrow().upgrade() {
+            *services.image.borrow_mut() = self.image();
+        }
+    }
+
+    pub fn add_broker(&self, id: NodeId, listener: &str) {
+        self.apply(&[registration(id, listener, 1)]);
+    }
+
+    /// Raises the leader epochs of what a broker leads, as its next start does.
+    pub fn restart(&self, id: NodeId, starts: i32) {
+        self.apply(&[registration(id, "PLAINTEXT", starts)]);
+    }
+
+    fn leader_epoch(&self, partition: TopicPartition) -> LeaderEpoch {
+        self.image.borrow().leader_epoch(partition).unwrap_or(LeaderEpoch::NONE)
+    }
+
+    /// A topic that this broker leads.
+    pub fn create(&self, name: &str, partitions: i32) -> TopicId {
+        self.create_led_by(name, partitions, NODE)
+    }
+
+    pub fn create_led_by(&self, name: &str, partitions: i32, leader: NodeId) -> TopicId {
+        let assignments = (0..partitions)
+            .map(|partition| PartitionAssignment { partition, replicas: vec![leader] })
+            .collect();
+        let topic = NewTopic {
+            name: name.to_owned(),
+            partition_count: -1,
+            replication_factor: -1,
+            assignments,
+            configs: Vec::new(),
+        };
+        self.decide(&[topic], false);
+        self.image.borrow().topic_by_name(name).unwrap().id
+    }
+
+    fn decide(
+        &self,
+        topics: &[NewTopic],
+        validate_only: bool,
+    ) -> Vec<logmill_state::metadata::CreateTopicResult> {
+        let random: Vec<u128> = topics
+            .iter()
+            .map(|_| {
+                self.random
+                    .replace(self.random.get() + 1)
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+            })
+            .collect();
+        let context = CreateTopicsContext {
+            default_partition_count: 2,
+            default_replication_factor: 1,
+            check_config: &|_, _| Ok(()),
+            random_bits: &random,
+        };
+        let plan = self.image.borrow().decide_create_topics(topics, validate_only, &context);
+        self.apply(&plan.records);
+        plan.results
+    }
+
+    pub fn partitions(self: &Rc<Self>) -> PartitionRouter {
+        let broker = Rc::clone(self);
+        PartitionRouter::new(1, Rc::new(move |_, command| Rc::clone(&broker).handle(command)))
+    }
+
+    pub fn cluster(self: &Rc<Self>) -> ClusterHandle {
+        let broker = Rc::clone(self);
+        ClusterHandle::new(Rc::new(move |command| {
+            broker.metadata_commands.set(broker.metadata_commands.get() + 1);
+            let later = Rc::clone(&broker);
+            broker.later(move || later.change(command));
+        }))
+    }
+
+    /// At once, or after the delay.
+    fn later(&self, work: impl FnOnce() + 'static) {
+        match self.delay.get() {
+            None => work(),
+            Some(delay) => {
+                let runtime = self.runtime.clone();
+                self.runtime.spawn(async move {
+                    runtime.sleep(delay).await;
+                    work();
+                });
+            }
+        }
+    }
+
+    fn change(&self, command: MetadataCommand) {
+        let error = self.metadata_error.borrow().clone();
+        match command {
+            MetadataCommand::CreateTopics { topics, validate_only, reply } => {
+                reply.send(error.map_or_else(|| Ok(self.decide(&topics, validate_only)), Err));
+            }
+            MetadataCommand::DeleteTopics { selectors, reply } => {
+                let plan = self.image.borrow().decide_delete_topics(&selectors);
+                self.apply(&plan.records);
+                reply.send(error.map_or(Ok(plan.results), Err));
+            }
+            MetadataCommand::AllocateProducerIds { reply } => {
+                let decided = self.image.borrow().decide_allocate_producer_ids(NODE);
+                let block = decided.map(|(record, block)| {
+                    self.apply(&[record]);
+                    block
+                });
+                reply.send(error.map_or(Ok(block), Err));
+            }
+        }
+    }
+
+    /// Puts a batch into a log at once.
+    pub fn append(&self, partition: TopicPartition, records: &Bytes) -> Offset {
+        let mut logs = self.logs.borrow_mut();
+        let log = logs.entry(partition).or_default();
+        let base = log.end;
+        let count = BatchHeader::parse(records).map_or(1, |header| i64::from(header.record_count));
+        log.batches.push((base, records.clone()));
+        log.end += count;
+        let end = log.end;
+        log.watchers.retain(|(above, event)| {
+            if end > *above {
+                event.set();
+            }
+            end <= *above
+        });
+        Offset(base)
+    }
+
+    pub fn watchers(&self, partition: TopicPartition) -> usize {
+        self.logs.borrow().get(&partition).map_or(0, |log| log.watchers.len())
+    }
+
+    fn handle(self: Rc<Self>, command: PartitionCommand) {
+        let partition = command.partition();
+        let error = self.errors.borrow().get(&partition).cloned();
+        match command {
+            PartitionCommand::Append { records, reply, .. } => {
+                self.asked.borrow_mut().push(Asked::Append(partition, records.len()));
+                let broker = Rc::clone(&self);
+                self.later(move || {
+                    reply.send(error.map_or_else(
+                        || {
+                            let base_offset = broker.append(partition, &records);
+                            let log_append_time = TimestampMs(-1);
+                            Ok(Appended { base_offset, log_append_time, log_start_offset: Offset(0) })
+                        },
+                        Err,
+                    ));
+                });
+            }
+            PartitionCommand::Read { request, reply, .. } => {
+                self.asked.borrow_mut().push(Asked::Read(partition, request.max_bytes, request.at_least_one));
+                let mut logs = self.logs.borrow_mut();
+                let log = logs.entry(partition).or_default();
+                let (mut parts, mut bytes) = (Vec::new(), 0);
+                for (_, batch) in log.batches.iter().filter(|(base, _)| *base >= request.offset.0) {
+                    let is_allowed = bytes + batch.len() <= request.max_bytes;
+                    if !is_allowed && !(request.at_least_one && parts.is_empty()) {
+                        break;
+                    }
+                    bytes += batch.len();
+                    parts.push(batch.clone());
+                }
+                let out_of_range = FetchCheckError::OffsetOutOfRange {
+                    log_start_offset: Offset(0),
+                    log_end_offset: Offset(log.end),
+                };
+                let is_in_range = (0..=log.end).contains(&request.offset.0);
+                let records = match error {
+                    Some(error) => Err(error),
+                    None if is_in_range => Ok(parts),
+                    None => Err(PartitionError::Fetch(out_of_range)),
+                };
+                reply.send(ReadReply {
+                    high_watermark: Offset(log.end),
+                    last_stable_offset: Offset(log.end),
+                    log_start_offset: Offset(0),
+                    leader_epoch: self.leader_epoch(partition),
+                    records,
+                });
+            }
+            PartitionCommand::Watch { above, event, .. } => {
+                self.asked.borrow_mut().push(Asked::Watch(partition, above.0));
+                let mut logs = self.logs.borrow_mut();
+                let log = logs.entry(partition).or_default();
+                if log.end > above.0 {
+                    event.set();
+                } else {
+                    log.watchers.retain(|(_, event)| !event.is_abandoned());
+                    log.watchers.push((above.0, event));
+                }
+            }
+            PartitionCommand::FindOffset { query, reply, .. } => {
+                self.asked.borrow_mut().push(Asked::Find(query));
+                let end = self.logs.borrow().get(&partition).map_or(0, |log| log.end);
+                let found = OffsetFound {
+                    offset: Offset(end),
+                    timestamp: TimestampMs(-1),
+                    leader_epoch: self.leader_epoch(partition),
+                };
+                reply.send(error.map_or(Ok(found), Err));
+            }
+            PartitionCommand::EpochEnd { epoch, reply, .. } => {
+                self.asked.borrow_mut().push(Asked::EpochEnd(epoch));
+                let end = self.logs.borrow().get(&partition).map_or(0, |log| log.end);
+                let is_future = epoch > self.leader_epoch(partition);
+                let end =
+                    if is_future { EpochEnd::UNDEFINED } else { EpochEnd { epoch, end_offset: Offset(end) } };
+                reply.send(error.map_or(Ok(end), Err));
+            }
+        }
+    }
+}
