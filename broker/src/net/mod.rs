@@ -5,3 +5,6 @@ pub mod connection;
 pub mod counts;
 mod frames;
 mod replies;
+
+#[cfg(test)]
+mod tests;

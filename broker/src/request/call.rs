@@ -7,11 +7,15 @@ use bytes::Bytes;
 use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
 use logmill_wire::api::{self, Message};
 use logmill_wire::error_codes::ErrorCode;
+use logmill_wire::limits::REQUEST_ELEMENTS_MAX;
 use logmill_wire::primitives::{DecodeError, Reader};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+
+/// What one element of a request takes until it is answered, in bytes.
+const ELEMENT_BYTES: usize = 256;
 
 /// A request whose header has been read and whose version is answered.
 pub struct Call<R: Runtime> {
@@ -54,6 +58,19 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Counts the elements of the request: what is kept for each until the answer is larger than what it takes
+    /// in the request.
+    ///
+    /// # Errors
+    /// [`DecodeError::InvalidLength`] if there are more than any client has a use for.
+    pub fn charge(&mut self, elements: usize) -> Result<(), DecodeError> {
+        if elements > REQUEST_ELEMENTS_MAX {
+            return Err(DecodeError::InvalidLength);
+        }
+        self.room.resize(self.room.bytes() + elements * ELEMENT_BYTES);
+        Ok(())
+    }
+
     /// Encodes the response. Its bytes count from now on instead of the request's.
     #[must_use]
     pub fn reply<'a, M: Message<'a>>(mut self, response: &M) -> Outcome {

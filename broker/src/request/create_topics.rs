@@ -56,8 +56,13 @@ fn new_topic(topic: &CreatableTopic<'_>) -> NewTopic {
     }
 }
 
-pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
+pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let request: Request<'_> = decode(&call.body, call.answer.version)?;
+    let assigned = |topic: &CreatableTopic<'_>| {
+        topic.assignments.iter().map(|assignment| 1 + assignment.broker_ids.len()).sum::<usize>()
+    };
+    let elements = request.topics.iter().map(|topic| 1 + topic.configs.len() + assigned(&topic));
+    call.answer.charge(elements.sum())?;
     let may_create = |name: &str| {
         call.allows(Operation::Create, Resource::Cluster)
             || call.allows(Operation::Create, Resource::Topic(name))

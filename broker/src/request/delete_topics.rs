@@ -66,9 +66,10 @@ fn refused_selector(
     }
 }
 
-pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
+pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let version = call.answer.version;
     let request: Request<'_> = decode(&call.body, version)?;
+    call.answer.charge(request.topics.len() + request.topic_names.len())?;
     let image = call.services.image();
     let mut wanted = Vec::new();
     let mut results = Vec::new();

@@ -55,9 +55,12 @@ struct Fetch<R: Runtime> {
     is_follower: bool,
 }
 
-pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
+pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let version = call.answer.version;
     let request: Request<'_> = decode(&call.body, version)?;
+    let named = request.topics.iter().map(|topic| 1 + topic.partitions.len());
+    let forgotten = request.forgotten_topics_data.iter().map(|topic| 1 + topic.partitions.len());
+    call.answer.charge(named.chain(forgotten).sum())?;
     let now = call.services.runtime.monotonic();
     let session =
         call.services.state.fetch_sessions.borrow_mut().begin(session_request(&request, version), now);

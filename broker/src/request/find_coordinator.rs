@@ -36,9 +36,10 @@ fn answer_for<R: Runtime>(call: &Call<R>, key_type: i8, key: &str) -> (ErrorCode
     }
 }
 
-pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
+pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let version = call.answer.version;
     let request: Request<'_> = decode(&call.body, version)?;
+    call.answer.charge(request.coordinator_keys.len())?;
     let mut response = Response::default();
     if version < BATCHED_FROM {
         let (error, message) = answer_for(&call, request.key_type, &request.key);

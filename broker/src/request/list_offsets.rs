@@ -50,9 +50,10 @@ enum Lookup {
 const NOTHING: OffsetFound =
     OffsetFound { offset: Offset(-1), timestamp: TimestampMs(-1), leader_epoch: LeaderEpoch::NONE };
 
-pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
+pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let version = call.answer.version;
     let request: Request<'_> = decode(&call.body, version)?;
+    call.answer.charge(request.topics.iter().map(|topic| 1 + topic.partitions.len()).sum())?;
     let isolation =
         if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
     let mut lookups = Vec::with_capacity(request.topics.len().min(1024));

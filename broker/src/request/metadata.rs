@@ -47,9 +47,10 @@ enum Wanted {
     },
 }
 
-pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
+pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let version = call.answer.version;
     let request: Request<'_> = decode(&call.body, version)?;
+    call.answer.charge(request.topics.as_ref().map_or(0, |topics| topics.len()))?;
     let image = call.services.image();
     let asks_for_all = match &request.topics {
         None => true,

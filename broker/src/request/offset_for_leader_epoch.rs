@@ -18,8 +18,9 @@ enum Lookup {
     Sent(oneshot::Receiver<Result<EpochEnd, PartitionError>>),
 }
 
-pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
+pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let request: Request<'_> = decode(&call.body, call.answer.version)?;
+    call.answer.charge(request.topics.iter().map(|topic| 1 + topic.partitions.len()).sum())?;
     let lookups: Vec<_> = request
         .topics
         .iter()

@@ -52,9 +52,10 @@ struct TopicAppend {
     partitions: Vec<PartitionAppend>,
 }
 
-pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
+pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let version = call.answer.version;
     let request: Request<'_> = decode(&call.body, version)?;
+    call.answer.charge(request.topic_data.iter().map(|topic| 1 + topic.partition_data.len()).sum())?;
     let acks = match request.acks {
         0 => Some(Acks::None),
         1 => Some(Acks::Leader),

@@ -13,6 +13,9 @@ pub const REQUEST_FRAME_BYTES_MAX: usize = 256 << 20;
 /// The largest request frame of a connection that has not yet been heard: before authentication nobody needs more.
 pub const REQUEST_HEADER_BYTES_MAX: usize = 64 << 10;
 
+/// Elements of one request that are kept each on its own while it is answered: partitions, topics, keys.
+pub const REQUEST_ELEMENTS_MAX: usize = 250_000;
+
 /// Requests of one connection that are decoded but not yet answered.
 pub const CONNECTION_IN_FLIGHT_MAX: usize = 64;
 

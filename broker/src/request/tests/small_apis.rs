@@ -223,3 +223,17 @@ fn every_advertised_api_has_a_handler() {
         let _ = fixture.begin(&frame);
     }
 }
+
+#[test]
+fn a_request_of_many_tiny_elements_is_refused() {
+    let fixture = Fixture::new();
+    let topics = vec![logmill_wire::api::metadata::MetadataRequestTopic::default(); 300_000];
+    let request = logmill_wire::api::metadata::Request {
+        topics: Some(topics.into()),
+        allow_auto_topic_creation: false,
+        ..Default::default()
+    };
+    let frame = logmill_wire::api::request_frame(&request, 9, 1, None).unwrap().concat();
+    assert!(matches!(fixture.begin(&frame[4..]).err(), Some(RouteError::Decode(_))));
+    fixture.assert_all_room_is_free();
+}
