@@ -48,7 +48,10 @@ impl Fixture {
     }
 
     pub fn with(settings: &[(&str, &str)]) -> Self {
-        let values = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let given = settings;
+        let values = given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let memory = given.iter().find(|(key, _)| *key == "logmill.memory.bytes");
+        let memory_bytes = memory.map_or(1 << 30, |(_, bytes)| bytes.parse().unwrap());
         let settings = Arc::new(BrokerSettings::from_values(values.collect::<BTreeMap<_, _>>()).unwrap());
         let world = World::new(7, Options::default());
         let host = world.host("broker");
@@ -61,7 +64,7 @@ impl Fixture {
             partitions: broker.partitions(),
             cluster: broker.cluster(),
             image: RefCell::new(broker.image()),
-            state: ShardState::new(ShardIndex(0), 1, &settings),
+            state: ShardState::new(ShardIndex(0), 1, &settings, memory_bytes),
         });
         broker.attach(&services);
         let context = Rc::new(RequestContext {
