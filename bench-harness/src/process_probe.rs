@@ -1,0 +1,134 @@
+//! What a process has used so far, from `/proc`: the broker's costs stand beside its throughput.
+
+use crate::failure::Failure;
+use crate::readiness::ticks_per_second;
+use serde::Serialize;
+use std::fs;
+
+/// Totals of a process at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    user_ticks: u64,
+    system_ticks: u64,
+    resident_bytes: u64,
+    read_bytes: Option<u64>,
+    written_bytes: Option<u64>,
+    context_switches: u64,
+}
+
+/// What a process used between two samples.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Usage {
+    /// CPU seconds in the process's own code; the kernel counts in ticks of usually 10 ms.
+    pub user_seconds: f64,
+    /// CPU seconds in the kernel on its behalf.
+    pub system_seconds: f64,
+    /// Resident memory at the end.
+    pub resident_bytes: u64,
+    /// Bytes read from storage; absent if another user's process hides them.
+    pub read_bytes: Option<u64>,
+    /// Bytes that were to be written to storage; absent as above.
+    pub written_bytes: Option<u64>,
+    /// Voluntary and involuntary ones of all threads that lived at the end.
+    pub context_switches: u64,
+}
+
+impl Usage {
+    /// CPU seconds, user and system.
+    #[must_use]
+    pub fn cpu_seconds(&self) -> f64 {
+        self.user_seconds + self.system_seconds
+    }
+}
+
+/// Reads the totals of process `pid`.
+///
+/// # Errors
+/// [`Failure::File`] if there is no such process.
+pub fn sample(pid: u32) -> Result<Sample, Failure> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).map_err(|cause| Failure::File { path: path.clone(), cause })?;
+    let (user_ticks, system_ticks) = cpu_ticks(&stat).ok_or_else(|| Failure::File {
+        path,
+        cause: std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            "its fields are not those that are known",
+        ),
+    })?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).ok();
+    let io_field = |name| io.as_deref().and_then(|text| labelled(text, name));
+    Ok(Sample {
+        user_ticks,
+        system_ticks,
+        resident_bytes: labelled(&status, "VmRSS").unwrap_or(0) * 1024,
+        read_bytes: io_field("read_bytes"),
+        written_bytes: io_field("write_bytes"),
+        context_switches: context_switches(pid),
+    })
+}
+
+/// What was used from `before` to `after`.
+#[must_use]
+pub fn usage(before: &Sample, after: &Sample) -> Usage {
+    let ticks = ticks_per_second() as f64;
+    let difference = |before: Option<u64>, after: Option<u64>| Some(after?.saturating_sub(before?));
+    Usage {
+        user_seconds: after.user_ticks.saturating_sub(before.user_ticks) as f64 / ticks,
+        system_seconds: after.system_ticks.saturating_sub(before.system_ticks) as f64 / ticks,
+        resident_bytes: after.resident_bytes,
+        read_bytes: difference(before.read_bytes, after.read_bytes),
+        written_bytes: difference(before.written_bytes, after.written_bytes),
+        context_switches: after.context_switches.saturating_sub(before.context_switches),
+    }
+}
+
+/// Fields 14 and 15 of `/proc/PID/stat` (proc(5)); the name before them may hold blanks and parentheses.
+fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    let mut fields = after_name.split_ascii_whitespace().skip(11);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// The number after `name:` in a file of labelled lines.
+fn labelled(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Of all threads: the process's own status names only those of its first thread.
+fn context_switches(pid: u32) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let of_thread = |entry: fs::DirEntry| {
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        labelled(&status, "voluntary_ctxt_switches").unwrap_or(0)
+            + labelled(&status, "nonvoluntary_ctxt_switches").unwrap_or(0)
+    };
+    threads.flatten().map(of_thread).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_proc() {
+        let stat = "7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 250 120 0 0 20";
+        assert_eq!(cpu_ticks(stat), Some((250, 120)));
+        assert_eq!(cpu_ticks("7 (a) S 1"), None);
+        let io = "rchar: 9\nread_bytes: 4096\nwrite_bytes: 8192\ncancelled_write_bytes: 1\n";
+        assert_eq!(labelled(io, "write_bytes"), Some(8192));
+        assert_eq!(labelled("VmRSS:\t  1234 kB\n", "VmRSS"), Some(1234));
+        assert_eq!(labelled(io, "bytes"), None);
+    }
+
+    #[test]
+    fn this_process_can_be_read() {
+        let pid = std::process::id();
+        let before = sample(pid).unwrap();
+        let after = sample(pid).unwrap();
+        assert!(after.resident_bytes > 0);
+        assert!(usage(&before, &after).cpu_seconds() >= 0.0);
+        assert!(sample(u32::MAX).is_err());
+    }
+}
