@@ -9,7 +9,7 @@ use super::directory::{LogDirectoryError, RunDirectory, at};
 use super::redo::{Pieces, redo_segment};
 use super::segment::{log_file_name, read_file};
 use crate::journal::{Journal, replay};
-use crate::runtime::{OpenMode, Runtime};
+use crate::runtime::{File, OpenMode, Runtime};
 use logmill_state::partition::Leader;
 use logmill_wire::frame::checkpoint::{self as frame, Checkpoint, LogState};
 use logmill_wire::frame::journal::Entry;
@@ -121,7 +121,7 @@ fn fresh_state(log: TopicPartition, directory: &str) -> LogState {
 
 async fn read_checkpoint<R: Runtime>(runtime: &R, path: &Path) -> Result<Checkpoint, LogDirectoryError> {
     let file = runtime.open(path, OpenMode::Read).await.map_err(at(path))?;
-    let length = crate::runtime::File::length(&file).await.map_err(at(path))?;
+    let length = file.length().await.map_err(at(path))?;
     let views = read_file(&file, 0..length)
         .await
         .map_err(|error| LogDirectoryError::Io(path.to_path_buf(), io::Error::other(error.to_string())))?;
@@ -134,7 +134,7 @@ async fn read_checkpoint<R: Runtime>(runtime: &R, path: &Path) -> Result<Checkpo
 /// Whether a directory belongs to this life of the topic.
 async fn is_directory_of<R: Runtime>(runtime: &R, path: &Path, log: TopicPartition) -> bool {
     let Ok(file) = runtime.open(&path.join("partition.metadata"), OpenMode::Read).await else { return false };
-    let Ok(length) = crate::runtime::File::length(&file).await else { return false };
+    let Ok(length) = file.length().await else { return false };
     let Ok(views) = read_file(&file, 0..length.min(4096)).await else { return false };
     let text: Vec<u8> = views.iter().flat_map(|view| view.iter().copied()).collect();
     String::from_utf8_lossy(&text).contains(&format!("topic_id: {}", log.topic_id))
@@ -151,6 +151,12 @@ async fn complete_log<R: Runtime>(
     let bases = pieces.bases();
     let last = bases.last().copied().unwrap_or(Offset(state.segment_base));
     let mut ends = Vec::new();
+    if !bases.contains(&Offset(state.segment_base)) && state.end_position > 0 {
+        // The log went on in another segment before anything was appended to this one: its file still has
+        // the space that was taken ahead, which must not be read as records.
+        let path = directory.join(log_file_name(Offset(state.segment_base)));
+        cut_to(runtime, &path, state.end_position).await.map_err(at(&path))?;
+    }
     for base in bases {
         let known_end = if base.0 == state.segment_base { state.end_position } else { 0 };
         let path = directory.join(log_file_name(base));
@@ -178,6 +184,12 @@ async fn complete_log<R: Runtime>(
         }
     }
     Ok(())
+}
+
+async fn cut_to<R: Runtime>(runtime: &R, path: &Path, end: u64) -> io::Result<()> {
+    let file = runtime.open(path, OpenMode::ReadWrite).await?;
+    file.set_length(end).await?;
+    file.flush().await
 }
 
 fn note_damage(state: &mut LogState, what: &str) {
