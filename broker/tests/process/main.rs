@@ -1,0 +1,20 @@
+//! The broker as a process: started, spoken to over loopback, watched through /proc, stopped and killed.
+//!
+//! Tests that measure, or that fill the machine, run alone; the others run side by side (see `turn`).
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "these tests watch a real process in real time, and a panic is how they fail"
+)]
+
+mod client;
+mod crowd;
+mod hostile;
+mod memory;
+mod node;
+mod observe;
+mod partitions;
+mod round_trip;
+mod turn;
+mod workspace;
+
