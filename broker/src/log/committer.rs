@@ -102,6 +102,12 @@ impl<R: Runtime> Committer<R> {
                 let (segment_base, end) = log.end();
                 let state = to_state(&log, &snapshot, segment_base, end);
                 logs.push(AtCut { log, state, segment_base, end });
+            } else if !log.deleted.get() {
+                // Without its state the journal must not forget it.
+                let lost = format!("the partition of {} ended before its log", log.directory_name);
+                store.health.fail(lost);
+                store.checkpoint_running.set(false);
+                return;
             }
             if store.runtime.should_yield() {
                 store.runtime.yield_now().await;

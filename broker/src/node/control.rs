@@ -51,10 +51,10 @@ pub async fn run(
     let post = Post::new(runtime.clone(), endpoint);
     let control = Control { runtime, node, post };
     let outcome = control.start().await;
-    let store = match outcome {
-        Ok((controller, store)) => {
-            control.serve(controller, stop).await;
-            Some(store)
+    let running = match outcome {
+        Ok((mut controller, store)) => {
+            control.serve(&mut controller, stop).await;
+            Some((controller, store))
         }
         Err(failure) => {
             control.node.fail(failure);
@@ -62,8 +62,10 @@ pub async fn run(
         }
     };
     control.stop_shards().await;
-    if let Some(store) = store {
+    if let Some((controller, store)) = running {
         store.stop().await;
+        // The last checkpoint asks the metadata's partition for its state, so it lives until here.
+        drop(controller);
     }
 }
 
@@ -251,7 +253,7 @@ impl Control {
         }
     }
 
-    async fn serve(&self, mut controller: Controller<UringRuntime>, mut stop: event::Wait) {
+    async fn serve(&self, controller: &mut Controller<UringRuntime>, mut stop: event::Wait) {
         loop {
             let message = {
                 let mut next = pin!(self.post.receive());
