@@ -1,6 +1,6 @@
 //! What a client sees of a node that runs, stops, and runs again.
 
-use super::client::{batch, sequenced_batch};
+use super::client::batch;
 use super::node::Plan;
 use super::turn;
 use super::workspace::Folder;
