@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use logmill_wire::api::{
-    ApiRequest, Message, create_topics, delete_topics, fetch, header_versions, init_producer_id, list_offsets,
-    metadata, offset_for_leader_epoch, produce, request_frame,
+    ApiRequest, Message, create_topics, delete_topics, fetch, header_versions, init_producer_id,
+    list_offsets, metadata, offset_for_leader_epoch, produce, request_frame,
 };
 use logmill_wire::ids::{Offset, ProducerEpoch, ProducerId, TimestampMs, Uuid};
 use logmill_wire::record_batch::{BatchBuilder, BatchView, whole_batches};
@@ -224,8 +224,7 @@ impl Client {
 
     /// Deletes a topic, and returns the error.
     pub fn delete_topic(&mut self, name: &str) -> i16 {
-        let request =
-            delete_topics::Request { topic_names: vec![name.into()].into(), ..Default::default() };
+        let request = delete_topics::Request { topic_names: vec![name.into()].into(), ..Default::default() };
         let answer = self.call(&request, 5);
         let response: delete_topics::Response = answer.body();
         response.responses.iter().next().expect("one result").error_code
@@ -258,11 +257,8 @@ impl Client {
             ..Default::default()
         };
         let topic = list_offsets::ListOffsetsTopic { name: topic.into(), partitions: vec![partition].into() };
-        let request = list_offsets::Request {
-            replica_id: -1,
-            topics: vec![topic].into(),
-            ..Default::default()
-        };
+        let request =
+            list_offsets::Request { replica_id: -1, topics: vec![topic].into(), ..Default::default() };
         let answer = self.call(&request, 7);
         let response: list_offsets::Response = answer.body();
         let topic = response.topics.iter().next().expect("one topic");
@@ -290,8 +286,7 @@ impl Client {
             topic: topic.into(),
             partitions: vec![partition].into(),
         };
-        let request =
-            offset_for_leader_epoch::Request { topics: vec![topic].into(), ..Default::default() };
+        let request = offset_for_leader_epoch::Request { topics: vec![topic].into(), ..Default::default() };
         let answer = self.call(&request, 4);
         let response: offset_for_leader_epoch::Response = answer.body();
         let topic = response.topics.iter().next().expect("one topic");
@@ -318,9 +313,7 @@ pub fn appended(answer: &Answer) -> Vec<(i32, Appended)> {
     let topics = response.responses.iter();
     topics
         .flat_map(|topic| topic.partition_responses.into_vec())
-        .map(|result| {
-            (result.index, Appended { error: result.error_code, base_offset: result.base_offset })
-        })
+        .map(|result| (result.index, Appended { error: result.error_code, base_offset: result.base_offset }))
         .collect()
 }
 

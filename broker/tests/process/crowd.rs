@@ -44,10 +44,14 @@ impl Crowd {
             if self.members.iter().all(Member::is_answered) {
                 return Ok(self.members.iter().map(|member| member.reply[4..].to_vec()).collect());
             }
-            let closed = self.members.iter().filter(|member| !member.is_open && !member.is_answered()).count();
+            let closed =
+                self.members.iter().filter(|member| !member.is_open && !member.is_answered()).count();
             if Instant::now() >= deadline || closed > 0 {
                 let missing = self.members.iter().filter(|member| !member.is_answered()).count();
-                return Err(format!("{missing} of {} are unanswered, {closed} of them closed", self.members.len()));
+                return Err(format!(
+                    "{missing} of {} are unanswered, {closed} of them closed",
+                    self.members.len()
+                ));
             }
             if !has_moved {
                 std::thread::sleep(Duration::from_millis(1));

@@ -17,4 +17,3 @@ mod partitions;
 mod round_trip;
 mod turn;
 mod workspace;
-

@@ -32,7 +32,9 @@ struct Prepared {
 
 impl Prepared {
     fn new(partitions: impl Iterator<Item = i32> + Clone) -> Self {
-        let records = batch(b"a small record of one hundred bytes or a little less, as in many a benchmark of its kind..");
+        let records = batch(
+            b"a small record of one hundred bytes or a little less, as in many a benchmark of its kind..",
+        );
         let request = produce_request("many", -1, partitions.clone().map(|index| (index, records.clone())));
         let frame = request_frame(&request, PRODUCE, 1, None).unwrap().concat().into();
         Self { frame, partitions: partitions.count() }
