@@ -1,5 +1,7 @@
 //! The load generator against the null broker, in one process over loopback.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation ends the test")]
+
 use clap::Parser;
 use logmill_bench::clock::Clock;
 use logmill_bench::command_line::{self, Command, CommandLine};
