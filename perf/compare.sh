@@ -79,7 +79,9 @@ for kind in ("produce", "fetch"):
         for path, run in zip(paths, runs[name]):
             if run["invalid"]:
                 print(f"INVALID {os.path.basename(path)}: {'; '.join(run['invalid'])}")
-        runs[name] = [run for run in runs[name] if not run["invalid"]]
+            elif run["seconds"] < 1:
+                print(f"LEFT OUT {os.path.basename(path)}: {run['seconds']:.2f} s are too short to measure")
+        runs[name] = [run for run in runs[name] if not run["invalid"] and run["seconds"] >= 1]
     if not all(runs.values()):
         print(f"{kind}: no valid run of each; nothing to compare")
         continue
