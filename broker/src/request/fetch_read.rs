@@ -176,16 +176,15 @@ fn unread(target: &Target, read: &Read, promised: usize, isolation: Isolation) -
         return None;
     }
     let bytes = read.bytes();
-    let end = visible_end(reply, isolation);
-    let may_have_more =
-        if bytes == 0 { target.request.fetch_offset < end } else { bytes.saturating_mul(2) >= promised };
-    (may_have_more && partition_max(target) > promised)
-        .then_some(bytes)
-        .or((may_have_more && bytes == 0).then_some(0))
+    if bytes == 0 {
+        return (target.request.fetch_offset < visible_end(reply, isolation)).then_some(0);
+    }
+    // Who got nearly all that it was promised probably has more; where its last batch ends is not known here.
+    (bytes.saturating_mul(2) >= promised && partition_max(target) > promised).then_some(bytes)
 }
 
 /// The end of what a consumer with this isolation may see.
-pub(super) fn visible_end(reply: &ReadReply, isolation: Isolation) -> Offset {
+fn visible_end(reply: &ReadReply, isolation: Isolation) -> Offset {
     match isolation {
         Isolation::ReadUncommitted => reply.high_watermark,
         Isolation::ReadCommitted => reply.last_stable_offset,

@@ -16,7 +16,7 @@ use logmill_wire::api::produce::{
     PartitionProduceResponse, Request, Response, TopicProduceResponse,
 };
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::{NodeId, TopicId};
+use logmill_wire::ids::{MonotonicNs, NodeId, TopicId};
 use logmill_wire::record_batch::BatchError;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -169,8 +169,8 @@ struct Settled {
     records: Option<u32>,
 }
 
-/// The time that is left of `timeout_ms` since `began`.
-fn left<R: Runtime>(runtime: &R, deadline: logmill_wire::ids::MonotonicNs) -> Duration {
+/// The time that is left until `deadline`.
+fn left<R: Runtime>(runtime: &R, deadline: MonotonicNs) -> Duration {
     Duration::from_nanos(deadline.since(runtime.monotonic()))
 }
 

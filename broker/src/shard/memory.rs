@@ -2,7 +2,8 @@
 //!
 //! Whoever is about to hold bytes on behalf of others reserves room first. A class that is spent makes its own
 //! callers wait, first come first served; giving room back never waits. Nobody may wait for room while holding
-//! room of the same class, or the class could lock itself up.
+//! room of the same class, or the class could lock itself up. Records that are kept to be read again are bounded
+//! where they are kept.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -23,20 +24,17 @@ pub enum MemoryClass {
     Produce,
     /// Answers to Fetch, until the consumer has them.
     Fetch,
-    /// Records that are kept to be read again.
-    Caches,
 }
 
 /// The classes and their shares of the budget, in parts of 100.
 const SHARES: [(MemoryClass, usize); CLASSES] = [
     (MemoryClass::Peers, 10),
-    (MemoryClass::Control, 10),
-    (MemoryClass::Produce, 35),
-    (MemoryClass::Fetch, 30),
-    (MemoryClass::Caches, 15),
+    (MemoryClass::Control, 15),
+    (MemoryClass::Produce, 40),
+    (MemoryClass::Fetch, 35),
 ];
 
-const CLASSES: usize = 5;
+const CLASSES: usize = 4;
 
 /// More than the whole class was asked for: it would never be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +101,7 @@ type Accounts = RefCell<[Account; CLASSES]>;
 pub struct MemoryClasses(Rc<Accounts>);
 
 impl MemoryClasses {
-    /// Divides a shard's budget.
+    /// Divides a shard's budget for requests and replies; what caches keep is not part of it.
     #[must_use]
     pub fn new(budget_bytes: usize) -> Self {
         let accounts =
@@ -280,7 +278,7 @@ mod tests {
     #[test]
     fn room_goes_to_who_came_first() {
         let classes = MemoryClasses::new(1000);
-        assert_eq!(classes.size(MemoryClass::Produce), 350);
+        assert_eq!(classes.size(MemoryClass::Produce), 400);
         let first = classes.reserve_now(MemoryClass::Produce, 300);
         let mut large = pin!(classes.reserve(MemoryClass::Produce, 200).unwrap());
         let mut small = pin!(classes.reserve(MemoryClass::Produce, 10).unwrap());
@@ -291,9 +289,9 @@ mod tests {
         drop(first);
         let Poll::Ready(large) = poll_once(large.as_mut()) else { panic!("there is room") };
         let Poll::Ready(small) = poll_once(small.as_mut()) else { panic!("there is room") };
-        assert_eq!(classes.free(MemoryClass::Produce), 140);
+        assert_eq!(classes.free(MemoryClass::Produce), 190);
         drop((large, small));
-        assert_eq!(classes.free(MemoryClass::Produce), 350);
+        assert_eq!(classes.free(MemoryClass::Produce), 400);
         assert!(!classes.is_contended(MemoryClass::Produce));
     }
 
@@ -312,15 +310,15 @@ mod tests {
         assert!(poll_once(waiting.as_mut()).is_pending());
         drop(held);
         drop(waiting);
-        assert_eq!(classes.free(MemoryClass::Fetch), 300);
+        assert_eq!(classes.free(MemoryClass::Fetch), 350);
     }
 
     #[test]
     fn what_can_never_be_granted_is_refused() {
         let classes = MemoryClasses::new(1000);
-        let Err(error) = classes.reserve(MemoryClass::Control, 101) else { panic!("must be refused") };
-        assert_eq!(error, TooLarge { bytes: 101, class_bytes: 100 });
-        let mut over = classes.reserve_now(MemoryClass::Control, 150);
+        let Err(error) = classes.reserve(MemoryClass::Control, 151) else { panic!("must be refused") };
+        assert_eq!(error, TooLarge { bytes: 151, class_bytes: 150 });
+        let mut over = classes.reserve_now(MemoryClass::Control, 200);
         assert_eq!(classes.free(MemoryClass::Control), 0);
         let mut next = pin!(classes.reserve(MemoryClass::Control, 50).unwrap());
         assert!(poll_once(next.as_mut()).is_pending());

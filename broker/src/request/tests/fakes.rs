@@ -271,7 +271,7 @@ impl FakeBroker {
                 let (mut parts, mut bytes) = (Vec::new(), 0);
                 for (_, batch) in log.batches.iter().filter(|(base, _)| *base >= request.offset.0) {
                     let is_allowed = bytes + batch.len() <= request.max_bytes;
-                    if !is_allowed && !(request.at_least_one && parts.is_empty()) {
+                    if !(is_allowed || request.at_least_one && parts.is_empty()) {
                         break;
                     }
                     bytes += batch.len();

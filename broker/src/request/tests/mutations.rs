@@ -37,7 +37,7 @@ fn frame<'a, Q: ApiRequest<'a> + Sample>(seed: u64, version: i16) -> Vec<u8> {
     header.encode(&mut writer, api::header_versions(Q::KEY, version).unwrap().request).unwrap();
     samples::message::<Q>(shape, seed / 4, version).encode(&mut writer, version).unwrap();
     let mut bytes = writer.finish().concat();
-    if seed % 5 != 0 {
+    if !seed.is_multiple_of(5) {
         // Key and version stay, or everything would be about the router's first check.
         let mut tail = bytes.split_off(4);
         damage(&mut tail, &mut pattern);
