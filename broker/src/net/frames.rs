@@ -2,13 +2,12 @@
 
 use super::connection::End;
 use super::replies::ReplyQueue;
-use crate::request::router::frame_class;
+use crate::request::router::{frame_class, may_begin_large};
 use crate::request::services::Services;
 use crate::runtime::{Connection, Runtime};
 use crate::shard::deadline::{Either, either};
 use crate::shard::memory::{MemoryClass, Reservation};
 use bytes::{Buf, Bytes, BytesMut};
-use logmill_wire::api::produce;
 use logmill_wire::ids::MonotonicNs;
 use logmill_wire::limits::REQUEST_HEADER_BYTES_MAX;
 use std::future::Future;
@@ -120,7 +119,7 @@ impl<'s, R: Runtime> FrameReader<'s, R> {
         }
         let max = self.services.settings.network.request_max_bytes;
         let max = match key {
-            Some(key) if !self.was_heard && key != produce::KEY => max.min(REQUEST_HEADER_BYTES_MAX),
+            Some(key) if !self.was_heard && !may_begin_large(key) => max.min(REQUEST_HEADER_BYTES_MAX),
             _ => max,
         };
         if size > max {

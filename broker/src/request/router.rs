@@ -23,6 +23,13 @@ pub const fn frame_class(key: i16) -> MemoryClass {
     if key == api::produce::KEY { MemoryClass::Produce } else { MemoryClass::Control }
 }
 
+/// Whether a connection may begin with a request of this API that is larger than a header needs: a simple
+/// producer may begin with its records.
+#[must_use]
+pub const fn may_begin_large(key: i16) -> bool {
+    key == api::produce::KEY
+}
+
 /// Begins a request: reads its header, checks that it is offered, and calls its handler. Everything that must
 /// happen in the order of a connection's requests has happened when this returns. `connection` takes over the
 /// client id of the request.
