@@ -268,7 +268,11 @@ impl Client {
 
     /// An idempotent producer's id and epoch.
     pub fn producer_id(&mut self) -> (i64, i16) {
-        let request = init_producer_id::Request { transaction_timeout_ms: 60_000, ..Default::default() };
+        let request = init_producer_id::Request {
+            transactional_id: None,
+            transaction_timeout_ms: 60_000,
+            ..Default::default()
+        };
         let answer = self.call(&request, 4);
         let response: init_producer_id::Response = answer.body();
         assert_eq!(response.error_code, 0);

@@ -8,12 +8,15 @@
 )]
 
 mod client;
+mod confine;
 mod crowd;
+mod degraded;
 mod hostile;
 mod memory;
 mod node;
 mod observe;
 mod partitions;
 mod round_trip;
+mod semantics;
 mod turn;
 mod workspace;
