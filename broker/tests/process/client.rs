@@ -249,6 +249,22 @@ impl Client {
         fetched(&answer)
     }
 
+    /// All records from `offset` to the end, however many fetches that takes: one need not go beyond a segment.
+    pub fn read_all(&mut self, topic: &str, partition: i32, offset: i64) -> Vec<(i64, Vec<u8>)> {
+        let mut all: Vec<(i64, Vec<u8>)> = Vec::new();
+        loop {
+            let next = all.last().map_or(offset, |(last, _)| last + 1);
+            let fetched = self.fetch(topic, partition, next);
+            assert_eq!(fetched.error, 0);
+            let values = fetched.values();
+            if values.is_empty() {
+                assert_eq!(next, fetched.high_watermark, "the records end before the log does");
+                return all;
+            }
+            all.extend(values.into_iter().filter(|(at, _)| *at >= next));
+        }
+    }
+
     /// The offset for a timestamp or a special position: error, timestamp, offset, leader epoch.
     pub fn list_offset(&mut self, topic: &str, partition: i32, timestamp: i64) -> (i16, i64, i64, i32) {
         let partition = list_offsets::ListOffsetsPartition {

@@ -18,7 +18,7 @@ fn round_trip(node: &Node, topic: &str) {
             let value = format!("{partition}/{number}");
             assert_eq!(client.append_well(topic, partition, batch(value.as_bytes())), number);
         }
-        assert_eq!(client.fetch(topic, partition, 0).values().len(), 10);
+        assert_eq!(client.read_all(topic, partition, 0).len(), 10);
     }
 }
 
@@ -58,7 +58,7 @@ fn an_ordinary_user_with_little_lockable_memory_is_served_in_full() {
     round_trip(&node, "modest");
     node.stop();
     let node = plan().start();
-    assert_eq!(node.client().fetch("modest", 2, 0).values().len(), 10);
+    assert_eq!(node.client().read_all("modest", 2, 0).len(), 10);
     node.stop();
 }
 
@@ -133,7 +133,7 @@ fn another_number_of_shards_keeps_all_data() {
             client.create_topic("moved", 16);
         }
         for partition in 0..16 {
-            let values = client.fetch("moved", partition, 0).values();
+            let values = client.read_all("moved", partition, 0);
             let expected = (0..written).map(|number| (number, format!("{partition}/{number}").into_bytes()));
             assert!(values.into_iter().eq(expected), "partition {partition} with {shards} shards");
             let value = format!("{partition}/{written}");

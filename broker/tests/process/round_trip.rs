@@ -25,7 +25,6 @@ fn what_is_acknowledged_is_read_back_and_survives_a_stop_and_a_kill() {
     node.kill();
 
     let node = Plan::new(folder.path()).start();
-    let fetched = node.client().fetch("kept", 1, 1);
-    assert_eq!(fetched.values(), [(1, b"two".to_vec()), (2, b"three".to_vec())]);
+    assert_eq!(node.client().read_all("kept", 1, 1), [(1, b"two".to_vec()), (2, b"three".to_vec())]);
     node.stop();
 }

@@ -67,7 +67,7 @@ fn pipelined_requests_are_carried_out_and_answered_in_their_order() {
         assert_eq!((partition, result.error, result.base_offset), (number % 4, 0, i64::from(number / 4)));
     }
     for partition in 0..4 {
-        let values = client.fetch("ordered", partition, 0).values();
+        let values = client.read_all("ordered", partition, 0);
         let expected = (0..50_i32).map(|at| (i64::from(at), (at * 4 + partition).to_string().into_bytes()));
         assert!(values.into_iter().eq(expected), "partition {partition}");
     }
@@ -271,7 +271,7 @@ fn duplicates_of_the_last_five_batches_are_known_after_a_stop_and_a_kill() {
         );
         let skipping = client.append("once", 0, -1, numbered(9));
         assert_eq!(skipping.error, ErrorCode::OutOfOrderSequenceNumber.code());
-        assert_eq!(client.fetch("once", 0, 0).values().len(), 14, "round {round}");
+        assert_eq!(client.read_all("once", 0, 0).len(), 14, "round {round}");
         match round {
             0 => node.stop(),
             _ => node.kill(),

@@ -6,9 +6,10 @@ use super::future::Perform;
 use super::operation::{Operation, c_path};
 use crate::runtime::buffer::{Chunk, ChunkView};
 use crate::runtime::{DirectoryEntry, Durability, File, OpenMode};
-use logmill_wire::limits::PAGE_BYTES;
+use logmill_wire::limits::{CHUNK_BYTES_MAX, PAGE_BYTES};
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -131,7 +132,15 @@ impl File for UringFile {
 
     fn allocate(&self, position: u64, length: u64) -> impl Future<Output = io::Result<()>> + 'static {
         let (shard, file) = (Rc::clone(&self.shard), Rc::clone(&self.descriptor));
-        async move { perform(&shard, Operation::Allocate { file, position, length }).await.map(drop) }
+        let plain = Self { shard: Rc::clone(&shard), descriptor: Rc::clone(&file), direct: self.direct };
+        async move {
+            match perform(&shard, Operation::Allocate { file, position, length }).await {
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    plain.write_zeros(position..position.saturating_add(length)).await
+                }
+                outcome => outcome.map(drop),
+            }
+        }
     }
 
     fn set_length(&self, length: u64) -> impl Future<Output = io::Result<()>> + 'static {
@@ -149,6 +158,24 @@ impl File for UringFile {
         // Of an open file the kernel has the length in memory: this neither waits nor blocks.
         let result = self.descriptor.try_clone().and_then(|file| std::fs::File::from(file).metadata());
         std::future::ready(result.map(|metadata| metadata.len()))
+    }
+}
+
+impl UringFile {
+    /// Takes space where the filesystem cannot do so by itself (NFS before version 4.2, ramfs): what of the
+    /// range lies beyond the file's end is written.
+    async fn write_zeros(&self, range: Range<u64>) -> io::Result<()> {
+        let mut zeros = Chunk::with_capacity(CHUNK_BYTES_MAX);
+        let room = zeros.room();
+        zeros.spare().fill(0);
+        zeros.advance(room);
+        let mut position = self.length().await?.next_multiple_of(PAGE_BYTES as u64).max(range.start);
+        while position < range.end {
+            let length = zeros.len().min(usize::try_from(range.end - position).unwrap_or(usize::MAX));
+            self.write(zeros.view(0..length), position, Durability::Cached).await?;
+            position += length as u64;
+        }
+        Ok(())
     }
 }
 
