@@ -20,10 +20,10 @@ pub struct GroupBuilder {
 }
 
 impl GroupBuilder {
-    /// An empty group that may take up to `capacity_bytes`, its header included.
+    /// An empty group in the memory of `chunk`, which is empty and has at least a page. The group may take all
+    /// of it, its header included.
     #[must_use]
-    pub fn new(capacity_bytes: usize) -> Self {
-        let chunk = Chunk::with_capacity(capacity_bytes.max(PAGE_BYTES));
+    pub fn new(chunk: Chunk) -> Self {
         Self {
             chunk,
             filled: GROUP_HEADER_BYTES,
@@ -94,14 +94,14 @@ impl GroupBuilder {
         self.filled = end;
     }
 
-    /// The group's bytes, whole pages, ready to be written.
-    pub(super) fn seal(mut self, header: GroupHeader) -> ChunkView {
+    /// The group's bytes, whole pages, ready to be written, and the memory that they are in.
+    pub(super) fn seal(mut self, header: GroupHeader) -> (ChunkView, Chunk) {
         let filled = self.filled;
         let spare = self.chunk.spare();
         let sealed = seal_group(header, &spare[GROUP_HEADER_BYTES..filled]);
         spare[..GROUP_HEADER_BYTES].copy_from_slice(&sealed);
         self.chunk.advance(filled);
         self.chunk.pad_to(PAGE_BYTES);
-        self.chunk.view_all()
+        (self.chunk.view_all(), self.chunk)
     }
 }

@@ -26,6 +26,9 @@ pub const JOURNAL_BYTES_MIN: u64 = 4 * JOURNAL_GROUP_BYTES_MAX as u64;
 /// The largest journal: page numbers are 32 bits wide.
 pub const JOURNAL_BYTES_MAX: u64 = 1 << 40;
 
+/// The memory that a group takes at least.
+const GROUP_MEMORY_MIN_BYTES: usize = 64 << 10;
+
 /// Where a committed group stands in the ring.
 #[derive(Clone, Copy, Debug)]
 struct LiveGroup {
@@ -42,6 +45,8 @@ pub struct Journal<R: Runtime> {
     next_page: u32,
     next_sequence: u64,
     live: VecDeque<LiveGroup>,
+    /// The memory of the last group, to be used again.
+    spare: Option<Chunk>,
 }
 
 impl<R: Runtime> Journal<R> {
@@ -76,7 +81,7 @@ impl<R: Runtime> Journal<R> {
     pub async fn open_fresh(runtime: &R, path: &Path, id: Uuid) -> io::Result<Self> {
         let file = runtime.open(path, OpenMode::ReadWrite).await?;
         let pages = (file.length().await? / PAGE_BYTES as u64) as u32;
-        Ok(Self { file, id, pages, next_page: 0, next_sequence: 1, live: VecDeque::new() })
+        Ok(Self { file, id, pages, next_page: 0, next_sequence: 1, live: VecDeque::new(), spare: None })
     }
 
     /// The journal's identity in this run.
@@ -109,6 +114,18 @@ impl<R: Runtime> Journal<R> {
             self.pages - first.page + self.next_page
         };
         (u64::from(used) * 100 / u64::from(self.pages)) as u32
+    }
+
+    /// An empty group for `capacity_bytes`, its header included.
+    pub fn group(&mut self, capacity_bytes: usize) -> GroupBuilder {
+        let fits = |chunk: &Chunk| chunk.capacity() >= capacity_bytes;
+        // Small groups are the rule; the memory of one that was large is kept for those that follow it.
+        let chunk = self
+            .spare
+            .take()
+            .filter(fits)
+            .unwrap_or_else(|| Chunk::with_capacity(capacity_bytes.max(GROUP_MEMORY_MIN_BYTES)));
+        GroupBuilder::new(chunk)
     }
 
     /// Where the next group starts, and how many pages it may have: a group never wraps around.
@@ -146,13 +163,14 @@ impl<R: Runtime> Journal<R> {
             tail_sequence,
             ..GroupHeader::default()
         };
-        let bytes = group.seal(header);
+        let (bytes, memory) = group.seal(header);
         let pages = (bytes.len() / PAGE_BYTES) as u32;
         assert!(pages >= 1 && pages <= room_pages, "a group must fit the free part of its ring");
         self.next_sequence += 1;
         self.next_page = if page + pages == self.pages { 0 } else { page + pages };
         self.live.push_back(LiveGroup { sequence, page, pages });
         self.file.write(bytes, u64::from(page) * PAGE_BYTES as u64, Durability::Durable).await?;
+        self.spare = memory.recycle();
         Ok(sequence)
     }
 

@@ -425,8 +425,8 @@ impl<R: Runtime> Log<R> {
             );
             let before = active.tail.capacity_bytes();
             let position = active.end();
-            active.tail.append(&head);
-            active.tail.append(records);
+            active.tail.append(&head, |bytes| self.store.chunk(bytes));
+            active.tail.append(records, |bytes| self.store.chunk(bytes));
             if let Some(index) = &mut active.index {
                 index.note(header, position);
             }
@@ -603,7 +603,7 @@ impl<R: Runtime> Log<R> {
             if segment.sealed && number + 1 < count {
                 return segment.tail.clear();
             }
-            return segment.tail.evict_before(segment.filled);
+            return segment.tail.evict_before(segment.filled).map_or(0, |chunk| self.store.take_back(chunk));
         }
         0
     }

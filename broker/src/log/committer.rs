@@ -5,7 +5,7 @@
 use super::appender::{FromLog, Log, Taken};
 use super::checkpoint::{self, AtCut, to_state};
 use super::store::Store;
-use crate::journal::{ENTRY_OVERHEAD_BYTES, GroupBuilder, Journal};
+use crate::journal::{ENTRY_OVERHEAD_BYTES, Journal};
 use crate::runtime::{Durability, File, Runtime};
 use crate::shard::join::{Boxed, join_all};
 use logmill_wire::frame::journal::GROUP_HEADER_BYTES;
@@ -200,7 +200,7 @@ impl<R: Runtime> Committer<R> {
     }
 
     async fn write_group(&mut self, taken: &[FromLog<R>], bytes: usize) -> io::Result<()> {
-        let mut group = GroupBuilder::new(bytes + GROUP_HEADER_BYTES);
+        let mut group = self.journal.group(bytes + GROUP_HEADER_BYTES);
         let mut extents: Vec<Boxed<'_, io::Result<()>>> = Vec::new();
         for (log, taken) in taken {
             if taken.declare {

@@ -5,15 +5,20 @@ use super::appender::Log;
 use super::directory::{DirectoryHealth, RunDirectory};
 use crate::journal::Journal;
 use crate::runtime::Runtime;
+use crate::runtime::buffer::Chunk;
 use crate::shard::signal::Signal;
 use logmill_wire::frame::checkpoint::LogState;
 use logmill_wire::ids::TopicPartition;
+use logmill_wire::limits::CHUNK_BYTES_MAX;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Evicted chunks that are kept to be used again.
+const SPARE_CHUNKS_MAX: usize = 8;
 
 /// The sizes that a store works with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +80,7 @@ pub struct Store<R: Runtime> {
     /// Groups before this may be freed.
     pub(super) release_before: Cell<u64>,
     open_logs: RefCell<Vec<Rc<Log<R>>>>,
+    spare_chunks: RefCell<Vec<Chunk>>,
     sweeping: Cell<bool>,
 }
 
@@ -113,6 +119,7 @@ impl<R: Runtime> Store<R> {
             completed_cut: Cell::new(1),
             release_before: Cell::new(0),
             open_logs: RefCell::default(),
+            spare_chunks: RefCell::default(),
             sweeping: Cell::new(false),
         });
         runtime.spawn(super::committer::run(Rc::clone(&store), journal));
@@ -187,6 +194,22 @@ impl<R: Runtime> Store<R> {
             self.cached_logs.borrow_mut().push_back(Rc::clone(log));
         }
         self.trim_cache();
+    }
+
+    /// An empty chunk of at least `bytes`; one of full size comes from those that were evicted, if there are any.
+    pub(super) fn chunk(&self, bytes: usize) -> Chunk {
+        let spare = (bytes == CHUNK_BYTES_MAX).then(|| self.spare_chunks.borrow_mut().pop()).flatten();
+        spare.unwrap_or_else(|| Chunk::with_capacity(bytes))
+    }
+
+    /// Takes an evicted chunk back, to be used again if nobody views it; returns the memory that it had.
+    pub(super) fn take_back(&self, chunk: Chunk) -> usize {
+        let bytes = chunk.capacity();
+        let mut spare = self.spare_chunks.borrow_mut();
+        if bytes == CHUNK_BYTES_MAX && spare.len() < SPARE_CHUNKS_MAX {
+            spare.extend(chunk.recycle());
+        }
+        bytes
     }
 
     pub(super) fn note_evicted(&self, bytes: usize) {

@@ -85,16 +85,16 @@ impl Tail {
         self.pieces.push_back(Piece { base, chunk });
     }
 
-    /// Appends.
+    /// Appends; `allocate` gives an empty chunk of at least so many bytes when one is needed.
     ///
     /// # Panics
     /// If the tail is not [appendable](Tail::is_appendable).
-    pub fn append(&mut self, mut bytes: &[u8]) {
+    pub fn append(&mut self, mut bytes: &[u8], mut allocate: impl FnMut(usize) -> Chunk) {
         assert!(self.is_appendable(), "the last page must be in memory before the log grows");
         while !bytes.is_empty() {
             if self.pieces.back().is_none_or(|piece| piece.chunk.room() == 0) {
                 let wanted = bytes.len().clamp(self.next_chunk_bytes, CHUNK_BYTES_MAX);
-                let chunk = Chunk::with_capacity(wanted);
+                let chunk = allocate(wanted);
                 self.next_chunk_bytes = (chunk.capacity() * 2).min(CHUNK_BYTES_MAX);
                 self.capacity_bytes += chunk.capacity();
                 self.pieces.push_back(Piece { base: self.end, chunk });
@@ -142,18 +142,17 @@ impl Tail {
         filled
     }
 
-    /// Forgets the oldest chunk if it ends at or before `limit`; returns the memory that was given back (views
-    /// may keep it alive for a while). The chunk that is being appended to is kept.
-    pub fn evict_before(&mut self, limit: u64) -> usize {
+    /// Forgets the oldest chunk if it ends at or before `limit`, and returns it (views may keep its memory alive
+    /// for a while). The chunk that is being appended to is kept.
+    pub fn evict_before(&mut self, limit: u64) -> Option<Chunk> {
         let evictable =
             self.pieces.len() > 1 && self.pieces.front().is_some_and(|piece| piece.end() <= limit);
         if !evictable {
-            return 0;
+            return None;
         }
-        self.pieces.pop_front().map_or(0, |piece| {
-            self.capacity_bytes -= piece.chunk.capacity();
-            piece.chunk.capacity()
-        })
+        let piece = self.pieces.pop_front()?;
+        self.capacity_bytes -= piece.chunk.capacity();
+        Some(piece.chunk)
     }
 
     /// Forgets everything; returns the memory that was given back.
@@ -178,7 +177,7 @@ mod tests {
         let mut expected = Vec::new();
         for number in 0..400u32 {
             let piece: Vec<u8> = (0..number % 97).map(|at| (number + at) as u8).collect();
-            tail.append(&piece);
+            tail.append(&piece, Chunk::with_capacity);
             expected.extend_from_slice(&piece);
         }
         assert_eq!(tail.end(), expected.len() as u64);
@@ -194,7 +193,7 @@ mod tests {
         let mut tail = Tail::new(5000);
         assert!(!tail.is_appendable());
         tail.restore(&[7; 904]);
-        tail.append(&[8; 5000]);
+        tail.append(&[8; 5000], Chunk::with_capacity);
         assert_eq!(tail.start(), 4096);
         assert_eq!(bytes_of(&tail, 4999..5002), [7, 8, 8]);
         assert_eq!(tail.end(), 10_000);
@@ -203,11 +202,11 @@ mod tests {
     #[test]
     fn eviction_keeps_the_chunk_in_use() {
         let mut tail = Tail::new(0);
-        tail.append(&[1; PAGE_BYTES]);
-        tail.append(&[2; 10]);
-        assert_eq!(tail.evict_before(100), 0);
-        assert_eq!(tail.evict_before(4096), PAGE_BYTES);
-        assert_eq!(tail.evict_before(u64::MAX), 0);
+        tail.append(&[1; PAGE_BYTES], Chunk::with_capacity);
+        tail.append(&[2; 10], Chunk::with_capacity);
+        assert!(tail.evict_before(100).is_none());
+        assert_eq!(tail.evict_before(4096).map(|chunk| chunk.capacity()), Some(PAGE_BYTES));
+        assert!(tail.evict_before(u64::MAX).is_none());
         assert_eq!((tail.start(), tail.end()), (4096, 4106));
         assert!(tail.clear() > 0);
         assert_eq!(tail.capacity_bytes(), 0);

@@ -39,7 +39,7 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// An empty chunk with room for `capacity_bytes`, rounded up to whole pages. Its memory reads as zeros.
+    /// An empty chunk with room for `capacity_bytes`, rounded up to whole pages.
     #[must_use]
     pub fn with_capacity(capacity_bytes: usize) -> Self {
         let bytes = capacity_bytes.max(1).next_multiple_of(PAGE_BYTES);
@@ -53,6 +53,15 @@ impl Chunk {
         let raw = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(raw) else { handle_alloc_error(layout) };
         Self { allocation: Arc::new(Allocation { start, layout }), written: 0 }
+    }
+
+    /// The same memory, empty, if no view of it is left: touching fresh memory costs more than writing it. What
+    /// was written before stays readable through [`Chunk::spare`] until it is overwritten, and nowhere else.
+    #[must_use]
+    pub fn recycle(mut self) -> Option<Self> {
+        Arc::get_mut(&mut self.allocation)?;
+        self.written = 0;
+        Some(self)
     }
 
     /// Bytes written so far.
@@ -234,6 +243,20 @@ mod tests {
         assert_eq!(&*tail, b"xy");
         assert_eq!(&*view.slice(1..3), b"el");
         assert_eq!(view.into_bytes().as_ref(), b"hello");
+    }
+
+    #[test]
+    fn only_memory_that_nobody_views_is_recycled() {
+        let mut chunk = Chunk::with_capacity(PAGE_BYTES);
+        chunk.append(b"held");
+        let view = chunk.view_all();
+        assert!(chunk.recycle().is_none());
+        assert_eq!(&*view, b"held");
+        let mut chunk = Chunk::with_capacity(PAGE_BYTES);
+        chunk.append(b"free");
+        drop(chunk.view_all());
+        let chunk = chunk.recycle().unwrap();
+        assert_eq!((chunk.len(), chunk.room()), (0, PAGE_BYTES));
     }
 
     #[test]
