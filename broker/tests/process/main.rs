@@ -18,5 +18,6 @@ mod observe;
 mod partitions;
 mod round_trip;
 mod semantics;
+mod sustained;
 mod turn;
 mod workspace;
