@@ -49,15 +49,18 @@ broker_start() {
     for setting in "$@"; do
         arguments+=(--set "$setting")
     done
+    rm -f "$work/start"
     # Variables of this name are the broker's settings; none of the suites' own may reach it.
     env $(env -0 | tr '\0' '\n' | sed -n 's/^\(LOGMILL_[A-Z0-9_]*\)=.*/-u \1/p') \
-        "$LOGMILL_CI_BIN" "${arguments[@]}" >>"$work/broker.log" 2>&1 </dev/null &
+        "$LOGMILL_CI_BIN" "${arguments[@]}" >"$work/start" 2>>"$work/broker.log" </dev/null &
     broker_pid=$!
     local deadline=$((SECONDS + 30))
-    until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+    # The last line of what it prints when it serves. That the port accepts would say less: the listening socket of a
+    # process that was just killed lives on until the kernel has taken down its rings.
+    until grep -q '^  durability ' "$work/start" 2>/dev/null; do
         if ! kill -0 "$broker_pid" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
-            echo "error: the broker does not listen on $bootstrap; its output:" >&2
-            tail -n 40 "$work/broker.log" >&2
+            echo "error: the broker does not serve on $bootstrap; its output:" >&2
+            tail -n 40 "$work/start" "$work/broker.log" >&2
             exit 1
         fi
         sleep 0.05
@@ -85,7 +88,8 @@ broker_kill() {
     local pid=$broker_pid
     broker_pid=
     kill -KILL "$pid"
-    wait "$pid" 2>/dev/null || true
+    # What the shell says about the signal is not worth a line.
+    { wait "$pid" || true; } 2>/dev/null
 }
 
 # check NAME COMMAND...: runs the command, and counts whether it succeeded.
