@@ -54,6 +54,39 @@ fn shards_interleave_and_wake_each_other() {
 }
 
 #[test]
+fn mailboxes_carry_messages_between_shards() {
+    const MESSAGES: u64 = 200;
+    for seed in 0..10 {
+        let (world, host, first) = one_host(seed, Options::default());
+        let second = host.runtime(ShardIndex(1));
+        // A narrow mailbox, so that senders wait, too.
+        let mut mesh = crate::runtime::mailbox::Mesh::new(2, 4);
+        let (here, there) = (mesh.endpoint(ShardIndex(0)).unwrap(), mesh.endpoint(ShardIndex(1)).unwrap());
+        second.spawn(async move {
+            for _ in 0..MESSAGES {
+                let (from, message) = there.recv().await;
+                there.send(from, message * 2).await;
+            }
+        });
+        let here = Rc::new(here);
+        let sending = Rc::clone(&here);
+        first.spawn(async move {
+            for message in 0..MESSAGES {
+                sending.send(ShardIndex(1), message).await;
+            }
+        });
+        let doubled = world.block_on(&first, async move {
+            let mut doubled = Vec::new();
+            for _ in 0..MESSAGES {
+                doubled.push(here.recv().await.1);
+            }
+            doubled
+        });
+        assert_eq!(doubled, (0..MESSAGES).map(|message| message * 2).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn tasks_of_a_shard_run_in_any_order() {
     let mut orders = std::collections::BTreeSet::new();
     for seed in 0..30 {
