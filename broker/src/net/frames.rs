@@ -27,6 +27,9 @@ const READ_AHEAD_MIN_BYTES: usize = 4 << 10;
 /// What a busy one has.
 const READ_AHEAD_MAX_BYTES: usize = 64 << 10;
 
+/// The share of its class that a request may have that has arrived whole.
+const WHOLE_SHARE: usize = 8;
+
 /// The memory that a body gets before any of it has arrived; it grows with what comes, so that announcing much
 /// costs nothing.
 const BODY_FIRST_BYTES: usize = 1 << 20;
@@ -95,7 +98,14 @@ impl<'s, R: Runtime> FrameReader<'s, R> {
         };
         let key = i16::from_be_bytes([high, low]);
         let size = self.check_size(i32::from_be_bytes([a, b, c, d]), Some(key))?;
-        let class = frame_class(key);
+        // Room is for those who send: announcing alone takes none.
+        let evidence = (SIZE_BYTES + size).min(READ_AHEAD_MIN_BYTES);
+        while self.ahead.len() < evidence {
+            self.receive_ahead(Some((began.plus_ns(FRAME_NS), MemoryClass::Control))).await?;
+        }
+        let is_whole = self.ahead.len() >= SIZE_BYTES + size
+            && size <= self.services.state.memory.size(MemoryClass::Whole) / WHOLE_SHARE;
+        let class = if is_whole { MemoryClass::Whole } else { frame_class(key) };
         let room = self.services.state.memory.reserve(class, size).map_err(|error| {
             tracing::warn!(%error, "a request is larger than the memory for it");
             End::failed(error)

@@ -278,13 +278,19 @@ fn who_announces_much_and_sends_nothing_is_cut_off() {
     let held = net.run(|runtime, address| async move {
         let mut client = Client::connect(runtime.clone(), address).await;
         let announced = [&100_000_000_i32.to_be_bytes()[..], &[0, 0, 0, 9]].concat();
-        assert!(client.send(announced).await);
+        assert!(client.send(announced.clone()).await);
+        let mut beginner = Client::connect(runtime.clone(), address).await;
         runtime.sleep(Duration::from_secs(1)).await;
-        let held = memory.size(MemoryClass::Produce) - memory.free(MemoryClass::Produce);
+        let held = || memory.size(MemoryClass::Produce) - memory.free(MemoryClass::Produce);
+        let by_announcing = held();
+        assert!(beginner.send([announced, vec![0; 4096]].concat()).await);
+        runtime.sleep(Duration::from_secs(1)).await;
+        let by_beginning = held();
         assert!(client.is_closed_within(Duration::from_secs(15)).await);
-        held
+        assert!(beginner.is_closed_within(Duration::from_secs(15)).await);
+        (by_announcing, by_beginning)
     });
-    assert_eq!(held, 100_000_000, "room is found before the body is stored");
+    assert_eq!(held, (0, 100_000_000), "room is found before the body is stored, and for who sends one");
     net.fixture.assert_all_room_is_free();
 }
 

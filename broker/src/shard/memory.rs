@@ -24,17 +24,21 @@ pub enum MemoryClass {
     Produce,
     /// Answers to Fetch, until the consumer has them.
     Fetch,
+    /// Requests that have arrived whole before room was looked for: they wait for no stranger's bytes, and so
+    /// nobody who announces much and falls silent holds them up.
+    Whole,
 }
 
 /// The classes and their shares of the budget, in parts of 100.
 const SHARES: [(MemoryClass, usize); CLASSES] = [
-    (MemoryClass::Peers, 10),
+    (MemoryClass::Peers, 5),
     (MemoryClass::Control, 15),
     (MemoryClass::Produce, 40),
     (MemoryClass::Fetch, 35),
+    (MemoryClass::Whole, 5),
 ];
 
-const CLASSES: usize = 4;
+const CLASSES: usize = 5;
 
 /// More than the whole class was asked for: it would never be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
