@@ -70,6 +70,14 @@ impl Plan {
         let file = |name| File::create(output.path().join(name)).unwrap();
         command.stdin(std::process::Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
         command.env_clear().current_dir(output.path());
+        // A node does not outlive the test that started it, even if that is killed.
+        // SAFETY: it is one system call.
+        unsafe {
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            });
+        }
         if let Some(prepare) = self.prepare.take() {
             // SAFETY: what the tests prepare is a few system calls.
             unsafe { command.pre_exec(prepare) };
