@@ -1,0 +1,470 @@
+//! kill -9 under load, seen from outside: librdkafka as it is, with acks=all and idempotence, several producers over
+//! several partitions and shards, and a consumer that follows, while the broker dies and comes back time and again.
+//! Of what was acknowledged nothing is lost; nothing is there twice; and no offset ever has another value.
+//!
+//! - `LOGMILL_CI_KILLS`: how often the broker is killed (12 unless it says otherwise)
+//! - `LOGMILL_CI_SEED`: when it is killed; printed by every run
+//! - `LOGMILL_CI_BIN`: the broker's binary; without it cargo builds it
+
+#![expect(clippy::disallowed_methods, reason = "processes and clients run on the real clock")]
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{env, process, thread};
+
+const TOPIC: &str = "load";
+const PARTITIONS: i32 = 8;
+const PRODUCERS: usize = 3;
+/// Records of a producer that wait for their acknowledgement.
+const IN_FLIGHT_MAX: usize = 4_000;
+/// How long anything may take: a start, the first acknowledgement after it, the end of the reading.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The number of a record: its producer in the upper half, its place among the producer's records in the lower.
+type Value = u64;
+/// What lies where: by partition, then by offset.
+type Content = BTreeMap<(i32, i64), Value>;
+
+/// What a producer has sent, by the number of the record: where it was acknowledged, if it was.
+#[derive(Default)]
+struct Sent {
+    places: Vec<Option<(i32, i64)>>,
+    acknowledged: usize,
+    errors: Vec<String>,
+}
+
+struct Acknowledgements(Arc<Mutex<Sent>>);
+
+impl ClientContext for Acknowledgements {
+    // What the client says about each lost connection is what this test causes.
+    fn log(&self, _: rdkafka::config::RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            self.0.lock().expect("no thread panicked").errors.push(format!("fatal: {reason}"));
+        }
+    }
+}
+
+impl ProducerContext for Acknowledgements {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, at: usize) {
+        let mut sent = self.0.lock().expect("no thread panicked");
+        match result {
+            Ok(message) => {
+                let place = (message.partition(), message.offset());
+                if let Some(earlier) = sent.places[at].replace(place) {
+                    sent.errors.push(format!("record {at} is acknowledged at {earlier:?} and at {place:?}"));
+                }
+                sent.acknowledged += 1;
+            }
+            // No record has a time-out, so there is no reason to give one up.
+            Err((error, _)) => sent.errors.push(format!("record {at} failed: {error}")),
+        }
+    }
+}
+
+struct Broker {
+    binary: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl Broker {
+    fn new() -> Self {
+        let folder = env::temp_dir().join(format!("logmill-kill-nine-{}", process::id()));
+        fs::create_dir_all(&folder).expect("the temporary directory takes a folder");
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        Self { binary: binary(), folder, port: port.expect("a free port").port(), process: None }
+    }
+
+    fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts the process, and waits until it says that it serves.
+    fn start(&mut self) {
+        let output = self.folder.join("output");
+        let stdout = File::create(&output).expect("a file for the output");
+        let stderr = stdout.try_clone().expect("a second handle");
+        let mut command = Command::new(&self.binary);
+        for setting in [
+            format!("log.dirs={}", self.folder.join("data").display()),
+            format!("listeners=PLAINTEXT://{}", self.bootstrap()),
+            format!("num.partitions={PARTITIONS}"),
+            "logmill.shards=2".to_owned(),
+        ] {
+            command.arg("--set").arg(setting);
+        }
+        // Variables of this name are the broker's settings; those of the tests must not reach it.
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LOGMILL_")) {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        let mut process = command.spawn().expect("the broker's binary can be started");
+        let begin = Instant::now();
+        loop {
+            let text = fs::read_to_string(&output).unwrap_or_default();
+            if text.contains("\n  durability ") {
+                break;
+            }
+            let ended = process.try_wait().expect("the state of a process of ours");
+            assert!(ended.is_none(), "the broker ended ({ended:?}) instead of serving:\n{text}");
+            assert!(begin.elapsed() < PATIENCE, "the broker does not come up:\n{text}");
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.process = Some(process);
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let ended = process.try_wait().expect("the state of a process of ours");
+            if let Some(status) = ended {
+                let text = fs::read_to_string(self.folder.join("output")).unwrap_or_default();
+                // Not again from a drop while this unwinds.
+                assert!(thread::panicking(), "the broker ended on its own ({status}):\n{text}");
+            }
+            // SIGKILL, to this very process.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn binary() -> PathBuf {
+    if let Some(path) = env::var_os("LOGMILL_CI_BIN") {
+        return path.into();
+    }
+    let test = env::current_exe().expect("the test's own path");
+    let profile_folder = test.ancestors().nth(2).expect("a test lies in TARGET/PROFILE/deps");
+    let profile = match profile_folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "-p", "logmill", "--bin", "logmill", "--profile", profile])
+        .arg("--target-dir")
+        .arg(profile_folder.parent().unwrap_or(Path::new("target")))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "the broker does not build");
+    profile_folder.join("logmill")
+}
+
+fn client(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("reconnect.backoff.ms", "10")
+        .set("reconnect.backoff.max.ms", "100");
+    config
+}
+
+/// Produces until `stop`, then waits for the last acknowledgement.
+fn produce(number: usize, bootstrap: &str, sent: Arc<Mutex<Sent>>, stop: &AtomicBool) {
+    let codecs = ["none", "lz4", "snappy"];
+    let producer: BaseProducer<Acknowledgements> = client(bootstrap)
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "0")
+        .set("retry.backoff.ms", "20")
+        .set("linger.ms", "2")
+        .set("batch.num.messages", "100")
+        .set("compression.type", codecs[number % codecs.len()])
+        .create_with_context(Acknowledgements(Arc::clone(&sent)))
+        .expect("the settings are valid");
+    let filler = "=".repeat(100);
+    while !stop.load(Ordering::Relaxed) {
+        let at = {
+            let mut sent = sent.lock().expect("no thread panicked");
+            let at = sent.places.len();
+            if at - sent.acknowledged < IN_FLIGHT_MAX {
+                sent.places.push(None);
+                Some(at)
+            } else {
+                None
+            }
+        };
+        let Some(at) = at else {
+            producer.poll(Duration::from_millis(5));
+            continue;
+        };
+        let payload = format!("{}:{filler}", value(number, at));
+        let partition = i32::try_from(at).unwrap_or(0) % PARTITIONS;
+        producer
+            .send(
+                BaseRecord::<(), str, usize>::with_opaque_to(TOPIC, at)
+                    .partition(partition)
+                    .payload(&payload),
+            )
+            .unwrap_or_else(|(error, _)| panic!("a record cannot be sent: {error}"));
+        producer.poll(Duration::ZERO);
+    }
+    producer.flush(PATIENCE).expect("the broker is there to take what is left");
+}
+
+fn value(producer: usize, at: usize) -> Value {
+    ((producer as u64) << 32) | at as u64
+}
+
+fn consumer(bootstrap: &str) -> BaseConsumer {
+    let consumer: BaseConsumer = client(bootstrap)
+        .set("group.id", "not-used")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error")
+        .set("check.crcs", "true")
+        .set("fetch.wait.max.ms", "50")
+        .set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg)
+        .create()
+        .expect("the settings are valid");
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        partitions.add_partition_offset(TOPIC, partition, Offset::Offset(0)).expect("a valid offset");
+    }
+    consumer.assign(&partitions).expect("partitions can be assigned");
+    consumer
+}
+
+/// Reads one record, if there is one, into the content; a connection that is lost is what this test causes.
+fn read_one(consumer: &BaseConsumer, content: &mut Content, problems: &mut Vec<String>) {
+    match consumer.poll(Duration::from_millis(50)) {
+        None => {}
+        Some(Ok(message)) => {
+            let payload = message.payload().and_then(|bytes| str::from_utf8(bytes).ok());
+            let value = payload.and_then(|text| text.split(':').next()?.parse().ok());
+            let place = (message.partition(), message.offset());
+            let Some(value) = value else {
+                problems.push(format!("{place:?} holds what nobody sent: {payload:?}"));
+                return;
+            };
+            if let Some(earlier) = content.insert(place, value) {
+                problems.push(format!("{place:?} comes twice, as {earlier:#x} and as {value:#x}"));
+            }
+        }
+        Some(Err(error)) => match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::Resolve,
+            ) => {}
+            _ => problems.push(format!("the consumer's error: {error}")),
+        },
+    }
+}
+
+/// Reads every partition from its first offset to its end.
+fn read_everything(bootstrap: &str, problems: &mut Vec<String>) -> Content {
+    let consumer = consumer(bootstrap);
+    let mut content = Content::new();
+    let mut expected = 0;
+    for partition in 0..PARTITIONS {
+        let (start, end) =
+            consumer.fetch_watermarks(TOPIC, partition, PATIENCE).expect("the broker knows the partition");
+        assert_eq!(start, 0, "nothing is deleted from partition {partition}");
+        expected += usize::try_from(end).expect("an end is not negative");
+    }
+    let begin = Instant::now();
+    while content.len() < expected && begin.elapsed() < PATIENCE {
+        read_one(&consumer, &mut content, problems);
+    }
+    if content.len() != expected {
+        problems.push(format!("{} of {expected} records can be read", content.len()));
+    }
+    content
+}
+
+/// What is wrong with the content at the end, given what was acknowledged and what was read on the way.
+fn judge(acknowledged: &[Vec<Option<(i32, i64)>>], on_the_way: &Content, content: &Content) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut places = BTreeMap::new();
+    for (place, value) in content {
+        if let Some(other) = places.insert(*value, *place) {
+            problems.push(format!("{value:#x} is duplicated: {other:?} and {place:?}"));
+        }
+    }
+    for (producer, records) in acknowledged.iter().enumerate() {
+        for (at, place) in records.iter().enumerate() {
+            let value = value(producer, at);
+            let found = places.get(&value);
+            match (place, found) {
+                (None, _) => problems.push(format!("{value:#x} was never acknowledged")),
+                (Some(place), None) => {
+                    problems.push(format!("{value:#x} is lost, acknowledged at {place:?}"))
+                }
+                // For a batch that it had already, the broker may answer without an offset.
+                (Some(place), Some(found)) if place.1 >= 0 && place != found => {
+                    problems.push(format!("{value:#x} was acknowledged at {place:?} and lies at {found:?}"));
+                }
+                _ => {}
+            }
+        }
+    }
+    for (place, value) in on_the_way {
+        if content.get(place) != Some(value) {
+            let now = content.get(place);
+            problems.push(format!("{place:?} was read as {value:#x} and is {now:x?} at the end"));
+        }
+    }
+    problems
+}
+
+/// Numbers that a seed decides (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
+
+/// Kills the broker at moments that the seed decides; after each restart every producer must get on.
+fn kill_again_and_again(broker: &mut Broker, kills: u64, random: &mut Random, sent: &[Arc<Mutex<Sent>>]) {
+    let acknowledged = || -> Vec<usize> {
+        sent.iter().map(|sent| sent.lock().expect("no thread panicked").acknowledged).collect()
+    };
+    let mut slowest = Duration::ZERO;
+    for kill in 0..=kills {
+        let before = acknowledged();
+        let begin = Instant::now();
+        while acknowledged().iter().zip(&before).any(|(now, before)| now <= before) {
+            assert!(begin.elapsed() < PATIENCE, "after {kill} kills a producer gets no acknowledgement");
+            thread::sleep(Duration::from_millis(2));
+        }
+        slowest = slowest.max(begin.elapsed());
+        if kill < kills {
+            // Often at once, so that what the start itself writes is cut off too.
+            let longest = if random.below(4) == 0 { 20 } else { 600 };
+            thread::sleep(Duration::from_millis(random.below(longest)));
+            broker.kill();
+            broker.start();
+        }
+    }
+    eprintln!("{kills} kills; at most {slowest:?} from a start to every producer's next acknowledgement");
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_doubled_or_changed() {
+    let kills = number_from("LOGMILL_CI_KILLS").unwrap_or(12);
+    let seed = number_from("LOGMILL_CI_SEED").unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|time| time.subsec_nanos());
+        u64::from(now.unwrap_or(0))
+    });
+    eprintln!("LOGMILL_CI_SEED={seed} LOGMILL_CI_KILLS={kills}");
+    let mut broker = Broker::new();
+    broker.start();
+    let bootstrap = broker.bootstrap();
+    let sent: Vec<Arc<Mutex<Sent>>> = (0..PRODUCERS).map(|_| Arc::default()).collect();
+    let (stop_producers, stop_consumer) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (on_the_way, mut problems) = thread::scope(|scope| {
+        let producers: Vec<_> = sent
+            .iter()
+            .enumerate()
+            .map(|(number, sent)| {
+                let (bootstrap, stop) = (&bootstrap, &stop_producers);
+                scope.spawn(move || produce(number, bootstrap, Arc::clone(sent), stop))
+            })
+            .collect();
+        let follower = scope.spawn(|| {
+            let (consumer, mut content, mut problems) = (consumer(&bootstrap), Content::new(), Vec::new());
+            while !stop_consumer.load(Ordering::Relaxed) {
+                read_one(&consumer, &mut content, &mut problems);
+            }
+            (content, problems)
+        });
+        let killing = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            kill_again_and_again(&mut broker, kills, &mut Random(seed), &sent);
+        }));
+        stop_producers.store(true, Ordering::Relaxed);
+        let produced: Vec<_> = producers.into_iter().map(|thread| thread.join()).collect();
+        stop_consumer.store(true, Ordering::Relaxed);
+        let read = follower.join();
+        killing.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        for outcome in produced {
+            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+        read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    // What was only in memory does not count.
+    broker.kill();
+    broker.start();
+    let content = read_everything(&bootstrap, &mut problems);
+    let mut acknowledged = Vec::new();
+    for sent in &sent {
+        let mut sent = sent.lock().expect("no thread panicked");
+        problems.append(&mut sent.errors);
+        acknowledged.push(std::mem::take(&mut sent.places));
+    }
+    problems.extend(judge(&acknowledged, &on_the_way, &content));
+    let total: usize = acknowledged.iter().map(Vec::len).sum();
+    eprintln!("{total} records, {} of them read on the way", on_the_way.len());
+    assert!(
+        problems.is_empty(),
+        "{} problems, such as {:#?}",
+        problems.len(),
+        &problems[..problems.len().min(20)]
+    );
+    assert!(!on_the_way.is_empty() && total > PRODUCERS, "the load was none");
+}
+
+#[test]
+fn the_judge_sees_what_is_wrong() {
+    let acknowledged = [vec![Some((0, 0)), Some((1, 0))], vec![Some((0, 1)), Some((1, -1))]];
+    let good = Content::from([
+        ((0, 0), value(0, 0)),
+        ((0, 1), value(1, 0)),
+        ((1, 0), value(0, 1)),
+        ((1, 1), value(1, 1)),
+    ]);
+    assert_eq!(judge(&acknowledged, &good, &good), Vec::<String>::new());
+    let with = |place, value: Option<Value>| {
+        let mut content = good.clone();
+        match value {
+            Some(value) => content.insert(place, value),
+            None => content.remove(&place),
+        };
+        content
+    };
+    let sees = |content: &Content, what: &str| {
+        let problems = judge(&acknowledged, &good, content);
+        assert!(problems.iter().any(|problem| problem.contains(what)), "{what} is not in {problems:?}");
+    };
+    sees(&with((0, 1), None), "is lost");
+    sees(&with((0, 2), Some(value(0, 0))), "is duplicated");
+    sees(&with((0, 0), Some(value(1, 0))), "was read as");
+    sees(&with((1, 0), Some(value(1, 1))), "and lies at");
+    let unanswered = [vec![None], Vec::new()];
+    let one = Content::from([((0, 0), value(0, 0))]);
+    assert_eq!(judge(&unanswered, &one, &one), ["0x0 was never acknowledged"]);
+}
