@@ -21,17 +21,23 @@ use logmill_wire::frame::checkpoint::LogState;
 use logmill_wire::ids::{ShardIndex, TopicPartition, Uuid};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 /// The journal of the control shard: metadata changes are few.
 const CONTROL_JOURNAL_BYTES: u64 = 4 << 20;
 
 /// The cache of the control shard.
 const CONTROL_CACHE_BYTES: usize = 8 << 20;
+
+/// How often, and after how long, a port that is in use is tried again: for 2 s in all.
+const LISTEN_RETRIES: u32 = 80;
+const LISTEN_RETRY_AFTER: Duration = Duration::from_millis(25);
 
 type ControlPost = Rc<Post<UringRuntime, Handle>>;
 
@@ -108,7 +114,7 @@ impl Control {
         for listener in self.node.config.topology.listeners.iter().filter(|listener| !listener.is_controller)
         {
             let address = resolve(&listener.bind.host, listener.bind.port)?;
-            let socket = self.runtime.listen(address).await.map_err(|error| {
+            let socket = self.listen(address).await.map_err(|error| {
                 NodeError::new(
                     format!("{} cannot listen on {address}: {error}", listener.name),
                     "stop the process that holds the port, or choose another one in listeners",
@@ -117,6 +123,20 @@ impl Control {
             bound.push((listener.name.clone(), socket));
         }
         Ok(bound)
+    }
+
+    /// Listens, and gives a port that is in use a moment to become free: the kernel takes a killed process's rings
+    /// down, and with them its listening sockets, only after the process has ended.
+    async fn listen(&self, address: SocketAddr) -> io::Result<<UringRuntime as Runtime>::Listener> {
+        for _ in 0..LISTEN_RETRIES {
+            match self.runtime.listen(address).await {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    self.runtime.sleep(LISTEN_RETRY_AFTER).await;
+                }
+                outcome => return outcome,
+            }
+        }
+        self.runtime.listen(address).await
     }
 
     async fn open_run(
