@@ -133,11 +133,15 @@ impl Broker {
         self.process = Some(process);
     }
 
+    fn output(&self) -> String {
+        fs::read_to_string(self.folder.join("output")).unwrap_or_default()
+    }
+
     fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let ended = process.try_wait().expect("the state of a process of ours");
             if let Some(status) = ended {
-                let text = fs::read_to_string(self.folder.join("output")).unwrap_or_default();
+                let text = self.output();
                 // Not again from a drop while this unwinds.
                 assert!(thread::panicking(), "the broker ended on its own ({status}):\n{text}");
             }
@@ -370,7 +374,19 @@ fn kill_again_and_again(broker: &mut Broker, kills: u64, random: &mut Random, se
         let before = acknowledged();
         let begin = Instant::now();
         while acknowledged().iter().zip(&before).any(|(now, before)| now <= before) {
-            assert!(begin.elapsed() < PATIENCE, "after {kill} kills a producer gets no acknowledgement");
+            let now = acknowledged();
+            let errors = || -> Vec<String> {
+                sent.iter()
+                    .flat_map(|sent| sent.lock().expect("no thread panicked").errors.clone())
+                    .take(20)
+                    .collect()
+            };
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "after {kill} kills the producers' acknowledged records went from {before:?} to {now:?} only; {:#?}\n{}",
+                errors(),
+                broker.output(),
+            );
             thread::sleep(Duration::from_millis(2));
         }
         slowest = slowest.max(begin.elapsed());

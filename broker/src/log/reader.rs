@@ -224,12 +224,22 @@ impl<R: Runtime> Log<R> {
     async fn scan(
         self: &Rc<Self>,
         readable: Readable,
-        mut position: u64,
+        position: u64,
         wanted: impl Fn(&BatchHeader) -> bool,
     ) -> Result<Option<Found>, LogError> {
-        let mut window: Option<(u64, ChunkView)> = None;
+        self.scan_on(readable, position, &mut None, wanted).await
+    }
+
+    /// As [`Log::scan`], with what an earlier scan has read of the file.
+    async fn scan_on(
+        self: &Rc<Self>,
+        readable: Readable,
+        mut position: u64,
+        window: &mut Option<(u64, ChunkView)>,
+        wanted: impl Fn(&BatchHeader) -> bool,
+    ) -> Result<Option<Found>, LogError> {
         while position < readable.limit {
-            let Some(header) = self.header_at(readable, position, &mut window).await? else {
+            let Some(header) = self.header_at(readable, position, window).await? else {
                 return Ok(None);
             };
             let bytes = header.total_bytes().unwrap_or(0) as u64;
@@ -240,13 +250,13 @@ impl<R: Runtime> Log<R> {
                     "there is no batch where one was written",
                 ));
             }
+            if self.store.runtime.should_yield() {
+                self.store.runtime.yield_now().await;
+            }
             if wanted(&header) {
                 return Ok(Some(Found { header, position, bytes }));
             }
             position += bytes;
-            if self.store.runtime.should_yield() {
-                self.store.runtime.yield_now().await;
-            }
         }
         Ok(None)
     }
@@ -403,7 +413,9 @@ impl<R: Runtime> Log<R> {
         let mut index = SparseIndex::from_file(&content, self.key, base, end);
         let readable = Readable { base, limit: end };
         let mut position = index.covered();
-        while let Some(found) = self.scan(readable, position, |_| true).await? {
+        // One window for all batches: a read for each of them would take seconds after a crash.
+        let mut window = None;
+        while let Some(found) = self.scan_on(readable, position, &mut window, |_| true).await? {
             index.note(&found.header, found.position);
             position = found.position + found.bytes;
         }
