@@ -319,6 +319,7 @@ impl<R: Runtime> Log<R> {
     async fn roll(&self, next_offset: Offset) -> Result<(), LogError> {
         let runtime = &self.store.runtime;
         let path = self.path().join(log_file_name(next_offset));
+        self.set_strays_aside().await?;
         // A crash between making a segment and its first commit leaves an empty one of this name.
         let file = runtime.open(&path, OpenMode::Create).await?;
         file.set_length(0).await?;
@@ -329,6 +330,22 @@ impl<R: Runtime> Log<R> {
         let mut inner = self.inner.borrow_mut();
         inner.segments.retain(|segment| segment.base != next_offset);
         inner.segments.push_back(segment);
+        Ok(())
+    }
+
+    /// Renames segments that are not of this log: made before a crash and never committed, or left by a deleted
+    /// topic of the same name. Once the log has grown beyond their names they would pass for its own. The sync
+    /// of the directory that follows makes it durable.
+    async fn set_strays_aside(&self) -> Result<(), LogError> {
+        let path = self.path();
+        for entry in self.store.runtime.read_directory(&path).await? {
+            let Some(base) = base_of_file_name(&entry.name) else { continue };
+            let is_ours = self.inner.borrow().segments.iter().any(|segment| segment.base == base);
+            if !is_ours {
+                let stray = path.join(format!("{}.stray", entry.name));
+                self.store.runtime.rename(&path.join(&entry.name), &stray).await?;
+            }
+        }
         Ok(())
     }
 

@@ -162,7 +162,13 @@ async fn try_make<R: Runtime>(
             .iter()
             .map(|at| {
                 let log = Rc::clone(&at.log);
-                Box::pin(async move { log.settle().await }) as _
+                Box::pin(async move {
+                    match log.settle().await {
+                        // Its segments went while they were being settled.
+                        Err(_) if log.deleted.get() => Ok(()),
+                        outcome => outcome,
+                    }
+                }) as _
             })
             .collect();
         for outcome in join_all(settling).await {

@@ -133,6 +133,9 @@ impl<R: Runtime> Log<R> {
 
     /// Gives back memory and descriptors, if nothing is under way and a checkpoint names the log's end.
     pub(super) fn close_if_idle(&self) -> bool {
+        if self.deleted.get() {
+            return true;
+        }
         if self.used.replace(false) || self.touched_cut.get() >= self.store.completed_cut.get() {
             return false;
         }

@@ -92,9 +92,13 @@ async fn recover_shard<R: Runtime>(
     }
     for (log, pieces) in pieces {
         let Some(state) = states.get_mut(&log) else {
-            return Err(damaged(&format!("it vouches for log {log}, which nothing names")));
+            // A log that was deleted behind the last cut: the checkpoint that followed does not know it any more.
+            tracing::warn!(%log, "the journal knows a log that was deleted");
+            recovery.missing.push(log);
+            continue;
         };
-        if !is_directory_of(runtime, &run.log_directory().join(&state.directory), log).await {
+        let path = run.log_directory().join(&state.directory);
+        if !is_directory_of(runtime, &path, log).await.map_err(at(&path))? {
             tracing::warn!(directory = %state.directory, "the journal knows a log whose directory is gone");
             recovery.missing.push(log);
             states.remove(&log);
@@ -132,12 +136,20 @@ async fn read_checkpoint<R: Runtime>(runtime: &R, path: &Path) -> Result<Checkpo
 }
 
 /// Whether a directory belongs to this life of the topic.
-async fn is_directory_of<R: Runtime>(runtime: &R, path: &Path, log: TopicPartition) -> bool {
-    let Ok(file) = runtime.open(&path.join("partition.metadata"), OpenMode::Read).await else { return false };
-    let Ok(length) = file.length().await else { return false };
-    let Ok(views) = read_file(&file, 0..length.min(4096)).await else { return false };
+async fn is_directory_of<R: Runtime>(runtime: &R, path: &Path, log: TopicPartition) -> io::Result<bool> {
+    let file = match runtime.open(&path.join("partition.metadata"), OpenMode::Read).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        // A disk that cannot answer has not said that the log is gone.
+        Err(error) => return Err(error),
+    };
+    let length = file.length().await?;
+    let views = match read_file(&file, 0..length.min(4096)).await {
+        Ok(views) => views,
+        Err(error) => return Err(io::Error::other(error.to_string())),
+    };
     let text: Vec<u8> = views.iter().flat_map(|view| view.iter().copied()).collect();
-    String::from_utf8_lossy(&text).contains(&format!("topic_id: {}", log.topic_id))
+    Ok(String::from_utf8_lossy(&text).contains(&format!("topic_id: {}", log.topic_id)))
 }
 
 /// Writes what the journal vouches for, then replays the batches behind the checkpoint.
@@ -176,7 +188,8 @@ async fn complete_log<R: Runtime>(
     for (base, end) in ends {
         let from = if base.0 == state.segment_base { state.end_position } else { 0 };
         let path = directory.join(log_file_name(base));
-        let replayed = replay_batches(runtime, &path, from, end, &mut leader).await.map_err(at(&path))?;
+        let replayed =
+            replay_batches(runtime, &path, from..end, base == last, &mut leader).await.map_err(at(&path))?;
         store_progress(state, &leader, base, replayed.end, replayed.first_timestamp);
         if let Some(what) = replayed.damage {
             note_damage(state, &what);
@@ -229,10 +242,11 @@ struct Replayed {
 async fn replay_batches<R: Runtime>(
     runtime: &R,
     path: &Path,
-    from: u64,
-    end: u64,
+    range: std::ops::Range<u64>,
+    is_last: bool,
     leader: &mut Leader,
 ) -> io::Result<Replayed> {
+    let std::ops::Range { start: from, end } = range;
     let file = runtime.open(path, OpenMode::Read).await?;
     let mut replayed = Replayed { end: from, first_timestamp: None, damage: None };
     let mut bytes: Vec<u8> = Vec::new();
@@ -253,7 +267,11 @@ async fn replay_batches<R: Runtime>(
             break;
         }
         if taken == 0 && read_to == end {
-            replayed.damage = Some(format!("the journal's end {end} is not the end of a batch"));
+            // A batch that several groups commit is acknowledged with the last of them: of one that the crash
+            // has cut short nobody knows, and the log ends before it.
+            if !is_last {
+                replayed.damage = Some(format!("the journal's end {end} is not the end of a batch"));
+            }
             break;
         }
     }
@@ -330,10 +348,33 @@ impl Recovery {
         for directory in [path.clone(), run.parent(), run.log_directory().to_path_buf()] {
             runtime.sync_directory(&directory).await.map_err(at(&directory))?;
         }
+        if self.previous.number() == 0 {
+            sync_ancestors(runtime, run.log_directory()).await?;
+        }
         run.make_current(runtime).await?;
         remove_older_runs(runtime, &run, damaged.then_some(&self.previous)).await?;
         Ok(OpenedRun { run, shards: opened })
     }
+}
+
+/// Makes the name of a log directory that may be new durable, with those of the directories above it: a power
+/// cut could otherwise take all of it away.
+async fn sync_ancestors<R: Runtime>(runtime: &R, log_directory: &Path) -> Result<(), LogDirectoryError> {
+    for above in log_directory.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match runtime.sync_directory(above).await {
+            // What this user may not read, and what cannot be written, was not made by it.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::ReadOnlyFilesystem
+                        | io::ErrorKind::InvalidInput
+                ) => {}
+            outcome => outcome.map_err(at(above))?,
+        }
+    }
+    Ok(())
 }
 
 async fn remove_older_runs<R: Runtime>(

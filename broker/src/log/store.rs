@@ -156,7 +156,7 @@ impl<R: Runtime> Store<R> {
     /// Forgets a log that was deleted.
     pub fn forget(&self, log: TopicPartition) {
         self.states.borrow_mut().remove(&log);
-        self.touched.borrow_mut().retain(|touched| touched.key() != log);
+        // It stays among the touched: its groups fill the journal until a checkpoint releases them.
         self.cached_logs.borrow_mut().retain(|cached| cached.key() != log);
     }
 
