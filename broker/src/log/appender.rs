@@ -391,8 +391,6 @@ impl<R: Runtime> Log<R> {
         if needed <= allocated {
             return Ok(());
         }
-        let step = allocated.clamp(SEGMENT_SPACE_MIN_BYTES, SEGMENT_SPACE_STEP_MAX_BYTES);
-        let wanted = needed.max((allocated + step).min(page_ceil(settings.segment_bytes)));
         let file = self.file_of(base).await?;
         let allocated = if allocated == 0 {
             // An extent that was never committed may stand behind the end: it must not come back.
@@ -402,6 +400,15 @@ impl<R: Runtime> Log<R> {
         } else {
             allocated
         };
+        let step = allocated.clamp(SEGMENT_SPACE_MIN_BYTES, SEGMENT_SPACE_STEP_MAX_BYTES);
+        let wanted = needed.max((allocated + step).min(page_ceil(settings.segment_bytes)));
+        if wanted <= allocated {
+            // The append fits into the last page; to take no space at all is an error to the kernel.
+            if let Some(active) = self.inner.borrow_mut().segments.back_mut() {
+                active.allocated = active.allocated.max(allocated);
+            }
+            return Ok(());
+        }
         let taken = match file.allocate(allocated, wanted - allocated).await {
             Ok(()) => wanted,
             // Not enough for a generous step may still be enough for this append.
