@@ -173,7 +173,7 @@ impl<R: Runtime> Log<R> {
     /// Whether [`Log::append`] can take `bytes` right now, or [`Log::prepare`] is needed first.
     #[must_use]
     pub fn can_append(&self, bytes: u64, now: TimestampMs, settings: &LogSettings) -> bool {
-        if self.store.health.is_failed() {
+        if self.store.health.is_failed() || !self.store.takes(bytes) {
             return false;
         }
         let inner = self.inner.borrow();
@@ -198,6 +198,10 @@ impl<R: Runtime> Log<R> {
     ) -> Result<(), LogError> {
         self.check_health()?;
         let _busy = self.hold();
+        while !self.store.takes(bytes) {
+            self.store.progress.wait().await;
+            self.check_health()?;
+        }
         self.open().await?;
         let due = self
             .inner
@@ -463,6 +467,7 @@ impl<R: Runtime> Log<R> {
             });
             active.tail.capacity_bytes() - before
         };
+        self.store.note_pending(batch.len() as u64);
         self.store.note_cached(self, grown);
         self.enqueue();
     }
@@ -478,6 +483,7 @@ impl<R: Runtime> Log<R> {
     /// an extent. `None` if nothing fits or nothing is left; then `queued` says whether to come again.
     pub(super) fn take(&self, inline_room: usize, extent_room: u64) -> Option<Taken<R>> {
         let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
         let cut = self.store.cut.get();
         let extent_min = self.store.settings.extent_bytes_min;
         let segment = inner.segments.iter_mut().find(|segment| segment.taken < segment.end())?;
@@ -486,11 +492,16 @@ impl<R: Runtime> Log<R> {
         let declare = !covered && !self.in_checkpoint.get();
         let mut budget = (inline_room as u64).checked_sub(if declare { 512 } else { 0 })?;
         let pending = segment.end() - segment.taken;
+        let marks = &inner.marks;
+        let base = segment.base;
+        let is_batch_end =
+            |end: u64| marks.binary_search_by_key(&(base, end), |mark| (mark.segment_base, mark.end)).is_ok();
         let range = |position: u64, end: u64| EntryRange {
             log: self.key,
-            segment_base: segment.base,
+            segment_base: base,
             position,
             length: (end - position) as u32,
+            within_batch: !is_batch_end(end),
         };
         let overhead = crate::journal::ENTRY_OVERHEAD_BYTES as u64;
         let mut inline = Vec::new();
@@ -520,6 +531,7 @@ impl<R: Runtime> Log<R> {
             }
             inline.push((range(start, to), segment.tail.views(start..to)));
         }
+        self.store.note_taken(to - segment.taken);
         segment.taken = to;
         self.covered_cut.set(cut);
         let segment_base = segment.base;
@@ -597,6 +609,11 @@ impl<R: Runtime> Log<R> {
             }
             log.store.trim_cache();
         });
+    }
+
+    pub(super) fn has_pages_to_fill(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.segments.iter().any(|segment| !segment.sealed && !segment.ranges_to_fill().0.is_empty())
     }
 
     pub(super) fn enter_cache_queue(&self) -> bool {

@@ -136,7 +136,7 @@ pub(super) async fn make<R: Runtime>(
     cut: u64,
     logs: Vec<AtCut<R>>,
 ) {
-    let outcome = try_make(&store, journal_id, sequence, logs).await;
+    let outcome = try_make(&store, journal_id, sequence, cut, logs).await;
     match outcome {
         Ok(()) => {
             store.completed_cut.set(cut);
@@ -155,6 +155,7 @@ async fn try_make<R: Runtime>(
     store: &Rc<Store<R>>,
     journal_id: Uuid,
     sequence: u64,
+    cut: u64,
     logs: Vec<AtCut<R>>,
 ) -> Result<(), LogError> {
     for together in logs.chunks(SETTLED_TOGETHER_MAX) {
@@ -184,14 +185,18 @@ async fn try_make<R: Runtime>(
         }
     }
     for at in logs {
-        // A log that was deleted meanwhile is not brought back.
-        if at.log.deleted.get() {
-            continue;
-        }
         at.log.in_checkpoint.set(true);
         store.states.borrow_mut().insert(at.log.key, at.state);
     }
     let states = copy_states(store).await;
+    // Nothing after this cut is of a log that was deleted before it.
+    store.doomed.borrow_mut().retain(|(log, deleted_in)| {
+        let is_over = *deleted_in < cut;
+        if is_over {
+            store.states.borrow_mut().remove(log);
+        }
+        !is_over
+    });
     let checkpoint = Checkpoint { journal_id: journal_id.0, replay_from_sequence: sequence, logs: states };
     let shard = store.runtime.shard();
     write(&store.runtime, &store.run.checkpoint(shard), &store.run.path(), checkpoint).await?;

@@ -15,6 +15,9 @@ use std::rc::Rc;
 /// Writes that one fill has under way together.
 const FILL_WRITES_MAX: usize = 16;
 
+/// Attempts to write the last bytes of a segment before it is sealed; a fill that runs meanwhile costs one.
+const FILLS_BEFORE_SEAL_MAX: usize = 8;
+
 impl<R: Runtime> Log<R> {
     /// Writes the durable bytes of all segments to their files: whole pages, and with `partial` also the last
     /// page, padded with zeros.
@@ -50,17 +53,20 @@ impl<R: Runtime> Log<R> {
                     position += length;
                 }
             }
+            let mut written_to = filled;
             if partial && let Some(last) = last_page(segment) {
                 writes.push(last);
+                written_to = segment.durable;
             }
-            (writes, filled)
+            (writes, filled, written_to)
         });
-        let Some((writes, filled)) = plan else { return Ok(()) };
+        let Some((writes, filled, written_to)) = plan else { return Ok(()) };
         let outcome = write_all(&*file, writes).await;
         self.with_segment(base, |segment| {
             segment.writing = false;
             if outcome.is_ok() {
                 segment.note_filled(filled);
+                segment.written_to = segment.written_to.max(written_to);
             }
         });
         self.segments_changed.notify_all();
@@ -81,6 +87,14 @@ impl<R: Runtime> Log<R> {
         for base in bases {
             self.fill_segment(base, true).await?;
             let file = self.file_of(base).await?;
+            // A segment that the log has left, and that is durable as a whole, must be sealed now: no later
+            // append brings its log back here, and a restart would take its space for records.
+            for _ in 0..FILLS_BEFORE_SEAL_MAX {
+                if !self.is_left_behind(base) || self.is_complete(base).is_some() {
+                    break;
+                }
+                self.fill_segment(base, true).await?;
+            }
             let complete = self.is_complete(base);
             if let Some(end) = complete {
                 file.set_length(end).await?;
@@ -97,6 +111,13 @@ impl<R: Runtime> Log<R> {
         Ok(())
     }
 
+    fn is_left_behind(&self, base: Offset) -> bool {
+        let inner = self.inner.borrow();
+        let is_last = inner.segments.back().is_none_or(|last| last.base == base);
+        let segment = inner.segments.iter().find(|segment| segment.base == base);
+        !is_last && segment.is_some_and(|segment| segment.durable == segment.end())
+    }
+
     /// The end of a segment that will not grow any more, if all of it is durable and filled.
     fn is_complete(&self, base: Offset) -> Option<u64> {
         let inner = self.inner.borrow();
@@ -104,7 +125,8 @@ impl<R: Runtime> Log<R> {
         let segment = inner.segments.iter().find(|segment| segment.base == base)?;
         let complete = last.base != base
             && segment.durable == segment.end()
-            && segment.filled == page_floor(segment.end())
+            // More may have become durable since the last page was written.
+            && segment.written_to == segment.end()
             && !segment.writing;
         complete.then(|| segment.end())
     }

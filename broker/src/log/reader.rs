@@ -268,20 +268,34 @@ impl<R: Runtime> Log<R> {
         window: &mut Option<(u64, ChunkView)>,
     ) -> Result<Option<BatchHeader>, LogError> {
         let mut head = [0; HEADER_BYTES];
-        let cached = {
+        let end = position + HEADER_BYTES as u64;
+        let (in_memory_from, filled) = {
             let inner = self.inner.borrow();
-            let segment = inner.segments.iter().find(|segment| segment.base == readable.base);
-            segment.map_or(0, |segment| segment.tail.copy_out(position, &mut head))
+            let Some(segment) = inner.segments.iter().find(|segment| segment.base == readable.base) else {
+                return Ok(None);
+            };
+            let start = segment.tail.start().max(position);
+            if start < end {
+                segment.tail.copy_out(start, &mut head[(start - position) as usize..]);
+            }
+            (start, segment.filled)
         };
-        if cached == HEADER_BYTES {
+        if in_memory_from < end {
+            // The beginning may be in the file alone, and the rest nowhere but here.
+            if in_memory_from > position {
+                let split = (in_memory_from - position) as usize;
+                for view in self.read_from_file(readable.base, position..in_memory_from).await? {
+                    head[..split].copy_from_slice(&view);
+                }
+            }
             return Ok(BatchHeader::parse(&head));
         }
-        let end = position + HEADER_BYTES as u64;
         let holds =
             window.as_ref().is_some_and(|(from, view)| position >= *from && end <= from + view.len() as u64);
         if !holds {
-            let to = readable.limit.min(position + SCAN_BYTES as u64);
-            let mut bytes = self.read_from_file(readable.base, position..to.max(end)).await?;
+            // What is not yet filled is in memory now, and must not be remembered as the file had it.
+            let to = readable.limit.min(position + SCAN_BYTES as u64).min(filled).max(end);
+            let mut bytes = self.read_from_file(readable.base, position..to).await?;
             *window = bytes.pop().map(|view| (position, view));
         }
         Ok(window
@@ -318,7 +332,7 @@ impl<R: Runtime> Log<R> {
             if let Some(views) = segment.cached(range.clone()) {
                 return Ok(views);
             }
-            (segment.tail.start(), segment.read_ahead.clone())
+            (segment.tail.readable_from(), segment.read_ahead.clone())
         };
         if let Some((from, view)) = ahead
             && range.start >= from

@@ -8,6 +8,7 @@ use super::checkpoint::{from_state, key_of, write as write_checkpoint};
 use super::directory::{LogDirectoryError, RunDirectory, at};
 use super::redo::{Pieces, redo_segment};
 use super::segment::{log_file_name, read_file};
+use super::tail::page_ceil;
 use crate::journal::{Journal, replay};
 use crate::runtime::{File, OpenMode, Runtime};
 use logmill_state::partition::Leader;
@@ -92,10 +93,7 @@ async fn recover_shard<R: Runtime>(
     }
     for (log, pieces) in pieces {
         let Some(state) = states.get_mut(&log) else {
-            // A log that was deleted behind the last cut: the checkpoint that followed does not know it any more.
-            tracing::warn!(%log, "the journal knows a log that was deleted");
-            recovery.missing.push(log);
-            continue;
+            return Err(damaged(&format!("it vouches for log {log}, which nothing names")));
         };
         let path = run.log_directory().join(&state.directory);
         if !is_directory_of(runtime, &path, log).await.map_err(at(&path))? {
@@ -174,7 +172,7 @@ async fn complete_log<R: Runtime>(
         let path = directory.join(log_file_name(base));
         let outcome = redo_segment(runtime, &path, pieces.of(base), known_end, base == last).await;
         match outcome.map_err(at(&path))? {
-            Ok(end) => ends.push((base, end)),
+            Ok((end, within_batch)) => ends.push((base, end, within_batch)),
             Err(what) => {
                 note_damage(state, &format!("segment {}: {what}", log_file_name(base)));
                 return Ok(());
@@ -185,12 +183,19 @@ async fn complete_log<R: Runtime>(
         note_damage(state, "the checkpoint contradicts itself");
         return Ok(());
     };
-    for (base, end) in ends {
+    for (base, end, within_batch) in ends {
         let from = if base.0 == state.segment_base { state.end_position } else { 0 };
         let path = directory.join(log_file_name(base));
-        let replayed =
-            replay_batches(runtime, &path, from..end, base == last, &mut leader).await.map_err(at(&path))?;
+        let replayed = replay_batches(runtime, &path, from..end, &mut leader).await.map_err(at(&path))?;
         store_progress(state, &leader, base, replayed.end, replayed.first_timestamp);
+        if replayed.damage.is_none() && replayed.end < end {
+            if !within_batch {
+                note_damage(state, &format!("the journal's end {end} is not the end of a batch"));
+                return Ok(());
+            }
+            // The rest of that batch never became durable, so nobody was told of it.
+            cut_to(runtime, &path, page_ceil(replayed.end)).await.map_err(at(&path))?;
+        }
         if let Some(what) = replayed.damage {
             note_damage(state, &what);
             return Ok(());
@@ -243,7 +248,6 @@ async fn replay_batches<R: Runtime>(
     runtime: &R,
     path: &Path,
     range: std::ops::Range<u64>,
-    is_last: bool,
     leader: &mut Leader,
 ) -> io::Result<Replayed> {
     let std::ops::Range { start: from, end } = range;
@@ -267,11 +271,6 @@ async fn replay_batches<R: Runtime>(
             break;
         }
         if taken == 0 && read_to == end {
-            // A batch that several groups commit is acknowledged with the last of them: of one that the crash
-            // has cut short nobody knows, and the log ends before it.
-            if !is_last {
-                replayed.damage = Some(format!("the journal's end {end} is not the end of a batch"));
-            }
             break;
         }
     }

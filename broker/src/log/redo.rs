@@ -54,19 +54,20 @@ impl Run {
     }
 }
 
-/// Completes a segment of which `known_end` bytes are settled. Returns its end, or what is damaged; the file is
-/// not touched if anything is.
+/// Completes a segment of which `known_end` bytes are settled. Returns its end, and whether the journal's last entry
+/// ends within a batch; or what is damaged, and then the file is not touched.
 pub(super) async fn redo_segment<R: Runtime>(
     runtime: &R,
     path: &Path,
     mut pieces: Vec<Piece<'_>>,
     known_end: u64,
     is_last: bool,
-) -> io::Result<Result<u64, String>> {
+) -> io::Result<Result<(u64, bool), String>> {
     // Inline entries of one extent are committed with it, in no particular order of positions.
     pieces.sort_by_key(|piece| (piece.range.position, piece.range.length));
     let file = runtime.open(path, OpenMode::Create).await?;
     let mut end = known_end;
+    let mut within_batch = false;
     let mut runs: Vec<Run> = Vec::new();
     for piece in &pieces {
         let position = piece.range.position;
@@ -88,7 +89,9 @@ pub(super) async fn redo_segment<R: Runtime>(
                 }
             }
         }
-        end = end.max(piece_end);
+        if piece_end >= end {
+            (end, within_batch) = (piece_end, piece.range.within_batch);
+        }
     }
     if let Some(run) = runs.iter().find(|run| run.start != page_floor(run.start)) {
         return Ok(Err(format!("the journal's bytes at {} do not start at a page", run.start)));
@@ -99,7 +102,7 @@ pub(super) async fn redo_segment<R: Runtime>(
     // Whatever stands behind the end was never acknowledged and must not come back.
     file.set_length(if is_last { page_ceil(end) } else { end }).await?;
     file.flush().await?;
-    Ok(Ok(end))
+    Ok(Ok((end, within_batch)))
 }
 
 fn join_run(runs: &mut Vec<Run>, position: u64, bytes: &[u8]) -> Result<(), String> {

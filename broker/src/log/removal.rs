@@ -20,6 +20,7 @@ impl<R: Runtime> Log<R> {
             })
             .sum();
         self.store.note_evicted(freed);
+        self.store.note_taken(segments.iter().map(|segment| segment.end() - segment.taken).sum());
         self.store.forget(self.key());
         if self.exists.get() {
             self.store.remove_directory_of(&self.directory_name, self.key()).await;
@@ -42,8 +43,9 @@ impl<R: Runtime> Store<R> {
 
     /// Deletes a log that is not in use.
     pub async fn delete(self: &Rc<Self>, log: TopicPartition) {
-        let state = self.states.borrow_mut().remove(&log);
+        let state = self.state_of(log);
         if let Some(state) = state {
+            self.forget(log);
             self.remove_directory_of(&state.directory, log).await;
         }
     }

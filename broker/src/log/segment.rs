@@ -27,6 +27,8 @@ pub struct Segment<R: Runtime> {
     pub durable: u64,
     /// Pages before this were written to the file.
     pub filled: u64,
+    /// Bytes before this are in the file, in whole pages or in a last one that was padded; written by the filler.
+    pub written_to: u64,
     /// Ranges beyond `filled` that were written as extents, ascending.
     pub written_ahead: VecDeque<Range<u64>>,
     /// The file's space.
@@ -53,6 +55,7 @@ impl<R: Runtime> Segment<R> {
             taken: end,
             durable: end,
             filled: page_floor(end),
+            written_to: end,
             written_ahead: VecDeque::new(),
             allocated: 0,
             opened_at: None,
@@ -85,7 +88,7 @@ impl<R: Runtime> Segment<R> {
     /// Bytes from the tail, if all of the range is in memory.
     #[must_use]
     pub fn cached(&self, range: Range<u64>) -> Option<Vec<ChunkView>> {
-        (range.start >= self.tail.start() && range.end <= self.tail.end() && range.start < range.end)
+        (range.start >= self.tail.readable_from() && range.end <= self.tail.end() && range.start < range.end)
             .then(|| self.tail.views(range))
     }
 }

@@ -9,13 +9,17 @@ use crate::runtime::buffer::Chunk;
 use crate::shard::signal::Signal;
 use logmill_wire::frame::checkpoint::LogState;
 use logmill_wire::ids::TopicPartition;
-use logmill_wire::limits::CHUNK_BYTES_MAX;
+use logmill_wire::limits::{CHUNK_BYTES_MAX, PAGE_BYTES};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What a log with pending bytes takes in the journal besides them: a page that is repeated after a cut, the
+/// entries' headers, its name.
+const PENDING_LOG_BYTES: u64 = PAGE_BYTES as u64 + 1024;
 
 /// Evicted chunks that are kept to be used again.
 const SPARE_CHUNKS_MAX: usize = 8;
@@ -63,6 +67,8 @@ pub struct Store<R: Runtime> {
     pub(super) dirty: RefCell<VecDeque<Rc<Log<R>>>>,
     /// Logs with entries in the journal since the last cut.
     pub(super) touched: RefCell<Vec<Rc<Log<R>>>>,
+    /// Logs that were deleted, and in which cut: the first checkpoint of a later cut is the last that names them.
+    pub(super) doomed: RefCell<Vec<(TopicPartition, u64)>>,
     /// What the next checkpoint says of logs that were not touched since.
     pub(super) states: RefCell<BTreeMap<TopicPartition, LogState>>,
     pub(super) work: Signal,
@@ -79,6 +85,8 @@ pub struct Store<R: Runtime> {
     pub(super) completed_cut: Cell<u64>,
     /// Groups before this may be freed.
     pub(super) release_before: Cell<u64>,
+    /// Bytes that were appended and not yet taken into a group.
+    pending_bytes: Cell<u64>,
     open_logs: RefCell<Vec<Rc<Log<R>>>>,
     spare_chunks: RefCell<Vec<Chunk>>,
     sweeping: Cell<bool>,
@@ -96,6 +104,10 @@ impl<R: Runtime> Store<R> {
         journal: Journal<R>,
         states: BTreeMap<TopicPartition, LogState>,
     ) -> Rc<Self> {
+        // What goes into the journal whole must be small against it.
+        let extent_bytes_min =
+            settings.extent_bytes_min.min(settings.journal_bytes / 16).max(PAGE_BYTES as u64);
+        let settings = StoreSettings { extent_bytes_min, ..settings };
         let store = Rc::new(Self {
             runtime: runtime.clone(),
             directory: run.log_directory().to_path_buf(),
@@ -105,6 +117,7 @@ impl<R: Runtime> Store<R> {
             cut: Cell::new(1),
             dirty: RefCell::default(),
             touched: RefCell::default(),
+            doomed: RefCell::default(),
             states: RefCell::new(states),
             work: Signal::default(),
             progress: Signal::default(),
@@ -118,6 +131,7 @@ impl<R: Runtime> Store<R> {
             commits: Cell::new(0),
             completed_cut: Cell::new(1),
             release_before: Cell::new(0),
+            pending_bytes: Cell::new(0),
             open_logs: RefCell::default(),
             spare_chunks: RefCell::default(),
             sweeping: Cell::new(false),
@@ -153,10 +167,11 @@ impl<R: Runtime> Store<R> {
         }
     }
 
-    /// Forgets a log that was deleted.
+    /// Forgets a log that was deleted. Its state stays in the checkpoints for as long as the journal has entries
+    /// of it: a restart must know whose they are.
     pub fn forget(&self, log: TopicPartition) {
-        self.states.borrow_mut().remove(&log);
         // It stays among the touched: its groups fill the journal until a checkpoint releases them.
+        self.doomed.borrow_mut().push((log, self.cut.get()));
         self.cached_logs.borrow_mut().retain(|cached| cached.key() != log);
     }
 
@@ -196,6 +211,22 @@ impl<R: Runtime> Store<R> {
         self.trim_cache();
     }
 
+    /// Whether `bytes` more may be appended now. What is pending at a cut must fit the rest of the ring: the
+    /// checkpoint waits for it, and frees nothing before.
+    pub(super) fn takes(&self, bytes: u64) -> bool {
+        let waiting_logs = self.dirty.borrow().len() as u64;
+        let pending = self.pending_bytes.get() + waiting_logs * PENDING_LOG_BYTES;
+        pending == 0 || pending + bytes <= self.settings.journal_bytes / 4
+    }
+
+    pub(super) fn note_pending(&self, bytes: u64) {
+        self.pending_bytes.set(self.pending_bytes.get() + bytes);
+    }
+
+    pub(super) fn note_taken(&self, bytes: u64) {
+        self.pending_bytes.set(self.pending_bytes.get().saturating_sub(bytes));
+    }
+
     /// An empty chunk of at least `bytes`; one of full size comes from those that were evicted, if there are any.
     pub(super) fn chunk(&self, bytes: usize) -> Chunk {
         let spare = (bytes == CHUNK_BYTES_MAX).then(|| self.spare_chunks.borrow_mut().pop()).flatten();
@@ -224,7 +255,8 @@ impl<R: Runtime> Store<R> {
             let Some(log) = self.cached_logs.borrow_mut().pop_front() else { return };
             let freed = log.evict_oldest();
             self.note_evicted(freed);
-            if freed == 0 {
+            // Without pages to write, a fill would come back here at once, and for nothing.
+            if freed == 0 && log.has_pages_to_fill() {
                 log.request_fill();
             }
             if log.stays_in_cache_queue() {

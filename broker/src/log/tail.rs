@@ -37,6 +37,8 @@ pub struct Tail {
     end: u64,
     capacity_bytes: usize,
     next_chunk_bytes: usize,
+    /// Bytes before this came from disk, unchecked: readers take them from the file, where they are checked.
+    restored_to: u64,
 }
 
 impl Tail {
@@ -44,7 +46,7 @@ impl Tail {
     /// from there to `end` must be given with [`Tail::restore`] before anything is appended.
     #[must_use]
     pub const fn new(end: u64) -> Self {
-        Self { pieces: VecDeque::new(), end, capacity_bytes: 0, next_chunk_bytes: PAGE_BYTES }
+        Self { pieces: VecDeque::new(), end, capacity_bytes: 0, next_chunk_bytes: PAGE_BYTES, restored_to: 0 }
     }
 
     /// The segment's end.
@@ -57,6 +59,12 @@ impl Tail {
     #[must_use]
     pub fn start(&self) -> u64 {
         self.pieces.front().map_or(self.end, |piece| piece.base)
+    }
+
+    /// The first byte that readers may take from memory.
+    #[must_use]
+    pub fn readable_from(&self) -> u64 {
+        self.start().max(self.restored_to)
     }
 
     /// Memory that the tail takes.
@@ -83,6 +91,7 @@ impl Tail {
         chunk.append(last_page);
         self.capacity_bytes += chunk.capacity();
         self.pieces.push_back(Piece { base, chunk });
+        self.restored_to = self.end;
     }
 
     /// Appends; `allocate` gives an empty chunk of at least so many bytes when one is needed.

@@ -72,6 +72,10 @@ const _: () = assert!(GROUP_HEADER_BYTES == 56);
 const _: () = assert!(ENTRY_HEADER_BYTES == 48);
 const _: () = assert!(GROUP_HEADER_BYTES + ENTRY_HEADER_BYTES < PAGE_BYTES);
 
+/// Set beside the kind of an entry whose end is not the end of a batch: what follows the last batch was never
+/// acknowledged.
+pub const WITHIN_BATCH: u32 = 0x100;
+
 /// What an entry vouches for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
@@ -83,6 +87,8 @@ pub struct Range {
     pub position: u64,
     /// How many bytes.
     pub length: u32,
+    /// Whether the range ends within a batch.
+    pub within_batch: bool,
 }
 
 /// An entry of a group, decoded in place.
@@ -108,7 +114,8 @@ pub fn append_extent(into: &mut Vec<u8>, range: &Range, crc: u32) {
 
 /// Appends the entry that names a log's directory.
 pub fn append_declare(into: &mut Vec<u8>, log: TopicPartition, directory: &str) {
-    let range = Range { log, segment_base: Offset(0), position: 0, length: directory.len() as u32 };
+    let length = directory.len() as u32;
+    let range = Range { log, segment_base: Offset(0), position: 0, length, within_batch: false };
     append_header(into, &range, KIND_DECLARE, 0);
     into.extend_from_slice(directory.as_bytes());
 }
@@ -119,7 +126,7 @@ fn append_header(into: &mut Vec<u8>, range: &Range, kind: u32, extent_crc: u32) 
         &EntryHeader {
             topic_id: range.log.topic_id.0,
             partition: range.log.partition.0,
-            kind,
+            kind: if range.within_batch { kind | WITHIN_BATCH } else { kind },
             segment_base: range.segment_base.0,
             position: range.position,
             length: range.length,
@@ -190,12 +197,14 @@ fn next_entry(bytes: &[u8]) -> Result<(Entry<'_>, &[u8]), FrameError> {
         segment_base: Offset(header.segment_base),
         position: header.position,
         length: header.length,
+        within_batch: header.kind & WITHIN_BATCH != 0,
     };
-    match header.kind {
+    let kind = header.kind & !WITHIN_BATCH;
+    match kind {
         KIND_INLINE | KIND_DECLARE => {
             let (inline, after) =
                 rest.split_at_checked(header.length as usize).ok_or(FrameError::Truncated)?;
-            let declares = header.kind == KIND_DECLARE;
+            let declares = kind == KIND_DECLARE;
             Ok((
                 if declares { Entry::Declare(range.log, inline) } else { Entry::Inline(range, inline) },
                 after,
@@ -215,10 +224,11 @@ mod tests {
         let mut payload = Vec::new();
         append_inline_header(
             &mut payload,
-            &Range { log, segment_base: Offset(9), position: 4096, length: 5 },
+            &Range { log, segment_base: Offset(9), position: 4096, length: 5, within_batch: true },
         );
         payload.extend_from_slice(b"hello");
-        let extent = Range { log, segment_base: Offset(9), position: 8192, length: 4096 };
+        let extent =
+            Range { log, segment_base: Offset(9), position: 8192, length: 4096, within_batch: false };
         append_extent(&mut payload, &extent, 0xdead_beef);
         let header = GroupHeader {
             journal_id: [1; 16],
@@ -240,7 +250,9 @@ mod tests {
         assert_eq!((opened.sequence, opened.page, opened.tail_sequence), (12, 4, 10));
         let found: Vec<_> = entries(body).collect::<Result<_, _>>().unwrap();
         assert_eq!(found.len(), 2);
-        assert!(matches!(found[0], Entry::Inline(range, b"hello") if range.position == 4096));
+        assert!(
+            matches!(found[0], Entry::Inline(range, b"hello") if range.position == 4096 && range.within_batch)
+        );
         assert!(matches!(found[1], Entry::Extent(range, 0xdead_beef) if range.length == 4096));
     }
 

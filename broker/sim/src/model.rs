@@ -1,0 +1,137 @@
+//! What the broker has promised, as its clients saw it.
+
+use logmill_wire::ids::{Offset, TopicPartition, Uuid};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// One batch that a writer has sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The number of its first record; unique over the whole run.
+    pub first_number: u64,
+    /// How many records.
+    pub count: i32,
+    /// The first record's sequence number.
+    pub sequence: i32,
+    /// The bytes on the wire.
+    pub bytes: bytes::Bytes,
+}
+
+/// An idempotent writer of one partition. It outlives the broker's crashes, and sends again what was not
+/// acknowledged.
+#[derive(Clone, Debug, Default)]
+pub struct Writer {
+    /// Its producer id.
+    pub producer_id: i64,
+    /// The next sequence number.
+    pub next_sequence: i32,
+    /// What was sent last and not acknowledged.
+    pub unanswered: Option<Sent>,
+    /// What was acknowledged lately, with its offset: the last five batches.
+    pub answered: Vec<(Sent, Offset)>,
+}
+
+/// One partition, as its clients know it.
+#[derive(Clone, Debug, Default)]
+pub struct Partition {
+    /// Acknowledged records: offset → number.
+    pub acknowledged: BTreeMap<i64, u64>,
+    /// Records that a reader has seen: offset → number.
+    pub seen: BTreeMap<i64, u64>,
+    /// Its writers.
+    pub writers: Vec<Writer>,
+    /// Whether bits of its segments were flipped: then reads may fail, but never give something wrong.
+    pub is_rotten: bool,
+    /// Whether an acknowledged append found the log damaged or its directory failed: nothing more is expected.
+    pub leader_epoch_seen: i32,
+}
+
+/// A topic in one of its lives.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    /// The name, which another life may have, too.
+    pub name: String,
+    /// The identity of this life.
+    pub id: Uuid,
+    /// How many partitions.
+    pub partitions: i32,
+}
+
+/// Everything that was promised.
+#[derive(Default)]
+pub struct Model {
+    /// The topics that exist.
+    pub topics: Vec<Topic>,
+    /// Their partitions.
+    pub partitions: BTreeMap<TopicPartition, Partition>,
+    /// Bytes that writers may still send in this generation.
+    pub budget_bytes: u64,
+    /// The next record's number.
+    pub next_number: u64,
+    /// The next writer's producer id.
+    pub next_producer_id: i64,
+    /// Batches acknowledged.
+    pub appends: u64,
+    /// Batches refused.
+    pub refused: u64,
+    /// Answers that were those of an earlier append.
+    pub duplicates: u64,
+    /// Records read and compared.
+    pub reads: u64,
+    /// The first promise that was found broken.
+    pub broken: Option<String>,
+}
+
+/// A model that tasks share.
+pub type Shared = Rc<RefCell<Model>>;
+
+impl Model {
+    /// Takes note of a broken promise; the first one is kept.
+    pub fn break_promise(&mut self, checker: &str, what: String) {
+        self.broken.get_or_insert(format!("{checker}: {what}"));
+    }
+
+    /// Takes note that a batch was acknowledged at `base`.
+    pub fn acknowledge(&mut self, log: TopicPartition, sent: &Sent, base: Offset) {
+        self.appends += 1;
+        let mut conflicts = Vec::new();
+        if let Some(partition) = self.partitions.get_mut(&log) {
+            for record in 0..i64::from(sent.count) {
+                let number = sent.first_number + record as u64;
+                let offset = base.0 + record;
+                for known in [&partition.acknowledged, &partition.seen] {
+                    if let Some(other) = known.get(&offset)
+                        && *other != number
+                    {
+                        conflicts.push(format!(
+                            "{log} offset {offset} was record {other} and is now acknowledged as {number}"
+                        ));
+                    }
+                }
+                partition.acknowledged.insert(offset, number);
+            }
+        }
+        for conflict in conflicts {
+            self.break_promise("NoOffsetMintedTwice", conflict);
+        }
+    }
+
+    /// Takes note of a record that was read.
+    pub fn see(&mut self, log: TopicPartition, offset: i64, number: u64) {
+        self.reads += 1;
+        let Some(partition) = self.partitions.get_mut(&log) else { return };
+        let mut conflict = None;
+        for known in [&partition.acknowledged, &partition.seen] {
+            if let Some(other) = known.get(&offset)
+                && *other != number
+            {
+                conflict = Some(format!("{log} offset {offset} was record {other} and reads as {number}"));
+            }
+        }
+        partition.seen.insert(offset, number);
+        if let Some(conflict) = conflict {
+            self.break_promise("NoOffsetMintedTwice", conflict);
+        }
+    }
+}

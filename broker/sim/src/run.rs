@@ -1,0 +1,366 @@
+//! One seed: generations of a node, its load, and what happens to it.
+
+use crate::check::check_everything;
+use crate::model::{Partition, Shared, Topic, Writer};
+use crate::node::{DIRECTORY, NODE, Node, Start};
+use crate::workload::{look, write};
+use logmill::log::StoreSettings;
+use logmill::runtime::Runtime;
+use logmill::runtime::simulated::{Chance, Fault, Host, Operation, Options, World};
+use logmill_state::metadata::{Endpoint, Image, PlacementRun, Record};
+use logmill_wire::ids::{LeaderEpoch, PartitionIndex, ShardIndex, TopicPartition, Uuid};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a start, a stop or a check may take, in virtual time.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What a run came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The first promise that was broken, if one was.
+    pub broken: Option<String>,
+    /// A number over everything that happened.
+    pub trace_hash: u64,
+    /// Batches acknowledged.
+    pub appends: u64,
+    /// Batches refused, for lack of space or a failed disk.
+    pub refused: u64,
+    /// Answers to batches that were sent again.
+    pub duplicates: u64,
+    /// Records read.
+    pub reads: u64,
+    /// Power cuts.
+    pub crashes: u64,
+    /// Kills.
+    pub kills: u64,
+    /// Orderly stops.
+    pub stops: u64,
+}
+
+struct Run {
+    world: World,
+    host: Host,
+    chance: Chance,
+    model: Shared,
+    image: Image,
+    epoch_base: i32,
+    store: StoreSettings,
+    batch_bytes_max: u64,
+    outcome: Outcome,
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn run(seed: u64) -> Outcome {
+    let world = World::new(seed, Options::drawn(seed));
+    let host = world.host("broker");
+    let mut chance = Chance::new(seed ^ 0x5eed);
+    let store = StoreSettings {
+        journal_bytes: (128 << 10) << chance.below(4),
+        cache_bytes: (64 << 10) << chance.below(8),
+        extent_bytes_min: (4 << 10) << chance.below(6),
+        fill_bytes: (4 << 10) << chance.below(8),
+        checkpoint_extent_bytes: (64 << 10) << chance.below(6),
+        checkpoint_interval_ms: 5 << chance.below(10),
+    };
+    let batch_bytes_max = 2_000 << chance.below(8);
+    let model = Shared::default();
+    let mut run = Run {
+        world,
+        host,
+        chance,
+        model,
+        image: Image::default(),
+        epoch_base: 0,
+        store,
+        batch_bytes_max,
+        outcome: Outcome::default(),
+    };
+    run.prepare();
+    let generations = 2 + run.chance.below(4);
+    for generation in 0..generations {
+        if !run.generation(generation + 1 == generations) {
+            break;
+        }
+    }
+    let model = run.model.borrow();
+    Outcome {
+        broken: model.broken.clone(),
+        trace_hash: run.world.trace_hash(),
+        appends: model.appends,
+        refused: model.refused,
+        duplicates: model.duplicates,
+        reads: model.reads,
+        ..run.outcome.clone()
+    }
+}
+
+impl Run {
+    fn apply(&mut self, record: &Record) {
+        if let Err(error) = self.image.apply(record) {
+            self.model.borrow_mut().break_promise("Harness", error.to_string());
+        }
+    }
+
+    fn prepare(&mut self) {
+        self.apply(&Record::ClusterIdMinted { cluster_id: Uuid([9; 16]) });
+        self.register();
+        for topic in 0..1 + self.chance.below(3) {
+            self.create_topic(&format!("topic{topic}"));
+        }
+    }
+
+    fn register(&mut self) {
+        let record = Record::BrokerRegistered {
+            broker_id: NODE,
+            incarnation: self.random_id(),
+            leader_epoch_base: self.epoch_base,
+            rack: None,
+            endpoints: vec![Endpoint {
+                listener: "PLAINTEXT".into(),
+                host: "broker".into(),
+                port: 9092,
+                security_protocol: 0,
+            }],
+        };
+        self.epoch_base += 1;
+        self.apply(&record);
+    }
+
+    fn random_id(&mut self) -> Uuid {
+        Uuid::from_random((u128::from(self.chance.next_u64()) << 64) | u128::from(self.chance.next_u64()))
+    }
+
+    fn create_topic(&mut self, name: &str) {
+        let id = self.random_id();
+        let partitions = 1 + self.chance.below(5) as i32;
+        let mut configs = BTreeMap::new();
+        if self.chance.one_in(2) {
+            configs.insert("segment.bytes".to_owned(), "1048576".to_owned());
+        }
+        if self.chance.one_in(3) {
+            configs.insert("segment.ms".to_owned(), (10 + self.chance.below(2_000)).to_string());
+        }
+        let placement = vec![PlacementRun {
+            partition_count: partitions as u32,
+            leader_epoch: LeaderEpoch(self.epoch_base),
+            replicas: vec![NODE],
+        }];
+        self.apply(&Record::TopicCreated { topic_id: id, name: name.to_owned(), configs, placement });
+        let mut model = self.model.borrow_mut();
+        model.topics.push(Topic { name: name.to_owned(), id, partitions });
+        for partition in 0..partitions {
+            let mut fresh = Partition::default();
+            for _ in 0..1 + self.chance.below(2) {
+                fresh.writers.push(Writer { producer_id: model.next_producer_id, ..Writer::default() });
+                model.next_producer_id += 1;
+            }
+            model
+                .partitions
+                .insert(TopicPartition { topic_id: id, partition: PartitionIndex(partition) }, fresh);
+        }
+    }
+
+    /// Runs `future` on the host until it is done; `None` if the host went down before.
+    fn drive<T: 'static>(&self, what: &str, future: impl Future<Output = T> + 'static) -> Option<T> {
+        let slot = Rc::new(RefCell::new(None));
+        let place = Rc::clone(&slot);
+        self.host.runtime(ShardIndex(0)).spawn(async move {
+            let value = future.await;
+            *place.borrow_mut() = Some(value);
+        });
+        let host = self.host.clone();
+        let is_done = self.world.run_until_within(PATIENCE, || slot.borrow().is_some() || !host.is_up());
+        if !is_done {
+            self.model.borrow_mut().break_promise("Progress", format!("{what} did not end"));
+        }
+        slot.borrow_mut().take()
+    }
+
+    /// One generation; false if the run ends here.
+    fn generation(&mut self, is_last: bool) -> bool {
+        self.host.restart();
+        if self.chance.one_in(4) {
+            let (host, delay) = (self.host.clone(), Duration::from_micros(self.chance.below(20_000)));
+            self.world.after(delay, move || host.crash());
+            let start = self.start();
+            let _ = self.drive("a start that is cut", Node::start(self.host.clone(), start));
+            // If the start was faster than the cut, the cut hits whatever comes.
+            self.world.run_for(Duration::from_millis(20));
+            self.outcome.crashes += 1;
+            self.host.crash();
+            self.host.restart();
+        }
+        let start = self.start();
+        let node = match self.drive("a start", Node::start(self.host.clone(), start)) {
+            Some(Ok(node)) => node,
+            Some(Err(error)) => {
+                self.model
+                    .borrow_mut()
+                    .break_promise("NothingAcknowledgedLost", format!("the node refuses to start: {error}"));
+                return false;
+            }
+            None => return false,
+        };
+        let (checked, model, mut chance) =
+            (Rc::clone(&node), Rc::clone(&self.model), Chance::new(self.chance.next_u64()));
+        let _ = self.drive("the check after a start", async move {
+            check_everything(&checked, &model, &mut chance).await
+        });
+        if self.model.borrow().broken.is_some() || is_last {
+            return false;
+        }
+        self.load(&node);
+        self.end_generation(node);
+        self.model.borrow().broken.is_none()
+    }
+
+    fn start(&mut self) -> Start {
+        self.register();
+        Start {
+            shards: 1 + self.chance.below(3) as u16,
+            store: self.store,
+            image: Arc::new(self.image.clone()),
+        }
+    }
+
+    fn load(&mut self, node: &Rc<Node>) {
+        self.model.borrow_mut().budget_bytes = (64 << 10) << self.chance.below(6);
+        let logs: Vec<(TopicPartition, usize)> = self
+            .model
+            .borrow()
+            .partitions
+            .iter()
+            .map(|(log, partition)| (*log, partition.writers.len()))
+            .collect();
+        for (log, writers) in logs {
+            self.spawn_clients(node, log, writers);
+        }
+        self.draw_fault();
+        let span = Duration::from_millis(20 + self.chance.below(600));
+        self.world.run_for(span);
+        if self.chance.one_in(3) {
+            self.recreate_a_topic(node);
+            self.world.run_for(Duration::from_millis(self.chance.below(200)));
+        }
+    }
+
+    fn spawn_clients(&mut self, node: &Rc<Node>, log: TopicPartition, writers: usize) {
+        for writer in 0..writers {
+            let runtime = self.host.runtime(ShardIndex(0));
+            let (node, model, chance) =
+                (Rc::clone(node), Rc::clone(&self.model), Chance::new(self.chance.next_u64()));
+            let bytes_max = self.batch_bytes_max;
+            runtime
+                .clone()
+                .spawn(async move { write(runtime, node, model, log, writer, chance, bytes_max).await });
+        }
+        if self.chance.one_in(2) {
+            let runtime = self.host.runtime(ShardIndex(0));
+            let (node, model, chance) =
+                (Rc::clone(node), Rc::clone(&self.model), Chance::new(self.chance.next_u64()));
+            runtime.clone().spawn(async move { look(runtime, node, model, log, chance).await });
+        }
+    }
+
+    fn draw_fault(&mut self) {
+        if self.chance.one_in(8) {
+            let mut fault = Fault::always(Operation::Flush);
+            fault.after = self.chance.below(20);
+            fault.times = 1;
+            self.host.inject(fault);
+        } else if self.chance.one_in(8) {
+            let mut fault = Fault::always(Operation::Length);
+            fault.error = 28;
+            fault.after = self.chance.below(10);
+            fault.times = 1 + self.chance.below(20);
+            self.host.inject(fault);
+        } else if self.chance.one_in(8) {
+            self.host.set_slowness(1 + self.chance.below(20));
+        }
+    }
+
+    fn recreate_a_topic(&mut self, node: &Rc<Node>) {
+        let count = self.model.borrow().topics.len();
+        let topic = self.model.borrow_mut().topics.remove(self.chance.index(count));
+        self.model.borrow_mut().partitions.retain(|log, _| log.topic_id != topic.id);
+        self.apply(&Record::TopicDeleted { topic_id: topic.id });
+        let deleting = Arc::new(self.image.clone());
+        let of_node = Rc::clone(node);
+        if self.drive("a deletion", async move { of_node.apply_image(deleting).await }).is_none() {
+            return;
+        }
+        self.create_topic(&topic.name);
+        let image = Arc::new(self.image.clone());
+        let of_node = Rc::clone(node);
+        let _ = self.drive("a creation", async move { of_node.apply_image(image).await });
+        let fresh: Vec<(TopicPartition, usize)> = {
+            let model = self.model.borrow();
+            let id = model.topics.last().map(|topic| topic.id);
+            let of_topic = model.partitions.iter().filter(|(log, _)| Some(log.topic_id) == id);
+            of_topic.map(|(log, partition)| (*log, partition.writers.len())).collect()
+        };
+        for (log, writers) in fresh {
+            self.spawn_clients(node, log, writers);
+        }
+    }
+
+    fn end_generation(&mut self, node: Rc<Node>) {
+        self.host.clear_faults();
+        self.host.set_slowness(1);
+        match self.chance.below(5) {
+            0 => {
+                let stopping = Rc::clone(&node);
+                let _ = self.drive("a stop", async move { stopping.stop().await });
+                self.outcome.stops += 1;
+                self.host.kill();
+                if self.chance.one_in(3) {
+                    self.rot();
+                }
+            }
+            1 => {
+                self.outcome.kills += 1;
+                self.host.kill();
+            }
+            _ => {
+                self.outcome.crashes += 1;
+                self.host.crash();
+            }
+        }
+        drop(node);
+    }
+
+    /// Flips bits of one segment, below the end of what its partition has acknowledged.
+    fn rot(&mut self) {
+        let candidates: Vec<(TopicPartition, String)> = {
+            let model = self.model.borrow();
+            let names: BTreeMap<Uuid, String> =
+                model.topics.iter().map(|topic| (topic.id, topic.name.clone())).collect();
+            model
+                .partitions
+                .iter()
+                .filter(|(_, partition)| !partition.acknowledged.is_empty())
+                .filter_map(|(log, _)| {
+                    Some((*log, format!("{}-{}", names.get(&log.topic_id)?, log.partition)))
+                })
+                .collect()
+        };
+        if candidates.is_empty() {
+            return;
+        }
+        let (log, name) = candidates[self.chance.index(candidates.len())].clone();
+        let path = PathBuf::from(DIRECTORY).join(name).join("00000000000000000000.log");
+        // Neither base offset nor leader epoch is covered by the batch's checksum; the length and all after it is.
+        let field = if self.chance.one_in(4) { 8..12 } else { 16..61 };
+        if self.host.flip_bits(&path, field, 1).is_ok()
+            && let Some(partition) = self.model.borrow_mut().partitions.get_mut(&log)
+        {
+            partition.is_rotten = true;
+        }
+    }
+}
