@@ -210,6 +210,7 @@ impl<R: Runtime> Log<R> {
             .back()
             .is_none_or(|active| active.sealed || roll_is_due(active, bytes, now, settings));
         if due {
+            self.check_health()?;
             self.roll(next_offset).await?;
         }
         self.load_active_index().await?;
@@ -247,6 +248,9 @@ impl<R: Runtime> Log<R> {
     }
 
     pub(super) fn check_health(&self) -> Result<(), LogError> {
+        if self.deleted.get() {
+            return Err(LogError::Deleted);
+        }
         if self.store.health.is_failed() {
             return Err(LogError::DirectoryFailed(self.store.health.cause().unwrap_or_default()));
         }
@@ -263,6 +267,9 @@ impl<R: Runtime> Log<R> {
     pub async fn open(self: &Rc<Self>) -> Result<(), LogError> {
         if self.opened.get() {
             return Ok(());
+        }
+        if self.deleted.get() {
+            return Err(LogError::Deleted);
         }
         if !self.exists.get() {
             self.create_directory().await?;
@@ -680,6 +687,7 @@ pub(super) struct Hold<R: Runtime>(Rc<Log<R>>);
 impl<R: Runtime> Drop for Hold<R> {
     fn drop(&mut self) {
         self.0.busy.set(self.0.busy.get() - 1);
+        self.0.segments_changed.notify_all();
     }
 }
 

@@ -71,6 +71,8 @@ pub enum LogError {
     Damaged(String),
     /// The offset is not in the log.
     OutOfRange,
+    /// The log was deleted.
+    Deleted,
 }
 
 impl fmt::Display for LogError {
@@ -81,6 +83,7 @@ impl fmt::Display for LogError {
             Self::Io(_, text) => f.write_str(text),
             Self::Damaged(what) => write!(f, "the log is damaged: {what}"),
             Self::OutOfRange => f.write_str("the offset is not in the log"),
+            Self::Deleted => f.write_str("the log was deleted"),
         }
     }
 }

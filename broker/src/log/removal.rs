@@ -12,6 +12,11 @@ impl<R: Runtime> Log<R> {
     /// Deletes the log: nothing of it is committed any more, and its directory goes.
     pub async fn delete(self: &Rc<Self>) {
         self.deleted.set(true);
+        // Whoever prepares or reads it works on files by their names: a topic of the same name must not get
+        // theirs.
+        while self.busy.get() > 0 {
+            self.segments_changed.wait().await;
+        }
         let segments = std::mem::take(&mut self.inner.borrow_mut().segments);
         let freed = segments
             .iter()

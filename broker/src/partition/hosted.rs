@@ -311,6 +311,7 @@ impl<R: Runtime> Owner for Partition<R> {
 pub(super) fn storage_error(error: LogError) -> PartitionError {
     match error {
         LogError::Damaged(text) => PartitionError::Corrupt(text),
+        LogError::Deleted => PartitionError::NotHosted,
         other => PartitionError::Storage(other.to_string()),
     }
 }
