@@ -67,6 +67,14 @@ impl<R: Runtime> Log<R> {
         self.open().await?;
         for readable in self.readable_from(offset) {
             let Some(found) = self.find_offset(readable, offset).await? else { continue };
+            if found.header.base_offset > offset {
+                // Nothing removes records from the middle of a log: a header before this one must be rotten.
+                return Err(self.note_rot(
+                    readable.base,
+                    found.position,
+                    "the batches before it are not there",
+                ));
+            }
             if !at_least_one && found.bytes > max_bytes as u64 {
                 return Ok(ReadOutcome::default());
             }
