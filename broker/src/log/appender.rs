@@ -227,6 +227,11 @@ impl<R: Runtime> Log<R> {
     /// Keeps the log from being closed for as long as the value lives.
     pub(super) fn hold(self: &Rc<Self>) -> Hold<R> {
         self.used.set(true);
+        self.keep_open()
+    }
+
+    /// As [`Log::hold`], for what the broker does with the log on its own account.
+    pub(super) fn keep_open(self: &Rc<Self>) -> Hold<R> {
         self.busy.set(self.busy.get() + 1);
         Hold(Rc::clone(self))
     }

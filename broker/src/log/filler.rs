@@ -22,7 +22,7 @@ impl<R: Runtime> Log<R> {
     /// Writes the durable bytes of all segments to their files: whole pages, and with `partial` also the last
     /// page, padded with zeros.
     pub(super) async fn fill_all(self: &Rc<Self>, partial: bool) -> Result<(), LogError> {
-        let _busy = self.hold();
+        let _busy = self.keep_open();
         let bases: Vec<Offset> = {
             let inner = self.inner.borrow();
             inner.segments.iter().filter(|segment| !segment.sealed).map(|segment| segment.base).collect()
@@ -81,7 +81,7 @@ impl<R: Runtime> Log<R> {
     /// Brings everything durable into the segments and flushes them; seals segments that are complete. After
     /// this, and once a checkpoint names the log's end, the journal may forget the log.
     pub(super) async fn settle(self: &Rc<Self>) -> Result<(), LogError> {
-        let _busy = self.hold();
+        let _busy = self.keep_open();
         let bases: Vec<Offset> = {
             let inner = self.inner.borrow();
             inner.segments.iter().filter(|segment| !segment.sealed).map(|segment| segment.base).collect()
