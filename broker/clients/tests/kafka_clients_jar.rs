@@ -144,7 +144,8 @@ fn kafka_name(descriptor: &Descriptor, message: &Message) -> String {
 
 /// Compares one message and returns how many fields there were, counted once per version.
 fn compare(name: &str, descriptor: &Descriptor, message: &Message, definition: &Value) -> usize {
-    assert_eq!(descriptor.key.map(i64::from), definition["apiKey"].as_i64(), "the key of {name}");
+    let number = descriptor.key.or(descriptor.record_type);
+    assert_eq!(number.map(i64::from), definition["apiKey"].as_i64(), "the key of {name}");
     let valid = versions(&definition["validVersions"]);
     assert_eq!(message.versions.to_string(), valid.to_string(), "the versions of {name}");
     let flexible = versions(&definition["flexibleVersions"]);

@@ -1,10 +1,10 @@
 //! The language of the descriptors in `schema/`, one file per Kafka API.
 //!
 //! ```text
-//! api NAME KEY                        or, for the two message headers: header NAME
+//! api NAME KEY                        or `header NAME` for the two message headers, or `record NAME [TYPE]`
 //! about One line of prose.
 //!
-//! request 3-13 flexible 9+            then `response …`; a header has one section, `fields …`
+//! request 3-13 flexible 9+            then `response …`; others have one section, `fields …`
 //!   struct Shared 4+                  a struct that several fields use; its fields are indented under it
 //!     …
 //!   Field type versions [null V] [tag N V] [default X] [ignorable] [flexible none]
@@ -22,13 +22,15 @@ use std::fmt;
 
 /// What one file declares.
 pub struct Descriptor {
-    /// Kafka's name of the API, or of the header.
+    /// Kafka's name of the API, the header or the record.
     pub name: String,
-    /// The API's key; a header has none.
+    /// The API's key; only APIs have one.
     pub key: Option<i16>,
+    /// The number by which records of one partition are told apart: a key begins with it.
+    pub record_type: Option<i16>,
     /// One line of prose.
     pub about: String,
-    /// Request and response of an API, the one message of a header.
+    /// Request and response of an API, the one message of a header or record.
     pub messages: Vec<Message>,
 }
 
@@ -202,21 +204,31 @@ pub fn parse(text: &str) -> Result<Descriptor, ParseError> {
         rest = others;
         Ok(line)
     };
-    let title = next("`api NAME KEY` or `header NAME`")?;
-    let (name, key, roles): (_, _, &[&str]) = match title.words.as_slice() {
-        ["api", name, key] => {
-            let key = key.parse().map_err(|_| title.error(format!("`{key}` is not an API key")))?;
-            (*name, Some(key), &["request", "response"])
+    let title = next("`api NAME KEY`, `header NAME` or `record NAME`")?;
+    let number = |text: &str| {
+        text.parse().map(Some).map_err(|_| title.error(format!("`{text}` is not a number of 16 bits")))
+    };
+    let (name, key, record_type, roles): (_, _, _, &[&str]) = match title.words.as_slice() {
+        ["api", name, key] => (*name, number(key)?, None, &["request", "response"]),
+        ["header" | "record", name] => (*name, None, None, &["fields"]),
+        ["record", name, record_type] => (*name, None, number(record_type)?, &["fields"]),
+        _ => {
+            return Err(
+                title.error("a descriptor starts with `api NAME KEY`, `header NAME` or `record NAME`")
+            );
         }
-        ["header", name] => (*name, None, &["fields"]),
-        _ => return Err(title.error("a descriptor starts with `api NAME KEY` or `header NAME`")),
     };
     let about = next("`about`")?;
     if about.words[0] != "about" || about.words.len() < 2 {
         return Err(about.error("the second line is `about` and one line of prose"));
     }
-    let mut descriptor =
-        Descriptor { name: name.to_owned(), key, about: about.words[1..].join(" "), messages: Vec::new() };
+    let mut descriptor = Descriptor {
+        name: name.to_owned(),
+        key,
+        record_type,
+        about: about.words[1..].join(" "),
+        messages: Vec::new(),
+    };
     for role in roles {
         let (message, others) = parse_message(role, rest, title)?;
         rest = others;

@@ -55,6 +55,12 @@ fn module(out: &mut String, descriptor: &Descriptor) -> Result<(), String> {
     if let Some(key) = descriptor.key {
         line!(out, "/// The API's key.\npub const KEY: i16 = {key};");
     }
+    if let Some(record_type) = descriptor.record_type {
+        line!(
+            out,
+            "/// The type that keys of such records begin with.\npub const RECORD_TYPE: i16 = {record_type};"
+        );
+    }
     line!(out, "/// The versions that can be decoded and encoded.");
     line!(
         out,
@@ -417,7 +423,9 @@ fn write(out: &mut String, context: &Context<'_>, fields: &[Field]) {
         for (tag, versions, field) in &tagged {
             let present =
                 context.condition(*versions).map(|condition| format!("{condition} && ")).unwrap_or_default();
-            line!(body, "let has_{tag} = {present}({});", differs(field));
+            let differs = differs(field);
+            let condition = if present.is_empty() { differs } else { format!("{present}({differs})") };
+            line!(body, "let has_{tag} = {condition};");
         }
         let counts: Vec<String> = tagged.iter().map(|(tag, ..)| format!("u32::from(has_{tag})")).collect();
         line!(body, "writer.put_uvarint({});", counts.join(" + "));
@@ -489,11 +497,18 @@ fn table(out: &mut String, descriptors: &[Descriptor]) {
 
 /// A macro that names every message, for tests that go through them all.
 fn each_message(out: &mut String, descriptors: &[Descriptor]) {
+    let (records, messages): (Vec<_>, Vec<_>) =
+        descriptors.iter().partition(|descriptor| descriptor.record_type.is_some());
+    each(out, "message", &messages);
+    each(out, "record", &records);
+}
+
+fn each(out: &mut String, kind: &str, descriptors: &[&Descriptor]) {
     line!(
         out,
-        "/// Calls a macro for every message with its module, its type there, Kafka's name of it and the arguments."
+        "/// Calls a macro for every {kind} with its module, its type there, Kafka's name of it and the arguments."
     );
-    line!(out, "#[cfg(feature = \"samples\")]\n#[macro_export]\nmacro_rules! for_each_message {{");
+    line!(out, "#[cfg(feature = \"samples\")]\n#[macro_export]\nmacro_rules! for_each_{kind} {{");
     line!(out, "($callback:ident $(, $argument:expr)*) => {{");
     for descriptor in descriptors {
         for message in &descriptor.messages {

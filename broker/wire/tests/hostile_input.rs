@@ -131,6 +131,7 @@ macro_rules! check_message {
 #[test]
 fn no_input_panics_or_allocates_beyond_its_size() {
     logmill_wire::for_each_message!(check_message);
+    logmill_wire::for_each_record!(check_message);
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_descriptor_is_read_as_written() {
 fn a_mistake_is_reported_with_its_line() {
     for (from, to, line, cause) in [
         ("api Sample 7", "api Sample", 1, "starts with `api NAME KEY`"),
-        ("Sample 7", "Sample seven", 1, "`seven` is not an API key"),
+        ("Sample 7", "Sample seven", 1, "`seven` is not a number"),
         ("about What a sample is for.", "about", 2, "one line of prose"),
         ("request 1-3 flexible 3+", "request 1-3", 4, "expected `request VERSIONS flexible VERSIONS`"),
         ("request 1-3", "request 3-1", 4, "`3-1` is not a range"),
