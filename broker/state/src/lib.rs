@@ -4,6 +4,7 @@
 //! mutation. Live traffic and the replay at a restart go through the same `apply`.
 
 pub mod admission;
+pub mod group;
 pub mod metadata;
 pub mod partition;
 pub mod settings;

@@ -189,5 +189,21 @@ pub fn response_frame<'a, M: Message<'a>>(
     Ok(writer.finish())
 }
 
+/// The key or value of a record in one of Kafka's internal topics: a number, which is the type of a key and the
+/// version of a value, and then the message.
+///
+/// # Errors
+/// Those of [`Message::encode`].
+pub fn record_bytes<'a, M: Message<'a>>(
+    number: i16,
+    message: &M,
+    version: i16,
+) -> Result<Vec<u8>, EncodeError> {
+    let mut writer = Writer::new();
+    writer.put_i16(number);
+    message.encode(&mut writer, version)?;
+    Ok(writer.finish().concat())
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,176 @@
+//! Requests of members: which protocol's state machine gets them.
+
+use super::classic::ClassicGroup;
+use super::consumer::ConsumerGroup;
+use super::{
+    Arc, ConsumerHeartbeatRequest, Context, Effects, ErrorCode, Group, GroupRecord, GroupReply, Groups,
+    HeartbeatRequest, JoinReply, JoinRequest, LeaveRequest, Refused, SyncReply, SyncRequest, Ticket,
+};
+use bytes::Bytes;
+
+/// The group that a step has touched.
+pub(super) type Touched = Option<Arc<str>>;
+
+/// The epoch with which a member joins.
+const JOINING: i32 = 0;
+
+impl Groups {
+    pub(super) fn join(
+        &mut self,
+        ticket: Ticket,
+        request: JoinRequest,
+        cx: &Context<'_>,
+        out: &mut Effects,
+    ) -> Touched {
+        let id = Arc::clone(&request.group_id);
+        if id.is_empty() {
+            out.reply(ticket, GroupReply::Join(JoinReply::refused(ErrorCode::InvalidGroupId, &request)));
+            return None;
+        }
+        match self.groups.get_mut(&id) {
+            // Only a fresh member may found a group.
+            None if !request.member.member_id.is_empty() => {
+                out.reply(ticket, GroupReply::Join(JoinReply::refused(ErrorCode::UnknownMemberId, &request)));
+                return None;
+            }
+            Some(Group::Consumer(group)) if group.is_empty() => {
+                group.tombstones(out);
+                self.groups.remove(&id);
+            }
+            Some(Group::Consumer(group)) => {
+                group.join(ticket, request, cx, out);
+                return Some(id);
+            }
+            None | Some(Group::Classic(_)) => {}
+        }
+        let group = self
+            .groups
+            .entry(Arc::clone(&id))
+            .or_insert_with(|| Group::Classic(ClassicGroup::new(Arc::clone(&id), cx.now.wall)));
+        if let Group::Classic(group) = group {
+            group.join(ticket, request, cx, out);
+        }
+        Some(id)
+    }
+
+    pub(super) fn sync(
+        &mut self,
+        ticket: Ticket,
+        request: SyncRequest,
+        cx: &Context<'_>,
+        out: &mut Effects,
+    ) -> Touched {
+        let id = Arc::clone(&request.group_id);
+        match self.groups.get_mut(&id) {
+            Some(Group::Classic(group)) => group.sync(ticket, request, cx, out),
+            Some(Group::Consumer(group)) => group.sync(ticket, request, cx, out),
+            None => {
+                out.reply(ticket, GroupReply::Sync(SyncReply::refused(absent(&id))));
+                return None;
+            }
+        }
+        Some(id)
+    }
+
+    pub(super) fn heartbeat(
+        &mut self,
+        ticket: Ticket,
+        request: &HeartbeatRequest,
+        cx: &Context<'_>,
+        out: &mut Effects,
+    ) -> Touched {
+        match self.groups.get_mut(&request.group_id) {
+            Some(Group::Classic(group)) => group.heartbeat(ticket, request, cx, out),
+            Some(Group::Consumer(group)) => group.heartbeat(ticket, request, cx, out),
+            None => {
+                out.reply(ticket, GroupReply::Heartbeat(absent(&request.group_id)));
+                return None;
+            }
+        }
+        Some(Arc::clone(&request.group_id))
+    }
+
+    pub(super) fn leave(
+        &mut self,
+        ticket: Ticket,
+        request: &LeaveRequest,
+        cx: &Context<'_>,
+        out: &mut Effects,
+    ) -> Touched {
+        match self.groups.get_mut(&request.group_id) {
+            Some(Group::Classic(group)) => group.leave(ticket, request, cx, out),
+            Some(Group::Consumer(group)) => group.leave(ticket, request, cx, out),
+            None => {
+                out.reply(ticket, GroupReply::Leave(Err(absent(&request.group_id))));
+                return None;
+            }
+        }
+        Some(Arc::clone(&request.group_id))
+    }
+
+    pub(super) fn consumer_heartbeat(
+        &mut self,
+        ticket: Ticket,
+        request: ConsumerHeartbeatRequest,
+        cx: &Context<'_>,
+        out: &mut Effects,
+    ) -> Touched {
+        let id = Arc::clone(&request.group_id);
+        match self.groups.get_mut(&id) {
+            None if request.member_epoch != JOINING => {
+                let refused = Refused::new(ErrorCode::GroupIdNotFound, format!("Group {id} not found."));
+                out.reply(ticket, GroupReply::ConsumerHeartbeat(Err(refused)));
+                return None;
+            }
+            Some(Group::Classic(group)) if group.is_empty() => {
+                out.records.push(GroupRecord::Classic { group_id: Arc::clone(&id), value: None });
+                self.groups.remove(&id);
+            }
+            Some(Group::Classic(_)) => {
+                let refused =
+                    Refused::new(ErrorCode::GroupIdNotFound, format!("Group {id} is not a consumer group."));
+                out.reply(ticket, GroupReply::ConsumerHeartbeat(Err(refused)));
+                return None;
+            }
+            None | Some(Group::Consumer(_)) => {}
+        }
+        let group = self
+            .groups
+            .entry(Arc::clone(&id))
+            .or_insert_with(|| Group::Consumer(ConsumerGroup::new(Arc::clone(&id))));
+        if let Group::Consumer(group) = group {
+            group.consumer_heartbeat(ticket, request, cx, out);
+        }
+        Some(id)
+    }
+}
+
+/// What a member of a group that is not there is told.
+fn absent(group_id: &str) -> ErrorCode {
+    if group_id.is_empty() { ErrorCode::InvalidGroupId } else { ErrorCode::UnknownMemberId }
+}
+
+impl JoinReply {
+    /// A refusal, which repeats the member's id.
+    #[must_use]
+    pub fn refused(error: ErrorCode, request: &JoinRequest) -> Self {
+        Self {
+            error,
+            generation: -1,
+            protocol_type: None,
+            protocol_name: None,
+            leader: Arc::from(""),
+            skip_assignment: false,
+            member_id: Arc::clone(&request.member.member_id),
+            members: Vec::new(),
+        }
+    }
+}
+
+impl SyncReply {
+    /// A refusal.
+    #[must_use]
+    pub const fn refused(error: ErrorCode) -> Self {
+        Self { error, protocol_type: None, protocol_name: None, assignment: Bytes::new() }
+    }
+}
