@@ -2,7 +2,8 @@
 
 use crate::runtime::oneshot;
 use logmill_state::metadata::{
-    CreateTopicResult, DeleteTopicResult, NewTopic, ProducerIdBlock, ProducerIdsError, TopicSelector,
+    CreatePartitionsResult, CreateTopicResult, DeleteTopicResult, MorePartitions, NewTopic, ProducerIdBlock,
+    ProducerIdsError, TopicSelector,
 };
 use std::fmt;
 use std::rc::Rc;
@@ -39,6 +40,15 @@ pub enum MetadataCommand {
         validate_only: bool,
         /// The way back.
         reply: oneshot::Sender<Result<Vec<CreateTopicResult>, MetadataError>>,
+    },
+    /// Add partitions to topics.
+    CreatePartitions {
+        /// To which, and how many.
+        topics: Vec<MorePartitions>,
+        /// Whether only to ask if it would work.
+        validate_only: bool,
+        /// The way back.
+        reply: oneshot::Sender<Result<Vec<CreatePartitionsResult>, MetadataError>>,
     },
     /// Delete topics.
     DeleteTopics {

@@ -123,6 +123,12 @@ impl<R: Runtime> Controller<R> {
                 let changed = self.change(plan.records).await;
                 reply.send(changed.map(|()| plan.results));
             }
+            MetadataCommand::CreatePartitions { topics, validate_only, reply } => {
+                let random_bits: Vec<u128> = topics.iter().map(|_| self.random_u128()).collect();
+                let plan = self.image.decide_create_partitions(&topics, validate_only, &random_bits);
+                let changed = self.change(plan.records).await;
+                reply.send(changed.map(|()| plan.results));
+            }
             MetadataCommand::DeleteTopics { selectors, reply } => {
                 let plan = self.image.decide_delete_topics(&selectors);
                 let changed = self.change(plan.records).await;

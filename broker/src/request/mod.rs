@@ -2,9 +2,11 @@
 
 pub mod api_versions;
 pub mod call;
+pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_topics;
 pub mod describe_cluster;
+pub mod describe_topic_partitions;
 pub mod fetch;
 mod fetch_key;
 mod fetch_read;

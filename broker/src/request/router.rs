@@ -4,8 +4,9 @@ use super::call::{Answer, Call, Handled, Pending, RouteError};
 use super::services::Services;
 use super::versions::advertised;
 use super::{
-    api_versions, create_topics, delete_topics, describe_cluster, fetch, find_coordinator, init_producer_id,
-    list_offsets, metadata, offset_for_leader_epoch, produce,
+    api_versions, create_partitions, create_topics, delete_topics, describe_cluster,
+    describe_topic_partitions, fetch, find_coordinator, init_producer_id, list_offsets, metadata,
+    offset_for_leader_epoch, produce,
 };
 use crate::runtime::Runtime;
 use crate::shard::memory::{MemoryClass, Reservation};
@@ -74,7 +75,9 @@ fn dispatch<R: Runtime>(call: Call<R>) -> Handled {
         api::delete_topics::KEY => delete_topics::handle(call),
         api::init_producer_id::KEY => init_producer_id::handle(call),
         api::offset_for_leader_epoch::KEY => offset_for_leader_epoch::handle(call),
+        api::create_partitions::KEY => create_partitions::handle(call),
         api::describe_cluster::KEY => describe_cluster::handle(call),
+        api::describe_topic_partitions::KEY => describe_topic_partitions::handle(call),
         key => unreachable!("API {key} is advertised and has no handler"),
     }
 }

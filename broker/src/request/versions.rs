@@ -61,7 +61,15 @@ pub const ADVERTISED: &[Advertised] = &[
     api(20, "DeleteTopics", 1, 6, ""),
     api(22, "InitProducerId", 0, 5, "Idempotent producers; transactional ones are refused."),
     api(23, "OffsetForLeaderEpoch", 2, 4, ""),
+    api(
+        37,
+        "CreatePartitions",
+        0,
+        3,
+        "The broker's internal topics keep the number of partitions that they were created with.",
+    ),
     api(60, "DescribeCluster", 0, 2, "The list of controllers is not offered."),
+    api(75, "DescribeTopicPartitions", 0, 0, ""),
 ];
 
 /// The API with this key, if it is advertised.

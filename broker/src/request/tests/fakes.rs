@@ -208,6 +208,13 @@ impl FakeBroker {
             MetadataCommand::CreateTopics { topics, validate_only, reply } => {
                 reply.send(error.map_or_else(|| Ok(self.decide(&topics, validate_only)), Err));
             }
+            MetadataCommand::CreatePartitions { topics, validate_only, reply } => {
+                let plan = self.image.borrow().decide_create_partitions(&topics, validate_only, &[]);
+                if error.is_none() {
+                    self.apply(&plan.records);
+                }
+                reply.send(error.map_or(Ok(plan.results), Err));
+            }
             MetadataCommand::DeleteTopics { selectors, reply } => {
                 let plan = self.image.borrow().decide_delete_topics(&selectors);
                 self.apply(&plan.records);

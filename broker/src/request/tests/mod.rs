@@ -8,6 +8,7 @@ mod metadata;
 mod mutations;
 mod produce;
 mod small_apis;
+mod topic_partitions;
 
 pub(crate) use fakes::{FakeBroker, batch};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId, TopicPartition, Uuid};
 
-use super::placement::Placement;
+use super::placement::{Placement, PlacementRun};
 use super::record::{Endpoint, Record};
 use super::shared_map::SharedMap;
 use super::topic_name::collision_form;
@@ -262,6 +262,9 @@ impl Image {
                 self.topics_by_id.insert(topic.id, topic);
                 Ok(())
             }
+            Record::PartitionsAdded { topic_id, first_partition, placement } => {
+                self.apply_partitions_added(*topic_id, *first_partition, placement)
+            }
             Record::TopicDeleted { topic_id } => self.apply_topic_deleted(*topic_id),
             Record::ProducerIdsAllocated { broker_id: _, next_producer_id } => {
                 if *next_producer_id <= self.next_producer_id {
@@ -300,6 +303,24 @@ impl Image {
         self.topics_by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
         self.topics_by_id.insert(topic.id, topic);
         assert_eq!(self.topics_by_id.len(), self.topics_by_name.len(), "a topic has one name and one id");
+        Ok(())
+    }
+
+    fn apply_partitions_added(
+        &mut self,
+        topic_id: TopicId,
+        first_partition: i32,
+        more: &[PlacementRun],
+    ) -> Result<(), ApplyError> {
+        let topic = self.existing(topic_id)?;
+        let follows = first_partition == topic.partition_count();
+        let extended = topic.placement.extended(more, |node| self.leader_epoch_base(node));
+        let placement = extended.filter(|_| follows).ok_or(ApplyError::Placement { topic_id })?;
+        let added = placement.partition_count().abs_diff(first_partition);
+        let topic = Arc::new(Topic { placement: Arc::new(placement), ..Topic::clone(topic) });
+        self.partition_count += u64::from(added);
+        self.topics_by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+        self.topics_by_id.insert(topic_id, topic);
         Ok(())
     }
 

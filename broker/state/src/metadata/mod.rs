@@ -6,6 +6,7 @@
 //! not change with the one before.
 
 mod brokers;
+mod create_partitions;
 mod create_topics;
 mod delete_topics;
 mod image;
@@ -20,6 +21,10 @@ mod topic_name;
 mod tests;
 
 pub use brokers::{BrokerRegistration, RegisterBrokerError};
+pub use create_partitions::{
+    CreatePartitionsError, CreatePartitionsErrorKind, CreatePartitionsPlan, CreatePartitionsResult,
+    MorePartitions,
+};
 pub use create_topics::{
     CreateTopicError, CreateTopicErrorKind, CreateTopicResult, CreateTopicsContext, CreateTopicsPlan,
     CreatedTopic, NewTopic, PartitionAssignment,

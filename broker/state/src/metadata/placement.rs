@@ -65,6 +65,15 @@ impl Placement {
         Some(placement)
     }
 
+    /// This placement with more partitions behind its last one; `None` where [`Placement::from_runs`] would say
+    /// so of all of them together.
+    #[must_use]
+    pub fn extended(&self, more: &[PlacementRun], epoch_base: impl Fn(NodeId) -> i32) -> Option<Self> {
+        let mut runs = self.to_runs(&epoch_base);
+        runs.extend_from_slice(more);
+        (!more.is_empty()).then(|| Self::from_runs(&runs, epoch_base)).flatten()
+    }
+
     /// How many partitions there are.
     #[must_use]
     pub fn partition_count(&self) -> i32 {

@@ -59,6 +59,15 @@ pub enum Record {
         /// All of its configs that are not defaults.
         configs: BTreeMap<String, String>,
     },
+    /// A topic has got more partitions.
+    PartitionsAdded {
+        /// The topic.
+        topic_id: TopicId,
+        /// The first new partition: as many as the topic had before.
+        first_partition: i32,
+        /// Where the new partitions lie.
+        placement: Vec<PlacementRun>,
+    },
     /// A topic and its records are gone.
     TopicDeleted {
         /// The topic.

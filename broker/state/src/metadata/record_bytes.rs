@@ -21,6 +21,7 @@ const TOPIC_CREATED: u8 = 2;
 const TOPIC_DELETED: u8 = 3;
 const PRODUCER_IDS_ALLOCATED: u8 = 4;
 const TOPIC_CONFIGS_REPLACED: u8 = 5;
+const PARTITIONS_ADDED: u8 = 6;
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,13 +91,13 @@ impl Record {
                 to.uuid(*topic_id);
                 to.text(name);
                 to.configs(configs);
-                to.count(placement.len());
-                for run in placement {
-                    to.bytes(&run.partition_count.to_be_bytes());
-                    to.i32(run.leader_epoch.0);
-                    to.count(run.replicas.len());
-                    run.replicas.iter().for_each(|replica| to.i32(replica.0));
-                }
+                to.placement(placement);
+            }
+            Self::PartitionsAdded { topic_id, first_partition, placement } => {
+                to.u8(PARTITIONS_ADDED);
+                to.uuid(*topic_id);
+                to.i32(*first_partition);
+                to.placement(placement);
             }
             Self::TopicConfigsReplaced { topic_id, configs } => {
                 to.u8(TOPIC_CONFIGS_REPLACED);
@@ -147,6 +148,11 @@ impl Record {
             TOPIC_CONFIGS_REPLACED => {
                 Self::TopicConfigsReplaced { topic_id: from.uuid()?, configs: from.configs()? }
             }
+            PARTITIONS_ADDED => Self::PartitionsAdded {
+                topic_id: from.uuid()?,
+                first_partition: from.i32()?,
+                placement: from.list(12, Reader::placement_run)?,
+            },
             TOPIC_DELETED => Self::TopicDeleted { topic_id: from.uuid()? },
             PRODUCER_IDS_ALLOCATED => Self::ProducerIdsAllocated {
                 broker_id: NodeId(from.i32()?),
@@ -187,6 +193,16 @@ impl Writer {
     fn text(&mut self, text: &str) {
         self.count(text.len());
         self.bytes(text.as_bytes());
+    }
+
+    fn placement(&mut self, placement: &[PlacementRun]) {
+        self.count(placement.len());
+        for run in placement {
+            self.bytes(&run.partition_count.to_be_bytes());
+            self.i32(run.leader_epoch.0);
+            self.count(run.replicas.len());
+            run.replicas.iter().for_each(|replica| self.i32(replica.0));
+        }
     }
 
     fn configs(&mut self, configs: &BTreeMap<String, String>) {
@@ -329,11 +345,20 @@ mod tests {
             Record::TopicConfigsReplaced { topic_id: id, configs },
             Record::TopicDeleted { topic_id: id },
             Record::ProducerIdsAllocated { broker_id: NodeId(1), next_producer_id: 1000 },
+            Record::PartitionsAdded {
+                topic_id: id,
+                first_partition: 3,
+                placement: vec![PlacementRun {
+                    partition_count: 2,
+                    leader_epoch: LeaderEpoch(0),
+                    replicas: vec![NodeId(1), NodeId(2)],
+                }],
+            },
         ]
     }
 
     /// What version 0 wrote must be read for ever: these bytes are never to be changed.
-    const VERSION_0: [&str; 7] = [
+    const VERSION_0: [&str; 8] = [
         "b70000 30313233343536373839616263646566",
         "b70001 00000001 30313233343536373839616263646566 00000007 01 00000001 72 00000001 \
          00000009 504c41494e54455854 00000001 68 2384 0000",
@@ -344,6 +369,7 @@ mod tests {
          00000007 636f6d70616374",
         "b70003 30313233343536373839616263646566",
         "b70004 00000001 00000000000003e8",
+        "b70006 30313233343536373839616263646566 00000003 00000001 00000002 00000000 00000002 00000001 00000002",
     ];
 
     fn unhex(text: &str) -> Vec<u8> {
