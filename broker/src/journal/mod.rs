@@ -26,6 +26,12 @@ pub const JOURNAL_BYTES_MIN: u64 = 4 * JOURNAL_GROUP_BYTES_MAX as u64;
 /// The largest journal: page numbers are 32 bits wide.
 pub const JOURNAL_BYTES_MAX: u64 = 1 << 40;
 
+/// Pages of free space that are not counted on: the last ones may be too few for an entry.
+const SPLIT_PAGES: u32 = 4;
+
+/// One page in so many is lost to the padding of groups that are as large as they can be.
+const PADDED_SHARE: u32 = 16;
+
 /// The memory that a group takes at least.
 const GROUP_MEMORY_MIN_BYTES: usize = 64 << 10;
 
@@ -114,6 +120,29 @@ impl<R: Runtime> Journal<R> {
             self.pages - first.page + self.next_page
         };
         (u64::from(used) * 100 / u64::from(self.pages)) as u32
+    }
+
+    /// Bytes that the next groups together may take for certain before anything is freed, however they are split: the
+    /// end of the ring may have to be skipped, and each group may leave a part of its last page empty.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        let pages = match self.live.front() {
+            None => self.pages,
+            Some(first) if self.next_page <= first.page => first.page - self.next_page,
+            Some(first) => {
+                let rest = self.pages - self.next_page;
+                let skipped = rest.min(first.page).min((JOURNAL_GROUP_BYTES_MAX / PAGE_BYTES) as u32);
+                rest + first.page - skipped
+            }
+        };
+        let padding = SPLIT_PAGES + pages / PADDED_SHARE;
+        u64::from(pages.saturating_sub(padding)) * PAGE_BYTES as u64
+    }
+
+    /// Whether nothing of the ring is in use.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
     }
 
     /// An empty group for `capacity_bytes`, its header included.

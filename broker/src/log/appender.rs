@@ -199,7 +199,7 @@ impl<R: Runtime> Log<R> {
         self.check_health()?;
         let _busy = self.hold();
         while !self.store.takes(bytes) {
-            self.store.progress.wait().await;
+            self.store.wait_for_room(bytes).await;
             self.check_health()?;
         }
         self.open().await?;

@@ -39,6 +39,7 @@ impl<R: Runtime> Committer<R> {
     async fn drive(&mut self) {
         loop {
             self.journal.release_before(self.store.release_before.get());
+            self.store.note_ring(&self.journal);
             if self.store.health.is_failed() {
                 self.fail_everything();
                 if self.store.stopping.get() {
@@ -129,6 +130,7 @@ impl<R: Runtime> Committer<R> {
             }
             return;
         }
+        self.store.note_group((bytes + GROUP_HEADER_BYTES) as u64);
         let written = self.write_group(&taken, bytes).await;
         if let Err(error) = written {
             self.store.health.fail(format!("a commit failed: {error}"));
@@ -144,6 +146,7 @@ impl<R: Runtime> Committer<R> {
             log.committed(taken.segment_base, taken.to, extent);
         }
         self.store.commits.set(self.store.commits.get() + 1);
+        self.store.note_ring(&self.journal);
         self.store.progress.notify_all();
     }
 

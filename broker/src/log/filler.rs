@@ -15,9 +15,6 @@ use std::rc::Rc;
 /// Writes that one fill has under way together.
 const FILL_WRITES_MAX: usize = 16;
 
-/// Attempts to write the last bytes of a segment before it is sealed; a fill that runs meanwhile costs one.
-const FILLS_BEFORE_SEAL_MAX: usize = 8;
-
 impl<R: Runtime> Log<R> {
     /// Writes the durable bytes of all segments to their files: whole pages, and with `partial` also the last
     /// page, padded with zeros.
@@ -87,21 +84,21 @@ impl<R: Runtime> Log<R> {
             inner.segments.iter().filter(|segment| !segment.sealed).map(|segment| segment.base).collect()
         };
         for base in bases {
-            self.fill_segment(base, true).await?;
             let file = self.file_of(base).await?;
             // A segment that the log has left, and that is durable as a whole, must be sealed now: no later
-            // append brings its log back here, and a restart would take its space for records.
-            for _ in 0..FILLS_BEFORE_SEAL_MAX {
+            // append brings its log back here, and a restart would take its space for records. A fill that was
+            // planned when it was so writes all of it, so this ends: at once, or with the second fill.
+            loop {
+                self.fill_segment(base, true).await?;
                 if !self.is_left_behind(base) || self.is_complete(base).is_some() {
                     break;
                 }
-                self.fill_segment(base, true).await?;
             }
             let complete = self.is_complete(base);
             if let Some(end) = complete {
                 file.set_length(end).await?;
             }
-            file.flush().await?;
+            self.flush_segment(base, &file).await?;
             self.persist_index(base).await;
             if complete.is_some() {
                 self.with_segment(base, |segment| {
@@ -111,6 +108,19 @@ impl<R: Runtime> Log<R> {
             }
         }
         Ok(())
+    }
+
+    /// Flushes a segment's file. If that fails, what was written since the last flush may be gone, from the file and
+    /// from the cache: the log directory ends here, before anybody takes what is missing for rot.
+    async fn flush_segment(&self, base: Offset, file: &R::File) -> Result<(), LogError> {
+        self.with_segment(base, |segment| segment.flushing = true);
+        let outcome = file.flush().await;
+        if let Err(error) = &outcome {
+            self.store.health.fail(format!("a flush of {} failed: {error}", self.directory_name));
+        }
+        self.with_segment(base, |segment| segment.flushing = false);
+        self.segments_changed.notify_all();
+        outcome.map_err(LogError::from)
     }
 
     fn is_left_behind(&self, base: Offset) -> bool {

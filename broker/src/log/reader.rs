@@ -69,11 +69,9 @@ impl<R: Runtime> Log<R> {
             let Some(found) = self.find_offset(readable, offset).await? else { continue };
             if found.header.base_offset > offset {
                 // Nothing removes records from the middle of a log: a header before this one must be rotten.
-                return Err(self.note_rot(
-                    readable.base,
-                    found.position,
-                    "the batches before it are not there",
-                ));
+                return Err(self
+                    .rot(readable.base, found.position, "the batches before it are not there")
+                    .await);
             }
             if !at_least_one && found.bytes > max_bytes as u64 {
                 return Ok(ReadOutcome::default());
@@ -252,11 +250,9 @@ impl<R: Runtime> Log<R> {
             };
             let bytes = header.total_bytes().unwrap_or(0) as u64;
             if header.magic != 2 || bytes == 0 || position + bytes > readable.limit {
-                return Err(self.note_rot(
-                    readable.base,
-                    position,
-                    "there is no batch where one was written",
-                ));
+                return Err(self
+                    .rot(readable.base, position, "there is no batch where one was written")
+                    .await);
             }
             if self.store.runtime.should_yield() {
                 self.store.runtime.yield_now().await;
@@ -320,7 +316,7 @@ impl<R: Runtime> Log<R> {
         let start = (range.start - from) as usize;
         let end = ((range.end - from) as usize).min(chunk.len());
         if end <= start {
-            return Err(self.note_rot(base, range.start, "the segment is shorter than what was written"));
+            return Err(self.rot(base, range.start, "the segment is shorter than what was written").await);
         }
         Ok(vec![chunk.view(start..end)])
     }
@@ -359,11 +355,9 @@ impl<R: Runtime> Log<R> {
         };
         let intact = intact_prefix(&view);
         if (intact as u64) < first_batch_bytes {
-            return Err(self.note_rot(
-                readable.base,
-                range.start,
-                "a batch's checksum is not that of its bytes",
-            ));
+            return Err(self
+                .rot(readable.base, range.start, "a batch's checksum is not that of its bytes")
+                .await);
         }
         let wanted = ((to - range.start) as usize).min(intact);
         self.keep_read_ahead(readable.base, range.start, view.slice(0..intact));
@@ -388,11 +382,9 @@ impl<R: Runtime> Log<R> {
         views.extend(in_memory);
         let bytes: Vec<u8> = views.iter().flat_map(|view| view.iter().copied()).collect();
         if intact_prefix(&bytes) == 0 {
-            return Err(self.note_rot(
-                readable.base,
-                range.start,
-                "a batch's checksum is not that of its bytes",
-            ));
+            return Err(self
+                .rot(readable.base, range.start, "a batch's checksum is not that of its bytes")
+                .await);
         }
         Ok(views)
     }
@@ -462,11 +454,22 @@ impl<R: Runtime> Log<R> {
         views.iter().flat_map(|view| view.iter().copied()).collect()
     }
 
-    /// Reports rot below the durable end. Nothing is cut off: what is behind it was acknowledged.
-    fn note_rot(&self, base: Offset, position: u64, what: &str) -> LogError {
+    /// Reports rot below the durable end. Nothing is cut off: what is behind it was acknowledged. Where a flush has
+    /// failed, nothing has rotted: the file lacks what the journal still holds.
+    async fn rot(&self, base: Offset, position: u64, what: &str) -> LogError {
+        while self.is_flushing(base) {
+            self.segments_changed.wait().await;
+        }
+        if self.store.health.is_failed() {
+            return LogError::DirectoryFailed(self.store.health.cause().unwrap_or_default());
+        }
         let text = format!("segment {} of {}, byte {position}: {what}", base, self.directory_name);
         tracing::error!(%text, "rot below the durable end; the bytes are kept as they are");
         LogError::Damaged(text)
+    }
+
+    fn is_flushing(&self, base: Offset) -> bool {
+        self.inner.borrow().segments.iter().any(|segment| segment.base == base && segment.flushing)
     }
 }
 

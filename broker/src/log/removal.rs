@@ -12,6 +12,7 @@ impl<R: Runtime> Log<R> {
     /// Deletes the log: nothing of it is committed any more, and its directory goes.
     pub async fn delete(self: &Rc<Self>) {
         self.deleted.set(true);
+        self.store.progress.notify_all();
         // Whoever prepares or reads it works on files by their names: a topic of the same name must not get
         // theirs.
         while self.busy.get() > 0 {
@@ -62,6 +63,12 @@ impl<R: Runtime> Store<R> {
             if error.kind() != std::io::ErrorKind::NotFound {
                 tracing::warn!(directory = name, %error, "a deleted log's directory could not be renamed");
             }
+            return;
+        }
+        // Files may only go once their directory's new name is certain to last: a power cut would otherwise bring
+        // back the old name over a part of them.
+        if let Err(error) = self.runtime.sync_directory(&self.directory).await {
+            tracing::warn!(directory = name, %error, "a deleted log's directory is kept; remove it by hand");
             return;
         }
         let runtime = self.runtime.clone();

@@ -41,6 +41,9 @@ pub struct Segment<R: Runtime> {
     pub read_ahead: Option<(u64, ChunkView)>,
     /// Whether a task is writing pages to the file: pages are never written by two.
     pub writing: bool,
+    /// Whether the file is being flushed. Until that has ended well, what was written since the last flush may turn
+    /// out not to be there.
+    pub flushing: bool,
 }
 
 impl<R: Runtime> Segment<R> {
@@ -62,6 +65,7 @@ impl<R: Runtime> Segment<R> {
             sealed,
             read_ahead: None,
             writing: false,
+            flushing: false,
         }
     }
 

@@ -87,6 +87,9 @@ pub struct Store<R: Runtime> {
     pub(super) release_before: Cell<u64>,
     /// Bytes that were appended and not yet taken into a group.
     pending_bytes: Cell<u64>,
+    /// Bytes that the ring takes before a checkpoint has freed some.
+    ring_free_bytes: Cell<u64>,
+    ring_is_empty: Cell<bool>,
     open_logs: RefCell<Vec<Rc<Log<R>>>>,
     spare_chunks: RefCell<Vec<Chunk>>,
     sweeping: Cell<bool>,
@@ -132,6 +135,8 @@ impl<R: Runtime> Store<R> {
             completed_cut: Cell::new(1),
             release_before: Cell::new(0),
             pending_bytes: Cell::new(0),
+            ring_free_bytes: Cell::new(journal.free_bytes()),
+            ring_is_empty: Cell::new(true),
             open_logs: RefCell::default(),
             spare_chunks: RefCell::default(),
             sweeping: Cell::new(false),
@@ -211,12 +216,46 @@ impl<R: Runtime> Store<R> {
         self.trim_cache();
     }
 
-    /// Whether `bytes` more may be appended now. What is pending at a cut must fit the rest of the ring: the
-    /// checkpoint waits for it, and frees nothing before.
+    /// Whether `bytes` more may be appended now. What is pending must fit the free part of the ring at any time: a
+    /// checkpoint waits for what is pending at its cut, and frees nothing before.
     pub(super) fn takes(&self, bytes: u64) -> bool {
         let waiting_logs = self.dirty.borrow().len() as u64;
         let pending = self.pending_bytes.get() + waiting_logs * PENDING_LOG_BYTES;
-        pending == 0 || pending + bytes <= self.settings.journal_bytes / 4
+        (pending == 0 || pending + bytes <= self.settings.journal_bytes / 4)
+            && self.ring_takes(pending, bytes)
+    }
+
+    fn ring_takes(&self, pending: u64, bytes: u64) -> bool {
+        // What is larger than the ring goes past it, as an extent.
+        let is_alone = pending == 0 && self.ring_is_empty.get();
+        is_alone || pending + bytes + PENDING_LOG_BYTES <= self.ring_free_bytes.get()
+    }
+
+    /// Waits until something was committed or freed, because [`Store::takes`] would not have `bytes`.
+    pub(super) async fn wait_for_room(&self, bytes: u64) {
+        let waiting_logs = self.dirty.borrow().len() as u64;
+        let pending = self.pending_bytes.get() + waiting_logs * PENDING_LOG_BYTES;
+        if !self.ring_takes(pending, bytes) {
+            self.checkpoint_asked.set(true);
+            self.work.notify_all();
+        }
+        self.progress.wait().await;
+    }
+
+    /// Takes note of how the ring stands.
+    pub(super) fn note_ring(&self, journal: &Journal<R>) {
+        let before = self.ring_free_bytes.replace(journal.free_bytes());
+        self.ring_is_empty.set(journal.is_empty());
+        if self.ring_free_bytes.get() > before || journal.is_empty() {
+            self.progress.notify_all();
+        }
+    }
+
+    /// Takes note that a group of `bytes` is on its way to the ring.
+    pub(super) fn note_group(&self, bytes: u64) {
+        self.ring_is_empty.set(false);
+        let pages = bytes.next_multiple_of(PAGE_BYTES as u64);
+        self.ring_free_bytes.set(self.ring_free_bytes.get().saturating_sub(pages));
     }
 
     pub(super) fn note_pending(&self, bytes: u64) {
