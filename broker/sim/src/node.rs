@@ -93,8 +93,8 @@ impl Node {
 
     /// Sends a command to the shard that owns its partition.
     pub fn send(&self, command: PartitionCommand) {
-        let shard = self.shard_of(command.partition());
-        if let Some(shard) = self.shards.get(shard) {
+        let shard = command.partition().map(|partition| self.shard_of(partition));
+        if let Some(shard) = shard.and_then(|shard| self.shards.get(shard)) {
             shard.table.handle(command);
         }
     }

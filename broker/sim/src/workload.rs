@@ -3,10 +3,11 @@
 use crate::model::{Sent, Shared};
 use crate::node::Node;
 use logmill::partition::command::{
-    Acks, Appended, OffsetFound, OffsetQuery, PartitionCommand, PartitionError, ReadReply, ReadRequest,
+    Acks, Appended, OffsetFound, OffsetQuery, PartitionAppend, PartitionCommand, PartitionError, ReadReply,
+    ReadRequest,
 };
 use logmill::runtime::simulated::{Chance, SimulatedRuntime};
-use logmill::runtime::{Runtime, oneshot};
+use logmill::runtime::{Runtime, gather, oneshot};
 use logmill_state::partition::Isolation;
 use logmill_wire::compression::Codec;
 use logmill_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs, TopicPartition};
@@ -56,14 +57,11 @@ pub fn make_batch(
 
 /// Appends and waits for the answer.
 pub async fn append(node: &Node, log: TopicPartition, sent: &Sent) -> Result<Appended, PartitionError> {
-    let (reply, answer) = oneshot::channel();
-    node.send(PartitionCommand::Append {
-        partition: log,
-        records: sent.bytes.clone(),
-        acks: Acks::All,
-        reply,
-    });
-    answer.await.unwrap_or(Err(PartitionError::Stopping))
+    let (replies, mut answer) = gather::channel(1);
+    let appends = vec![PartitionAppend { partition: log, records: sent.bytes.clone() }];
+    node.send(PartitionCommand::Append { appends, acks: Acks::All, replies });
+    (&mut answer).await;
+    answer.into_answers().pop().flatten().unwrap_or(Err(PartitionError::Stopping))
 }
 
 /// Reads once.

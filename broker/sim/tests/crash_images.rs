@@ -6,9 +6,9 @@ use bytes::Bytes;
 use logmill::journal::Journal;
 use logmill::log::{DirectoryHealth, Store, StoreSettings, recover};
 use logmill::partition::PartitionTable;
-use logmill::partition::command::{Acks, OffsetQuery, PartitionCommand};
-use logmill::runtime::oneshot;
+use logmill::partition::command::{Acks, OffsetQuery, PartitionAppend, PartitionCommand};
 use logmill::runtime::simulated::{Host, Options, SimulatedRuntime, World};
+use logmill::runtime::{gather, oneshot};
 use logmill_state::metadata::{Image, PlacementRun, Record};
 use logmill_state::partition::Isolation;
 use logmill_state::settings::BrokerSettings;
@@ -96,10 +96,12 @@ fn live(world: &World, host: &Host, generation: i32, acknowledged: &Rc<Cell<i64>
             let mut batch = BatchBuilder::new();
             let now = logmill::runtime::Runtime::wall_clock(&sender);
             batch.append(TimestampMs(now.0), None, Some(&vec![generation as u8; 150_000]), &[]);
-            let (reply, answer) = oneshot::channel();
+            let (replies, mut answer) = gather::channel(1);
             let records = Bytes::from(batch.finish().unwrap());
-            table.handle(PartitionCommand::Append { partition: KEY, records, acks: Acks::All, reply });
-            let Ok(Ok(appended)) = answer.await else { return };
+            let appends = vec![PartitionAppend { partition: KEY, records }];
+            table.handle(PartitionCommand::Append { appends, acks: Acks::All, replies });
+            (&mut answer).await;
+            let Some(Some(Ok(appended))) = answer.into_answers().pop() else { return };
             told.set(told.get().max(appended.base_offset.0 + 1));
         }
     });

@@ -5,7 +5,7 @@ use super::command::MetadataError;
 use crate::log::{Log, LogSettings, Store};
 use crate::partition::command::{Acks, PartitionError, ReadRequest};
 use crate::partition::{Partition, PartitionPolicy};
-use crate::runtime::{Runtime, oneshot};
+use crate::runtime::{Runtime, gather};
 use logmill_state::metadata::{Image, Record};
 use logmill_state::partition::{AppendPolicy, Isolation, Leader};
 use logmill_wire::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition, Uuid};
@@ -128,12 +128,15 @@ impl<R: Runtime> MetadataLog<R> {
             builder.append(now, None, Some(&record.encode()), &[]);
         }
         let batch = builder.finish().map_err(|error| failed(error.to_string()))?;
-        let (reply, answer) = oneshot::channel();
-        self.partition.append(batch.into(), Acks::All, reply);
-        match answer.await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(failed(error.message())),
-            Err(oneshot::Closed) => Err(MetadataError::Stopping),
+        let (mut replies, mut answer) = gather::channel(1);
+        if let Some(reply) = replies.next() {
+            self.partition.append(batch.into(), Acks::All, now, reply);
+        }
+        (&mut answer).await;
+        match answer.into_answers().pop().flatten() {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(failed(error.message())),
+            None => Err(MetadataError::Stopping),
         }
     }
 }

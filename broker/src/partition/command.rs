@@ -2,7 +2,7 @@
 //! answer comes through a oneshot channel.
 
 use crate::runtime::event::Event;
-use crate::runtime::oneshot;
+use crate::runtime::{gather, oneshot};
 use bytes::Bytes;
 use logmill_state::partition::{AppendError, EpochCheckError, EpochEnd, FetchCheckError, Isolation};
 use logmill_wire::error_codes::ErrorCode;
@@ -133,18 +133,34 @@ pub struct OffsetFound {
     pub leader_epoch: LeaderEpoch,
 }
 
+/// One record set for one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionAppend {
+    /// Where.
+    pub partition: TopicPartition,
+    /// Record batches, back to back: the producer's bytes as received.
+    pub records: Bytes,
+}
+
+/// What became of one append.
+pub type AppendResult = Result<Appended, PartitionError>;
+
+/// The way back for one append.
+pub type AppendReply = gather::Part<AppendResult>;
+
+/// The ways back for the appends of one command.
+pub type AppendReplies = gather::Parts<AppendResult>;
+
 /// A command and the way back for its answer.
 pub enum PartitionCommand {
-    /// Append one record set; the slice is the producer's bytes as received.
+    /// Append to one or more partitions of one shard: all that a request has for it.
     Append {
-        /// Where.
-        partition: TopicPartition,
-        /// Record batches, back to back.
-        records: Bytes,
+        /// What, and where.
+        appends: Vec<PartitionAppend>,
         /// When to answer.
         acks: Acks,
-        /// The way back.
-        reply: oneshot::Sender<Result<Appended, PartitionError>>,
+        /// The ways back, in the order of `appends`.
+        replies: AppendReplies,
     },
     /// Read batches.
     Read {
@@ -191,15 +207,16 @@ pub enum PartitionCommand {
 }
 
 impl PartitionCommand {
-    /// The partition that is asked.
+    /// The partition that is asked; of several, which are all on one shard, the first. There is none in a command
+    /// to append nothing.
     #[must_use]
-    pub const fn partition(&self) -> TopicPartition {
+    pub fn partition(&self) -> Option<TopicPartition> {
         match self {
-            Self::Append { partition, .. }
-            | Self::Read { partition, .. }
+            Self::Append { appends, .. } => appends.first().map(|append| append.partition),
+            Self::Read { partition, .. }
             | Self::Watch { partition, .. }
             | Self::FindOffset { partition, .. }
-            | Self::EpochEnd { partition, .. } => *partition,
+            | Self::EpochEnd { partition, .. } => Some(*partition),
         }
     }
 }

@@ -3,10 +3,10 @@
 //! Appends are decided and applied in the order in which they come. One that finds the log without room waits
 //! in a queue while room is made, and all later ones behind it.
 
-use super::command::{Acks, Appended, PartitionError};
+use super::command::{Acks, AppendReply, Appended, PartitionError};
 use crate::log::{Log, LogError, LogSettings, Owner};
+use crate::runtime::Runtime;
 use crate::runtime::event::Event;
-use crate::runtime::{Runtime, oneshot};
 use bytes::Bytes;
 use logmill_state::partition::{AppendDecision, AppendPolicy, Leader, PartitionSnapshot, TimestampType};
 use logmill_wire::ids::{LeaderEpoch, Offset, TimestampMs};
@@ -16,8 +16,6 @@ use logmill_wire::record_batch::{
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
-
-type AppendReply = oneshot::Sender<Result<Appended, PartitionError>>;
 
 struct QueuedAppend {
     records: Bytes,
@@ -104,16 +102,16 @@ impl<R: Runtime> Partition<R> {
         self.policy.set(policy);
     }
 
-    /// Appends one record set, or queues it.
-    pub fn append(self: &Rc<Self>, records: Bytes, acks: Acks, reply: AppendReply) {
+    /// Appends one record set that came at `now`, or queues it.
+    pub fn append(self: &Rc<Self>, records: Bytes, acks: Acks, now: TimestampMs, reply: AppendReply) {
         if self.gone.get() {
             reply.send(Err(PartitionError::NotHosted));
             return;
         }
         let append = QueuedAppend { records, acks, reply };
-        let ready = self.queue.borrow().is_empty() && self.log_has_room(append.records.len());
+        let ready = self.queue.borrow().is_empty() && self.log_has_room(append.records.len(), now);
         if ready {
-            self.carry_out(append);
+            self.carry_out(append, now);
             return;
         }
         self.queue.borrow_mut().push_back(append);
@@ -123,14 +121,14 @@ impl<R: Runtime> Partition<R> {
         }
     }
 
-    fn log_has_room(&self, bytes: usize) -> bool {
-        self.log.can_append(bytes as u64, self.runtime.wall_clock(), &self.policy.get().log)
+    fn log_has_room(&self, bytes: usize, now: TimestampMs) -> bool {
+        self.log.can_append(bytes as u64, now, &self.policy.get().log)
     }
 
     async fn drain_queue(self: Rc<Self>) {
         loop {
             let Some(bytes) = self.queue.borrow().front().map(|append| append.records.len()) else { break };
-            if !self.log_has_room(bytes) {
+            if !self.log_has_room(bytes, self.runtime.wall_clock()) {
                 let (now, next_offset) = (self.runtime.wall_clock(), self.leader.borrow().next_offset());
                 let prepared = self.log.prepare(bytes as u64, next_offset, now, &self.policy.get().log).await;
                 if let Err(error) = prepared {
@@ -142,7 +140,7 @@ impl<R: Runtime> Partition<R> {
             }
             let append = self.queue.borrow_mut().pop_front();
             if let Some(append) = append {
-                self.carry_out(append);
+                self.carry_out(append, self.runtime.wall_clock());
             }
             if self.runtime.should_yield() {
                 self.runtime.yield_now().await;
@@ -152,15 +150,19 @@ impl<R: Runtime> Partition<R> {
     }
 
     /// Validates, decides and applies one append; the log has room for it.
-    fn carry_out(self: &Rc<Self>, append: QueuedAppend) {
-        match self.decide(&append) {
+    fn carry_out(self: &Rc<Self>, append: QueuedAppend, now: TimestampMs) {
+        match self.decide(&append, now) {
             Ok((end, answer)) => self.answer_when_due(append, end, answer),
             Err(error) => append.reply.send(Err(error)),
         }
     }
 
     /// Returns the end that must be durable before an answer that waits may be given.
-    fn decide(self: &Rc<Self>, append: &QueuedAppend) -> Result<(Offset, Appended), PartitionError> {
+    fn decide(
+        self: &Rc<Self>,
+        append: &QueuedAppend,
+        now: TimestampMs,
+    ) -> Result<(Offset, Appended), PartitionError> {
         if self.gone.get() {
             return Err(PartitionError::NotHosted);
         }
@@ -174,7 +176,6 @@ impl<R: Runtime> Partition<R> {
         let batch = BatchView::only(&append.records).map_err(PartitionError::Batch)?;
         validate_header(&batch).map_err(PartitionError::Batch)?;
         validate_records(&batch).map_err(PartitionError::Batch)?;
-        let now = self.runtime.wall_clock();
         let decision =
             self.leader.borrow().decide_append(std::slice::from_ref(batch.header()), &policy.append, now);
         let log_start_offset = self.leader.borrow().log_start_offset();

@@ -31,8 +31,17 @@ impl PartitionRouter {
         Self { shards, send }
     }
 
-    /// Sends. Commands of one sender to one partition are carried out in the order in which they were sent.
+    /// The shard that owns a partition.
+    #[must_use]
+    pub fn shard_of(&self, partition: TopicPartition) -> ShardIndex {
+        shard_of(partition, self.shards)
+    }
+
+    /// Sends. Commands of one sender to one partition are carried out in the order in which they were sent. What
+    /// is to be appended by one command must be for partitions of one shard.
     pub fn send(&self, command: PartitionCommand) {
-        (self.send)(shard_of(command.partition(), self.shards), command);
+        if let Some(partition) = command.partition() {
+            (self.send)(self.shard_of(partition), command);
+        }
     }
 }

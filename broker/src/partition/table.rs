@@ -1,7 +1,7 @@
 //! The partitions of one shard. One is made when it is first asked for: a partition that nobody uses costs
 //! nothing but its place in the metadata.
 
-use super::command::{PartitionCommand, PartitionError, ReadReply};
+use super::command::{Acks, AppendReplies, PartitionAppend, PartitionCommand, PartitionError, ReadReply};
 use super::hosted::{Partition, PartitionPolicy};
 use crate::log::{Log, LogSettings, Store};
 use crate::runtime::Runtime;
@@ -70,30 +70,38 @@ impl<R: Runtime> PartitionTable<R> {
 
     /// Carries out a command.
     pub fn handle(self: &Rc<Self>, command: PartitionCommand) {
-        let hosted = self.hosted(command.partition());
         match command {
-            PartitionCommand::Append { records, acks, reply, .. } => match hosted {
-                Ok(partition) => partition.append(records, acks, reply),
-                Err(error) => reply.send(Err(error)),
-            },
-            PartitionCommand::Read { request, reply, .. } => match hosted {
+            PartitionCommand::Append { appends, acks, replies } => self.append(appends, acks, replies),
+            PartitionCommand::Read { partition, request, reply } => match self.hosted(partition) {
                 Ok(partition) => self.runtime.spawn(async move { reply.send(partition.read(request).await) }),
                 Err(error) => reply.send(nothing_read(error)),
             },
-            PartitionCommand::Watch { above, event, .. } => match hosted {
+            PartitionCommand::Watch { partition, above, event } => match self.hosted(partition) {
                 Ok(partition) => partition.watch(above, event),
                 Err(_) => event.set(),
             },
-            PartitionCommand::FindOffset { query, current_leader_epoch, isolation, reply, .. } => {
-                match hosted {
+            PartitionCommand::FindOffset { partition, query, current_leader_epoch, isolation, reply } => {
+                match self.hosted(partition) {
                     Ok(partition) => self.runtime.spawn(async move {
                         reply.send(partition.find_offset(query, current_leader_epoch, isolation).await);
                     }),
                     Err(error) => reply.send(Err(error)),
                 }
             }
-            PartitionCommand::EpochEnd { current_leader_epoch, epoch, reply, .. } => {
+            PartitionCommand::EpochEnd { partition, current_leader_epoch, epoch, reply } => {
+                let hosted = self.hosted(partition);
                 reply.send(hosted.and_then(|partition| partition.epoch_end(current_leader_epoch, epoch)));
+            }
+        }
+    }
+
+    fn append(self: &Rc<Self>, appends: Vec<PartitionAppend>, acks: Acks, replies: AppendReplies) {
+        // One look at the clock for all: they came in one request.
+        let now = self.runtime.wall_clock();
+        for (PartitionAppend { partition, records }, reply) in appends.into_iter().zip(replies) {
+            match self.hosted(partition) {
+                Ok(partition) => partition.append(records, acks, now, reply),
+                Err(error) => reply.send(Err(error)),
             }
         }
     }

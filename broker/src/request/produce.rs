@@ -5,8 +5,10 @@
 use super::call::{Answer, Call, Handled, Outcome, Refusal, decode};
 use super::services::Services;
 use super::topics::{self, LeaderHint};
-use crate::partition::command::{Acks, Appended, PartitionCommand, PartitionError};
-use crate::runtime::{Runtime, oneshot};
+use crate::partition::command::{
+    Acks, AppendResult, Appended, PartitionAppend, PartitionCommand, PartitionError,
+};
+use crate::runtime::{Runtime, gather};
 use crate::shard::deadline::within;
 use bytes::Bytes;
 use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
@@ -16,10 +18,9 @@ use logmill_wire::api::produce::{
     PartitionProduceResponse, Request, Response, TopicProduceResponse,
 };
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::{MonotonicNs, NodeId, TopicId};
+use logmill_wire::ids::{NodeId, ShardIndex, TopicId};
 use logmill_wire::record_batch::BatchError;
 use std::collections::BTreeSet;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,24 +33,25 @@ const LEADER_HINTS_FROM: i16 = 10;
 /// so clients that ask for 0 are used to success; here even one replica has to write first.
 const TIMEOUT_MIN_MS: u64 = 1_000;
 
-type AppendResult = Result<Appended, PartitionError>;
+/// Appends that go to a shard in one command; between commands a shard sees to others.
+const APPENDS_PER_COMMAND_MAX: usize = 1_024;
 
-/// A partition's append: refused already, or under way.
+/// A partition's append: refused already, or under way on a shard.
 enum Append {
     Refused(Refusal),
-    Sent(oneshot::Receiver<AppendResult>),
+    Sent(ShardIndex),
 }
 
-struct PartitionAppend {
+struct PartitionSent {
     index: i32,
     append: Append,
 }
 
-struct TopicAppend {
+struct TopicSent {
     name: String,
     id: TopicId,
     topic: Option<Arc<Topic>>,
-    partitions: Vec<PartitionAppend>,
+    partitions: Vec<PartitionSent>,
 }
 
 pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
@@ -72,7 +74,8 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         Some(_) => None,
     };
     let image = call.services.image();
-    let mut appends = Vec::with_capacity(request.topic_data.len().min(1024));
+    let mut outbox = Outbox::default();
+    let mut topics = Vec::with_capacity(request.topic_data.len().min(1024));
     for data in &request.topic_data {
         let found = topics::find(&image, version >= TOPIC_IDS_FROM, data.topic_id, &data.name);
         let found = found.and_then(|topic| {
@@ -83,12 +86,12 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
             let append = match (&refusal, &found) {
                 (Some(refusal), _) => Append::Refused(refusal.clone()),
                 (None, Err(error)) => Append::Refused(Refusal::plain(*error)),
-                (None, Ok(topic)) => begin(&call, &image, topic, &partition, acks.unwrap_or(Acks::All)),
+                (None, Ok(topic)) => collect(&call, &image, topic, &partition, &mut outbox),
             };
-            PartitionAppend { index: partition.index, append }
+            PartitionSent { index: partition.index, append }
         });
         let partitions = partitions.collect();
-        appends.push(TopicAppend {
+        topics.push(TopicSent {
             name: data.name.into_owned(),
             id: data.topic_id,
             topic: found.ok(),
@@ -96,27 +99,29 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         });
     }
     let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0).max(TIMEOUT_MIN_MS);
+    let answers = outbox.send(&call.services, acks.unwrap_or(Acks::All));
     let Call { services, context, answer, body } = call;
     // What is left of the frame are the slices that were sent; they go when the records are in the log.
     drop(body);
     Ok(Box::pin(async move {
+        let answered = answers.within(&services.runtime, Duration::from_millis(timeout_ms)).await;
         if acks == Some(Acks::None) {
-            return finish_unacknowledged(&services, appends, timeout_ms).await;
+            return finish_unacknowledged(topics, answered);
         }
-        finish(services, &context, answer, appends, timeout_ms).await
+        finish(&services, &context, answer, topics, answered)
     }))
 }
 
-/// Sends one partition's records to it.
-fn begin<R: Runtime>(
+/// Puts one partition's records into the outbox.
+fn collect<R: Runtime>(
     call: &Call<R>,
     image: &Image,
     topic: &Topic,
     data: &PartitionProduceData<'_>,
-    acks: Acks,
+    outbox: &mut Outbox,
 ) -> Append {
-    let led = match topics::led(&call.services, image, topic, data.index) {
-        Ok(led) => led,
+    let partition = match topics::led(&call.services, image, topic, data.index) {
+        Ok(led) => led.partition,
         Err(error) => return Append::Refused(Refusal::plain(error)),
     };
     let Some(records) = data.records.as_ref().and_then(|records| records.borrowed()) else {
@@ -124,41 +129,92 @@ fn begin<R: Runtime>(
     };
     // An empty slice need not lie within the frame.
     let records = if records.is_empty() { Bytes::new() } else { call.body.slice_ref(records) };
-    let (reply, answer) = oneshot::channel();
-    call.services.partitions.send(PartitionCommand::Append {
-        partition: led.partition,
-        records,
-        acks,
-        reply,
-    });
-    Append::Sent(answer)
+    let shard = call.services.partitions.shard_of(partition);
+    outbox.add(shard, PartitionAppend { partition, records });
+    Append::Sent(shard)
 }
 
-fn refusal_of(error: &PartitionError) -> Refusal {
-    Refusal::new(error.code(), error.message())
+/// The appends of one request, by shard.
+#[derive(Default)]
+struct Outbox(Vec<Vec<PartitionAppend>>);
+
+impl Outbox {
+    fn add(&mut self, shard: ShardIndex, append: PartitionAppend) {
+        let shard = usize::from(shard.0);
+        if self.0.len() <= shard {
+            self.0.resize_with(shard + 1, Vec::new);
+        }
+        self.0[shard].push(append);
+    }
+
+    /// Sends them all: first to other shards, which then work while this one does.
+    fn send<R: Runtime>(self, services: &Services<R>, acks: Acks) -> Answers {
+        let home = usize::from(services.runtime.shard().0);
+        let mut answers = Answers(self.0.iter().map(|_| Vec::new()).collect());
+        let (at_home, away): (Vec<_>, Vec<_>) =
+            self.0.into_iter().enumerate().partition(|(shard, _)| *shard == home);
+        for (shard, mut appends) in away.into_iter().chain(at_home) {
+            while !appends.is_empty() {
+                let rest = appends.split_off(appends.len().min(APPENDS_PER_COMMAND_MAX));
+                let (replies, receiver) = gather::channel(appends.len());
+                services.partitions.send(PartitionCommand::Append { appends, acks, replies });
+                answers.0[shard].push(receiver);
+                appends = rest;
+            }
+        }
+        answers
+    }
 }
 
-/// What one append came to. `left` is the time that all of them have together.
-async fn outcome<R: Runtime>(runtime: &R, append: Append, left: Duration) -> Result<Appended, Settled> {
-    let answer = match append {
-        Append::Refused(refusal) => return Err(Settled { refusal, records: None }),
-        Append::Sent(answer) => answer,
-    };
-    match within(runtime, left, answer).await {
-        Some(Ok(Ok(appended))) => Ok(appended),
-        Some(Ok(Err(error))) => {
-            let records = match &error {
-                PartitionError::Batch(BatchError::Record { index, .. }) => Some(*index),
-                _ => None,
-            };
-            Err(Settled { refusal: refusal_of(&error), records })
-        }
-        Some(Err(oneshot::Closed)) => {
-            Err(Settled { refusal: refusal_of(&PartitionError::Stopping), records: None })
-        }
-        None => {
-            let text = "the records were not acknowledged in time; they may be appended nevertheless";
-            Err(Settled { refusal: Refusal::new(ErrorCode::RequestTimedOut, text), records: None })
+/// What is waited for, by shard; the answers of a shard come in the order of its appends.
+struct Answers(Vec<Vec<gather::Receiver<AppendResult>>>);
+
+impl Answers {
+    /// Waits for all of them together, for so long at most.
+    async fn within<R: Runtime>(mut self, runtime: &R, time: Duration) -> Answered {
+        let all = async {
+            for receiver in self.0.iter_mut().flatten() {
+                receiver.await;
+            }
+        };
+        let in_time = within(runtime, time, all).await.is_some();
+        let of_shard = |receivers: Vec<gather::Receiver<AppendResult>>| {
+            let answers: Vec<_> = receivers.into_iter().flat_map(gather::Receiver::into_answers).collect();
+            answers.into_iter()
+        };
+        Answered { shards: self.0.into_iter().map(of_shard).collect(), in_time }
+    }
+}
+
+/// The answers that came, and whether the others were waited for long enough.
+struct Answered {
+    shards: Vec<std::vec::IntoIter<Option<AppendResult>>>,
+    in_time: bool,
+}
+
+impl Answered {
+    /// What the next append came to.
+    fn next(&mut self, append: Append) -> Result<Appended, Settled> {
+        let shard = match append {
+            Append::Refused(refusal) => return Err(Settled { refusal, records: None }),
+            Append::Sent(shard) => usize::from(shard.0),
+        };
+        match self.shards.get_mut(shard).and_then(Iterator::next).flatten() {
+            Some(Ok(appended)) => Ok(appended),
+            Some(Err(error)) => {
+                let records = match &error {
+                    PartitionError::Batch(BatchError::Record { index, .. }) => Some(*index),
+                    _ => None,
+                };
+                Err(Settled { refusal: refusal_of(&error), records })
+            }
+            None if self.in_time => {
+                Err(Settled { refusal: refusal_of(&PartitionError::Stopping), records: None })
+            }
+            None => {
+                let text = "the records were not acknowledged in time; they may be appended nevertheless";
+                Err(Settled { refusal: Refusal::new(ErrorCode::RequestTimedOut, text), records: None })
+            }
         }
     }
 }
@@ -169,20 +225,13 @@ struct Settled {
     records: Option<u32>,
 }
 
-/// The time that is left until `deadline`.
-fn left<R: Runtime>(runtime: &R, deadline: MonotonicNs) -> Duration {
-    Duration::from_nanos(deadline.since(runtime.monotonic()))
+fn refusal_of(error: &PartitionError) -> Refusal {
+    Refusal::new(error.code(), error.message())
 }
 
-async fn finish_unacknowledged<R: Runtime>(
-    services: &Services<R>,
-    appends: Vec<TopicAppend>,
-    timeout_ms: u64,
-) -> Outcome {
-    let runtime = &services.runtime;
-    let deadline = runtime.monotonic().plus_ns(timeout_ms.saturating_mul(1_000_000));
-    for append in appends.into_iter().flat_map(|topic| topic.partitions) {
-        if let Err(settled) = outcome(runtime, append.append, left(runtime, deadline)).await {
+fn finish_unacknowledged(topics: Vec<TopicSent>, mut answered: Answered) -> Outcome {
+    for PartitionSent { append, .. } in topics.into_iter().flat_map(|topic| topic.partitions) {
+        if let Err(settled) = answered.next(append) {
             tracing::debug!(error = %settled.refusal.code, "an append that nobody waits for failed");
             // The only way to tell the producer that something is wrong, and Kafka's.
             return Outcome::Close("an append with acks=0 failed");
@@ -191,21 +240,19 @@ async fn finish_unacknowledged<R: Runtime>(
     Outcome::Silence
 }
 
-async fn finish<R: Runtime>(
-    services: Rc<Services<R>>,
+fn finish<R: Runtime>(
+    services: &Services<R>,
     context: &RequestContext,
     answer: Answer,
-    appends: Vec<TopicAppend>,
-    timeout_ms: u64,
+    topics: Vec<TopicSent>,
+    mut answered: Answered,
 ) -> Outcome {
-    let runtime = &services.runtime;
-    let deadline = runtime.monotonic().plus_ns(timeout_ms.saturating_mul(1_000_000));
     let mut leaders = BTreeSet::new();
-    let mut responses = Vec::with_capacity(appends.len());
-    for TopicAppend { name, id, topic, partitions } in appends {
+    let mut responses = Vec::with_capacity(topics.len());
+    for TopicSent { name, id, topic, partitions } in topics {
         let mut partition_responses = Vec::with_capacity(partitions.len());
-        for PartitionAppend { index, append } in partitions {
-            let result = outcome(runtime, append, left(runtime, deadline)).await;
+        for PartitionSent { index, append } in partitions {
+            let result = answered.next(append);
             let hint = result.as_ref().err().and_then(|settled| {
                 topics::hint(&services.image(), settled.refusal.code, topic.as_deref(), index)
             });

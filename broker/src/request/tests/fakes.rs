@@ -3,7 +3,8 @@
 use super::NODE;
 use crate::cluster::command::{ClusterHandle, MetadataCommand, MetadataError};
 use crate::partition::command::{
-    Appended, OffsetFound, OffsetQuery, PartitionCommand, PartitionError, ReadReply,
+    AppendReply, Appended, OffsetFound, OffsetQuery, PartitionAppend, PartitionCommand, PartitionError,
+    ReadReply,
 };
 use crate::partition::router::PartitionRouter;
 use crate::request::services::Services;
@@ -176,7 +177,8 @@ impl FakeBroker {
 
     pub fn partitions(self: &Rc<Self>) -> PartitionRouter {
         let broker = Rc::clone(self);
-        PartitionRouter::new(1, Rc::new(move |_, command| Rc::clone(&broker).handle(command)))
+        // Partitions of three shards, all of them here.
+        PartitionRouter::new(3, Rc::new(move |_, command| Rc::clone(&broker).handle(command)))
     }
 
     pub fn cluster(self: &Rc<Self>) -> ClusterHandle {
@@ -253,23 +255,31 @@ impl FakeBroker {
         self.logs.borrow().get(&partition).map_or(0, |log| log.watchers.len())
     }
 
+    fn append_later(self: &Rc<Self>, append: PartitionAppend, reply: AppendReply) {
+        let PartitionAppend { partition, records } = append;
+        self.asked.borrow_mut().push(Asked::Append(partition, records.len()));
+        let error = self.errors.borrow().get(&partition).cloned();
+        let broker = Rc::clone(self);
+        self.later(move || {
+            reply.send(error.map_or_else(
+                || {
+                    let base_offset = broker.append(partition, &records);
+                    let log_append_time = TimestampMs(-1);
+                    Ok(Appended { base_offset, log_append_time, log_start_offset: Offset(0) })
+                },
+                Err,
+            ));
+        });
+    }
+
     fn handle(self: Rc<Self>, command: PartitionCommand) {
-        let partition = command.partition();
+        let Some(partition) = command.partition() else { return };
         let error = self.errors.borrow().get(&partition).cloned();
         match command {
-            PartitionCommand::Append { records, reply, .. } => {
-                self.asked.borrow_mut().push(Asked::Append(partition, records.len()));
-                let broker = Rc::clone(&self);
-                self.later(move || {
-                    reply.send(error.map_or_else(
-                        || {
-                            let base_offset = broker.append(partition, &records);
-                            let log_append_time = TimestampMs(-1);
-                            Ok(Appended { base_offset, log_append_time, log_start_offset: Offset(0) })
-                        },
-                        Err,
-                    ));
-                });
+            PartitionCommand::Append { appends, replies, .. } => {
+                for (append, reply) in appends.into_iter().zip(replies) {
+                    self.append_later(append, reply);
+                }
             }
             PartitionCommand::Read { request, reply, .. } => {
                 self.asked.borrow_mut().push(Asked::Read(partition, request.max_bytes, request.at_least_one));

@@ -117,6 +117,30 @@ fn each_partition_has_its_own_error() {
 }
 
 #[test]
+fn each_of_many_partitions_on_several_shards_has_its_own_answer() {
+    let fixture = Fixture::new();
+    let id = fixture.create("t", 5_000);
+    // What is there before tells partitions apart.
+    for index in 0..5_000 {
+        for _ in 0..index % 7 {
+            fixture.broker.append(partition(id, index), &batch(1, 1));
+        }
+    }
+    let too_large = PartitionError::Append(AppendError::MessageTooLarge { bytes: 9, max_bytes: 8 });
+    fixture.broker.errors.borrow_mut().insert(partition(id, 4_321), too_large);
+    let records = batch(1, 1);
+    let partitions: Vec<_> = (0..5_000).rev().map(|index| (index, Some(records.clone()))).collect();
+    let results = results(&fixture, &request("t", id, -1, &partitions), 9);
+    assert_eq!(results.len(), 5_000);
+    for (index, (error, base_offset, _)) in (0..5_000).rev().zip(results) {
+        let expected =
+            if index == 4_321 { (ErrorCode::MessageTooLarge, -1) } else { (ErrorCode::None, index % 7) };
+        assert_eq!((error, base_offset), (expected.0, expected.1.into()), "partition {index}");
+    }
+    fixture.assert_all_room_is_free();
+}
+
+#[test]
 fn a_bad_record_is_named() {
     let fixture = Fixture::new();
     let id = fixture.create("t", 1);
