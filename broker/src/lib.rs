@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod coordinator;
 pub mod journal;
 pub mod log;
 pub mod net;

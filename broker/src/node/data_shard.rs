@@ -4,6 +4,8 @@ use super::message::{Beginning, ShardMessage};
 use super::post::Post;
 use super::{Handle, Node, NodeError};
 use crate::cluster::command::ClusterHandle;
+use crate::coordinator::CoordinatorTable;
+use crate::coordinator::command::GroupRouter;
 use crate::journal::Journal;
 use crate::log::{Store, StoreSettings};
 use crate::net::connection::serve_connection;
@@ -14,6 +16,7 @@ use crate::request::shard_state::ShardState;
 use crate::runtime::Runtime;
 use crate::runtime::mailbox::Endpoint;
 use crate::runtime::uring::UringRuntime;
+use logmill_state::settings::BrokerSettings;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +27,7 @@ struct DataShard<R: Runtime> {
     runtime: R,
     store: Rc<Store<R>>,
     table: Rc<PartitionTable<R>>,
+    coordinators: Rc<CoordinatorTable<R>>,
     services: Rc<Services<R>>,
 }
 
@@ -85,6 +89,7 @@ async fn begin(
             }
         }),
     );
+    let (coordinators, groups) = coordinators(runtime, node, post, &partitions, &settings);
     let (control, outward) = (node.control(), Rc::clone(post));
     let cluster =
         ClusterHandle::new(Rc::new(move |command| outward.send(control, ShardMessage::Metadata(command))));
@@ -94,11 +99,37 @@ async fn begin(
         node_id,
         settings,
         partitions,
+        groups,
         cluster,
         image: RefCell::default(),
         state,
     };
-    Ok(DataShard { runtime: runtime.clone(), store, table, services: Rc::new(services) })
+    Ok(DataShard { runtime: runtime.clone(), store, table, coordinators, services: Rc::new(services) })
+}
+
+fn coordinators(
+    runtime: &UringRuntime,
+    node: &Node,
+    post: &Rc<Post<UringRuntime, Handle>>,
+    partitions: &PartitionRouter,
+    settings: &BrokerSettings,
+) -> (Rc<CoordinatorTable<UringRuntime>>, GroupRouter) {
+    let groups = Arc::new(settings.groups.clone());
+    let node_id = settings.node.node_id;
+    let table = CoordinatorTable::new(runtime.clone(), node_id, node.shards, partitions.clone(), groups);
+    let home = runtime.shard();
+    let (local, outward) = (Rc::clone(&table), Rc::clone(post));
+    let router = GroupRouter::new(
+        node.shards,
+        Rc::new(move |shard, command| {
+            if shard == home {
+                local.handle(command);
+            } else {
+                outward.send(shard, ShardMessage::Group(command));
+            }
+        }),
+    );
+    (table, router)
 }
 
 impl Shard {
@@ -121,9 +152,11 @@ impl Shard {
     async fn carry_out(&self, message: ShardMessage<Handle>) {
         match message {
             ShardMessage::Partition(command) => self.table.handle(command),
+            ShardMessage::Group(command) => self.coordinators.handle(command),
             ShardMessage::Image(image, answer) => {
                 // The partitions first: a request that sees a topic must find its partitions.
                 self.table.apply_image(Arc::clone(&image)).await;
+                self.coordinators.apply_image(&image);
                 self.services.set_image(image);
                 answer.send(());
             }

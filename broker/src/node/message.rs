@@ -1,6 +1,7 @@
 //! What shards of one node say to each other.
 
 use crate::cluster::command::MetadataCommand;
+use crate::coordinator::command::GroupCommand;
 use crate::log::RunDirectory;
 use crate::net::connection::ConnectionInfo;
 use crate::partition::command::PartitionCommand;
@@ -17,6 +18,8 @@ pub enum ShardMessage<H> {
     Begin(Box<Beginning>),
     /// A command for a partition of the receiver.
     Partition(PartitionCommand),
+    /// A request for a group's coordinator on the receiver.
+    Group(GroupCommand),
     /// A command for the control shard.
     Metadata(MetadataCommand),
     /// A newer image; answered when the shard works with it.

@@ -5,7 +5,7 @@ use super::command::{Acks, AppendReplies, PartitionAppend, PartitionCommand, Par
 use super::hosted::{Partition, PartitionPolicy};
 use crate::log::{Log, LogSettings, Store};
 use crate::runtime::Runtime;
-use logmill_state::metadata::{Image, Topic};
+use logmill_state::metadata::{Image, Topic, is_internal_topic};
 use logmill_state::partition::{AppendOrigin, AppendPolicy, Leader, TimestampType};
 use logmill_state::settings::{self, BrokerSettings, TopicSettings};
 use logmill_wire::hashing::HashMap;
@@ -144,7 +144,13 @@ impl<R: Runtime> PartitionTable<R> {
         // What a topic was created with was checked then; a broker that takes less later falls back to its own.
         let settings = TopicSettings::resolve(&topic.configs, &self.settings)
             .or_else(|_| TopicSettings::resolve(&std::collections::BTreeMap::new(), &self.settings));
-        settings.map_or_else(|_| default_policy(), |settings| policy(&settings))
+        let mut policy = settings.map_or_else(|_| default_policy(), |settings| policy(&settings));
+        if is_internal_topic(&topic.name) {
+            // What a coordinator has decided must fit: a group's members are one record, however many they are.
+            policy.append.origin = AppendOrigin::Coordinator;
+            policy.append.max_message_bytes = i32::MAX;
+        }
+        policy
     }
 }
 

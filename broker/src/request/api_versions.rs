@@ -3,8 +3,16 @@
 use super::call::{Answer, Call, Handled, Pending, decode};
 use super::versions::ADVERTISED;
 use crate::runtime::Runtime;
-use logmill_wire::api::api_versions::{ApiVersion, Request, Response};
+use logmill_wire::api::api_versions::{
+    ApiVersion, FinalizedFeatureKey, Request, Response, SupportedFeatureKey,
+};
 use logmill_wire::error_codes::ErrorCode;
+
+/// A feature stands here only when it works: `group.version` 1 is KIP-848.
+const FEATURES: &[(&str, i16)] = &[("group.version", 1)];
+
+/// The epoch of the finalized features: they do not change while the broker runs.
+const FEATURES_EPOCH: i64 = 0;
 
 fn response(error: ErrorCode) -> Response<'static> {
     let api_keys = ADVERTISED.iter().map(|api| ApiVersion {
@@ -12,7 +20,24 @@ fn response(error: ErrorCode) -> Response<'static> {
         min_version: api.min,
         max_version: api.max,
     });
-    Response { error_code: error.code(), api_keys: api_keys.collect(), ..Response::default() }
+    let supported = FEATURES.iter().map(|&(name, max_version)| SupportedFeatureKey {
+        name: name.into(),
+        min_version: 1,
+        max_version,
+    });
+    let finalized = FEATURES.iter().map(|&(name, level)| FinalizedFeatureKey {
+        name: name.into(),
+        max_version_level: level,
+        min_version_level: level,
+    });
+    Response {
+        error_code: error.code(),
+        api_keys: api_keys.collect(),
+        supported_features: supported.collect(),
+        finalized_features_epoch: FEATURES_EPOCH,
+        finalized_features: finalized.collect(),
+        ..Response::default()
+    }
 }
 
 /// A name or version of client software as KIP-511 allows it: it ends up in metrics, and so must be tame.

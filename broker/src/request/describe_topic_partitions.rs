@@ -2,10 +2,10 @@
 
 use super::call::{Answer, Call, Handled, decode};
 use super::services::Services;
-use super::topics::{is_internal, is_legal_name};
+use super::topics::is_legal_name;
 use crate::runtime::Runtime;
 use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
-use logmill_state::metadata::{Image, Topic};
+use logmill_state::metadata::{Image, Topic, is_internal_topic};
 use logmill_wire::api::describe_topic_partitions::{
     DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic, Request, Response,
     ResponseCursor,
@@ -62,7 +62,7 @@ fn refuse(answer: Answer, request: &Request<'_>) -> Handled {
 fn failed(name: String, error: ErrorCode) -> DescribeTopicPartitionsResponseTopic<'static> {
     DescribeTopicPartitionsResponseTopic {
         error_code: error.code(),
-        is_internal: is_internal(&name),
+        is_internal: is_internal_topic(&name),
         topic_id: TopicId::ZERO,
         name: Some(name.into()),
         ..DescribeTopicPartitionsResponseTopic::default()
@@ -166,7 +166,7 @@ impl<R: Runtime> Page<'_, R> {
         told.topics.push(DescribeTopicPartitionsResponseTopic {
             name: Some(topic.name.to_string().into()),
             topic_id: topic.id,
-            is_internal: is_internal(&topic.name),
+            is_internal: is_internal_topic(&topic.name),
             partitions: partitions.into(),
             topic_authorized_operations: self.operations(&topic.name),
             ..DescribeTopicPartitionsResponseTopic::default()

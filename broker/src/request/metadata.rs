@@ -3,13 +3,13 @@
 use super::call::{Call, Handled, decode};
 use super::create_topics::code_of;
 use super::services::Services;
-use super::topics::{is_internal, is_legal_name};
+use super::topics::is_legal_name;
 use crate::cluster::command::MetadataCommand;
 use crate::runtime::{Runtime, oneshot};
 use crate::shard::deadline::within;
 use crate::shard::memory::{MemoryClass, Reservation};
 use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
-use logmill_state::metadata::{CreateTopicErrorKind, Image, NewTopic, Topic};
+use logmill_state::metadata::{CreateTopicErrorKind, Image, NewTopic, Topic, is_internal_topic};
 use logmill_wire::api::metadata::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic, Request, Response,
 };
@@ -127,7 +127,7 @@ fn create_missing<R: Runtime>(
 ) -> Option<impl Future<Output = BTreeMap<String, ErrorCode>> + 'static + use<R>> {
     let missing = wanted.iter().filter_map(|wanted| match wanted {
         // The broker's own topics come into being with the coordinators that keep their state there.
-        Wanted::Missing(name) if !is_internal(name) => Some(name),
+        Wanted::Missing(name) if !is_internal_topic(name) => Some(name),
         _ => None,
     });
     let may_create = |name: &&String| {
@@ -234,7 +234,7 @@ impl<R: Runtime> Builder<'_, R> {
     ) -> MetadataResponseTopic<'static> {
         let failed = |name: Option<String>, topic_id, error: ErrorCode| MetadataResponseTopic {
             error_code: error.code(),
-            is_internal: name.as_deref().is_some_and(is_internal),
+            is_internal: name.as_deref().is_some_and(is_internal_topic),
             name: name.map(Into::into),
             topic_id,
             ..MetadataResponseTopic::default()
@@ -265,7 +265,7 @@ impl<R: Runtime> Builder<'_, R> {
         let mut described = MetadataResponseTopic {
             name: Some(topic.name.to_string().into()),
             topic_id: topic.id,
-            is_internal: is_internal(&topic.name),
+            is_internal: is_internal_topic(&topic.name),
             partitions: partitions.into(),
             ..MetadataResponseTopic::default()
         };

@@ -12,7 +12,7 @@ use crate::runtime::{Runtime, gather};
 use crate::shard::deadline::within;
 use bytes::Bytes;
 use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
-use logmill_state::metadata::{Image, Topic};
+use logmill_state::metadata::{Image, Topic, is_internal_topic};
 use logmill_wire::api::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
     PartitionProduceResponse, Request, Response, TopicProduceResponse,
@@ -80,7 +80,12 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         let found = topics::find(&image, version >= TOPIC_IDS_FROM, data.topic_id, &data.name);
         let found = found.and_then(|topic| {
             let allowed = call.allows(Operation::Write, Resource::Topic(&topic.name));
-            if allowed { Ok(topic) } else { Err(ErrorCode::TopicAuthorizationFailed) }
+            match allowed {
+                false => Err(ErrorCode::TopicAuthorizationFailed),
+                // What coordinators keep there must be what they wrote.
+                true if is_internal_topic(&topic.name) => Err(ErrorCode::InvalidTopicException),
+                true => Ok(topic),
+            }
         });
         let partitions = data.partition_data.iter().map(|partition| {
             let append = match (&refusal, &found) {

@@ -1,13 +1,8 @@
 //! From a frame to its handler.
 
-use super::call::{Answer, Call, Handled, Pending, RouteError};
+use super::call::{Answer, Call, Pending, RouteError};
 use super::services::Services;
-use super::versions::advertised;
-use super::{
-    api_versions, create_partitions, create_topics, delete_topics, describe_cluster,
-    describe_topic_partitions, fetch, find_coordinator, init_producer_id, list_offsets, metadata,
-    offset_for_leader_epoch, produce,
-};
+use super::versions::{advertised, dispatch};
 use crate::runtime::Runtime;
 use crate::shard::memory::{MemoryClass, Reservation};
 use bytes::Bytes;
@@ -50,7 +45,7 @@ pub fn route<R: Runtime>(
     let answer = Answer { key, version, correlation_id: header.correlation_id, room };
     if offered.is_none() {
         if key == api::api_versions::KEY {
-            return Ok(api_versions::unknown_version(answer));
+            return Ok(super::api_versions::unknown_version(answer));
         }
         return Err(RouteError::NotOffered { key, version });
     }
@@ -61,23 +56,4 @@ pub fn route<R: Runtime>(
     let context = Rc::clone(connection);
     let body = frame.slice_ref(reader.rest());
     dispatch(Call { services: Rc::clone(services), context, body, answer }).map_err(RouteError::Decode)
-}
-
-fn dispatch<R: Runtime>(call: Call<R>) -> Handled {
-    match call.answer.key {
-        api::produce::KEY => produce::handle(call),
-        api::fetch::KEY => fetch::handle(call),
-        api::list_offsets::KEY => list_offsets::handle(call),
-        api::metadata::KEY => metadata::handle(call),
-        api::find_coordinator::KEY => find_coordinator::handle(call),
-        api::api_versions::KEY => api_versions::handle(call),
-        api::create_topics::KEY => create_topics::handle(call),
-        api::delete_topics::KEY => delete_topics::handle(call),
-        api::init_producer_id::KEY => init_producer_id::handle(call),
-        api::offset_for_leader_epoch::KEY => offset_for_leader_epoch::handle(call),
-        api::create_partitions::KEY => create_partitions::handle(call),
-        api::describe_cluster::KEY => describe_cluster::handle(call),
-        api::describe_topic_partitions::KEY => describe_topic_partitions::handle(call),
-        key => unreachable!("API {key} is advertised and has no handler"),
-    }
 }

@@ -2,6 +2,7 @@
 
 use super::shard_state::ShardState;
 use crate::cluster::command::ClusterHandle;
+use crate::coordinator::command::GroupRouter;
 use crate::partition::router::PartitionRouter;
 use crate::runtime::Runtime;
 use logmill_state::metadata::Image;
@@ -20,6 +21,8 @@ pub struct Services<R: Runtime> {
     pub settings: Arc<BrokerSettings>,
     /// The way to partitions.
     pub partitions: PartitionRouter,
+    /// The way to the coordinators of groups.
+    pub groups: GroupRouter,
     /// The way to the control shard.
     pub cluster: ClusterHandle,
     /// What the cluster knows, as of the last committed change. Replaced as a whole.

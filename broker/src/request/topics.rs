@@ -74,12 +74,6 @@ pub fn node_endpoint(image: &Image, node: NodeId, listener: &str) -> Option<(Str
     Some((endpoint.host.clone(), i32::from(endpoint.port), broker.rack.clone()))
 }
 
-/// Whether a topic is one of the broker's own.
-#[must_use]
-pub fn is_internal(name: &str) -> bool {
-    matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
-}
-
 /// Whether a topic could have this name.
 #[must_use]
 pub fn is_legal_name(name: &str) -> bool {

@@ -1,8 +1,11 @@
-//! The one declaration of what the broker advertises: ApiVersions answers with it, the router admits by it, and
-//! the compatibility page is made of it.
+//! The one declaration of what the broker advertises: ApiVersions answers with it, the router admits and dispatches
+//! by it, and the compatibility page is made of it.
 //!
 //! The versions are those of a Kafka 4.3 broker. A key stands here only if it works end to end.
 
+use super::call::{Call, Handled};
+use crate::runtime::Runtime;
+use logmill_wire::api;
 use std::fmt::Write;
 
 /// An advertised API.
@@ -30,47 +33,63 @@ impl Advertised {
     }
 }
 
-const fn api(key: i16, name: &'static str, min: i16, max: i16, note: &'static str) -> Advertised {
-    Advertised { key, name, min, answered_from: min, max, note }
+/// Declares the APIs: module (of the codec and of the handler alike), versions, and the first one that is answered
+/// where that is not the first one that is advertised.
+macro_rules! apis {
+    ($($module:ident $min:literal..=$max:literal $(answered from $answered:literal)? $note:literal;)*) => {
+        /// Every advertised API, by key.
+        pub const ADVERTISED: &[Advertised] = &[$(Advertised {
+            key: api::$module::KEY,
+            name: api::$module::API_NAME,
+            min: $min,
+            answered_from: apis!(@first $min $($answered)?),
+            max: $max,
+            note: $note,
+        },)*];
+
+        /// Calls the handler of a request whose API and version are advertised.
+        pub(super) fn dispatch<R: Runtime>(call: Call<R>) -> Handled {
+            match call.answer.key {
+                $(api::$module::KEY => super::$module::handle(call),)*
+                key => unreachable!("API {key} is advertised and has no handler"),
+            }
+        }
+    };
+    (@first $min:literal) => { $min };
+    (@first $min:literal $answered:literal) => { $answered };
 }
 
-/// Every advertised API, by key.
-pub const ADVERTISED: &[Advertised] = &[
+apis! {
     // Older librdkafka refuses to compress when 0 to 2 are missing from the list (KAFKA-18659).
-    Advertised {
-        key: 0,
-        name: "Produce",
-        min: 0,
-        answered_from: 3,
-        max: 13,
-        note: "0 to 2 are advertised for the sake of librdkafka and refused, as in Kafka. \
-               Transactional producers are refused.",
-    },
-    api(1, "Fetch", 4, 18, "Consumers only; followers have a protocol of their own."),
-    api(2, "ListOffsets", 1, 11, "There is no tiered storage: its special timestamps find nothing."),
-    api(3, "Metadata", 0, 13, "A topic that is created on demand is in the answer at once."),
-    api(
-        10,
-        "FindCoordinator",
-        0,
-        6,
-        "Groups and transactions have no coordinator yet, and the answer says so.",
-    ),
-    api(18, "ApiVersions", 0, 4, ""),
-    api(19, "CreateTopics", 2, 7, ""),
-    api(20, "DeleteTopics", 1, 6, ""),
-    api(22, "InitProducerId", 0, 5, "Idempotent producers; transactional ones are refused."),
-    api(23, "OffsetForLeaderEpoch", 2, 4, ""),
-    api(
-        37,
-        "CreatePartitions",
-        0,
-        3,
-        "The broker's internal topics keep the number of partitions that they were created with.",
-    ),
-    api(60, "DescribeCluster", 0, 2, "The list of controllers is not offered."),
-    api(75, "DescribeTopicPartitions", 0, 0, ""),
-];
+    produce 0..=13 answered from 3
+        "0 to 2 are advertised for the sake of librdkafka and refused, as in Kafka. \
+         Transactional producers are refused.";
+    fetch 4..=18 "Consumers only; followers have a protocol of their own.";
+    list_offsets 1..=11 "There is no tiered storage: its special timestamps find nothing.";
+    metadata 0..=13 "A topic that is created on demand is in the answer at once.";
+    offset_commit 2..=10 "";
+    offset_fetch 1..=10 "";
+    find_coordinator 0..=6 "Transactions have no coordinator yet, and the answer says so.";
+    join_group 0..=9 "";
+    heartbeat 0..=4 "";
+    leave_group 0..=5 "";
+    sync_group 0..=5 "";
+    describe_groups 0..=6 "";
+    list_groups 0..=5 "";
+    api_versions 0..=4 "";
+    create_topics 2..=7 "";
+    delete_topics 1..=6 "";
+    init_producer_id 0..=5 "Idempotent producers; transactional ones are refused.";
+    offset_for_leader_epoch 2..=4 "";
+    create_partitions 0..=3
+        "The broker's internal topics keep the number of partitions that they were created with.";
+    delete_groups 0..=2 "";
+    offset_delete 0..=0 "";
+    describe_cluster 0..=2 "The list of controllers is not offered.";
+    consumer_group_heartbeat 0..=1 "";
+    consumer_group_describe 0..=1 "";
+    describe_topic_partitions 0..=0 "";
+}
 
 /// The API with this key, if it is advertised.
 #[must_use]
@@ -96,7 +115,6 @@ pub fn compatibility_page() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use logmill_wire::api;
 
     #[test]
     fn what_is_advertised_can_be_decoded() {

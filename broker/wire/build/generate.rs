@@ -54,6 +54,7 @@ fn module(out: &mut String, descriptor: &Descriptor) -> Result<(), String> {
     }
     if let Some(key) = descriptor.key {
         line!(out, "/// The API's key.\npub const KEY: i16 = {key};");
+        line!(out, "/// Kafka's name of the API.\npub const API_NAME: &str = {name:?};");
     }
     if let Some(record_type) = descriptor.record_type {
         line!(

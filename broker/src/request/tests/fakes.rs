@@ -2,6 +2,7 @@
 
 use super::NODE;
 use crate::cluster::command::{ClusterHandle, MetadataCommand, MetadataError};
+use crate::coordinator::CoordinatorTable;
 use crate::partition::command::{
     AppendReply, Appended, OffsetFound, OffsetQuery, PartitionAppend, PartitionCommand, PartitionError,
     ReadReply,
@@ -68,6 +69,7 @@ pub(crate) struct FakeBroker {
     runtime: SimulatedRuntime,
     image: RefCell<Image>,
     services: RefCell<Weak<Services<SimulatedRuntime>>>,
+    coordinators: RefCell<Weak<CoordinatorTable<SimulatedRuntime>>>,
     logs: RefCell<BTreeMap<TopicPartition, FakeLog>>,
     /// What every command of a partition fails with.
     pub errors: RefCell<BTreeMap<TopicPartition, PartitionError>>,
@@ -91,6 +93,7 @@ impl FakeBroker {
             runtime,
             image: RefCell::new(image),
             services: RefCell::default(),
+            coordinators: RefCell::default(),
             logs: RefCell::default(),
             errors: RefCell::default(),
             metadata_error: RefCell::default(),
@@ -101,8 +104,13 @@ impl FakeBroker {
         }
     }
 
-    pub fn attach(&self, services: &Rc<Services<SimulatedRuntime>>) {
+    pub fn attach(
+        &self,
+        services: &Rc<Services<SimulatedRuntime>>,
+        coordinators: &Rc<CoordinatorTable<SimulatedRuntime>>,
+    ) {
         *self.services.borrow_mut() = Rc::downgrade(services);
+        *self.coordinators.borrow_mut() = Rc::downgrade(coordinators);
     }
 
     pub fn image(&self) -> Arc<Image> {
@@ -112,6 +120,10 @@ impl FakeBroker {
     fn apply(&self, records: &[Record]) {
         for record in records {
             self.image.borrow_mut().apply(record).unwrap();
+        }
+        let coordinators = self.coordinators.borrow().upgrade();
+        if let Some(coordinators) = coordinators {
+            coordinators.apply_image(&self.image());
         }
         if let Some(services) = self.services.borrow().upgrade() {
             *services.image.borrow_mut() = self.image();
@@ -239,7 +251,11 @@ impl FakeBroker {
         let log = logs.entry(partition).or_default();
         let base = log.end;
         let count = BatchHeader::parse(records).map_or(1, |header| i64::from(header.record_count));
-        log.batches.push((base, records.clone()));
+        let mut stored = records.to_vec();
+        if BatchHeader::parse(records).is_some_and(|header| header.magic == 2) {
+            stored[..8].copy_from_slice(&base.to_be_bytes());
+        }
+        log.batches.push((base, stored.into()));
         log.end += count;
         let end = log.end;
         log.watchers.retain(|(above, event)| {
@@ -326,8 +342,9 @@ impl FakeBroker {
             PartitionCommand::FindOffset { query, reply, .. } => {
                 self.asked.borrow_mut().push(Asked::Find(query));
                 let end = self.logs.borrow().get(&partition).map_or(0, |log| log.end);
+                let is_start = matches!(query, OffsetQuery::Earliest | OffsetQuery::EarliestLocal);
                 let found = OffsetFound {
-                    offset: Offset(end),
+                    offset: Offset(if is_start { 0 } else { end }),
                     timestamp: TimestampMs(-1),
                     leader_epoch: self.leader_epoch(partition),
                 };

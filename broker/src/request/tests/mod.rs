@@ -3,6 +3,7 @@
 mod create_and_delete;
 mod fakes;
 mod fetch;
+mod groups;
 mod lookups;
 mod metadata;
 mod mutations;
@@ -16,6 +17,8 @@ use super::call::{Outcome, Reply, RouteError};
 use super::router::route;
 use super::services::Services;
 use super::shard_state::ShardState;
+use crate::coordinator::CoordinatorTable;
+use crate::coordinator::command::GroupRouter;
 use crate::runtime::simulated::{Options, SimulatedRuntime, World};
 use crate::shard::memory::MemoryClass;
 use bytes::Bytes;
@@ -58,16 +61,20 @@ impl Fixture {
         let host = world.host("broker");
         let runtime = host.runtime(ShardIndex(0));
         let broker = Rc::new(FakeBroker::new(runtime.clone()));
+        let groups = Arc::new(settings.groups.clone());
+        let coordinators = CoordinatorTable::new(runtime.clone(), NODE, 1, broker.partitions(), groups);
+        let local = Rc::clone(&coordinators);
         let services = Rc::new(Services {
             runtime: runtime.clone(),
             node_id: NODE,
             settings: Arc::clone(&settings),
             partitions: broker.partitions(),
+            groups: GroupRouter::new(1, Rc::new(move |_, command| local.handle(command))),
             cluster: broker.cluster(),
             image: RefCell::new(broker.image()),
             state: ShardState::new(ShardIndex(0), 1, &settings, memory_bytes),
         });
-        broker.attach(&services);
+        broker.attach(&services, &coordinators);
         let context = Rc::new(RequestContext {
             listener: "PLAINTEXT".into(),
             principal: Principal::anonymous(),

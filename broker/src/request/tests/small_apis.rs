@@ -24,7 +24,11 @@ fn what_is_advertised_is_what_is_declared() {
             assert_eq!(response.error_code, 0);
             let listed = response.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version));
             assert!(listed.eq(ADVERTISED.iter().map(|api| (api.key, api.min, api.max))), "v{version}");
-            assert!(response.finalized_features.is_empty(), "no feature works yet");
+            let features = response.finalized_features.iter();
+            let finalized: Vec<_> =
+                features.map(|feature| (feature.name.into_owned(), feature.max_version_level)).collect();
+            let expected = if version < 3 { vec![] } else { vec![("group.version".to_owned(), 1)] };
+            assert_eq!(finalized, expected, "v{version}");
         });
     }
 }
@@ -106,10 +110,10 @@ fn the_cluster_is_described() {
 }
 
 #[test]
-fn groups_wait_for_a_coordinator_and_transactions_are_refused() {
+fn groups_find_their_coordinator_and_transactions_are_refused() {
     let fixture = Fixture::new();
     let expected = |key_type, version| match key_type {
-        0 => ErrorCode::CoordinatorNotAvailable,
+        0 => ErrorCode::None,
         1 => ErrorCode::TransactionalIdAuthorizationFailed,
         2 if version >= 6 => ErrorCode::CoordinatorNotAvailable,
         _ => ErrorCode::InvalidRequest,
@@ -128,16 +132,20 @@ fn groups_wait_for_a_coordinator_and_transactions_are_refused() {
             fixture.ask(&request, version, |response| {
                 let code = expected(key_type, version).code();
                 if version < 4 {
-                    assert_eq!((response.error_code, response.node_id), (code, -1), "v{version} {key_type}");
+                    assert_eq!(
+                        (response.error_code, response.node_id > 0),
+                        (code, code == 0),
+                        "v{version} {key_type}"
+                    );
                 } else {
                     let answers: Vec<_> = response
                         .coordinators
                         .iter()
-                        .map(|one| (one.key.into_owned(), one.error_code))
+                        .map(|one| (one.key.into_owned(), one.error_code, one.node_id > 0))
                         .collect();
                     assert_eq!(
                         answers,
-                        [("g".to_owned(), code), ("h".to_owned(), code)],
+                        [("g".to_owned(), code, code == 0), ("h".to_owned(), code, code == 0)],
                         "v{version} {key_type}"
                     );
                 }

@@ -37,6 +37,45 @@ pub enum GroupRequest {
     List(ListRequest),
 }
 
+/// Bytes of a string in a record of `__consumer_offsets`, whose lengths are signed numbers of 16 bits.
+const RECORD_STRING_BYTES_MAX: usize = i16::MAX as usize;
+
+impl GroupRequest {
+    /// Whether the texts of the request have room in the records that it may lead to. Requests have longer
+    /// lengths than records, and what cannot be stored must not be decided.
+    #[must_use]
+    pub fn fits_its_records(&self) -> bool {
+        let fits = |text: &str| text.len() <= RECORD_STRING_BYTES_MAX;
+        let fits_option = |text: &Option<Arc<str>>| text.as_deref().is_none_or(fits);
+        let member = |member: &MemberIdentity| fits(&member.member_id) && fits_option(&member.instance_id);
+        match self {
+            Self::Join(join) => {
+                // A fresh member's id is longer than its client id.
+                let client_id = join.client_id.len() <= RECORD_STRING_BYTES_MAX - 64;
+                let instance = join.member.instance_id.as_ref();
+                let instance = instance.is_none_or(|id| id.len() <= RECORD_STRING_BYTES_MAX - 64);
+                let mut protocols = join.protocols.iter();
+                fits(&join.group_id)
+                    && member(&join.member)
+                    && client_id
+                    && instance
+                    && fits(&join.client_host)
+                    && fits(&join.protocol_type)
+                    && protocols.all(|(name, _)| fits(name))
+            }
+            Self::ConsumerHeartbeat(heartbeat) => {
+                fits(&heartbeat.group_id)
+                    && member(&heartbeat.member)
+                    && fits_option(&heartbeat.subscribed_regex)
+            }
+            Self::CommitOffsets(commit) => {
+                fits(&commit.group_id) && commit.offsets.iter().all(|(_, _, offset)| fits(&offset.metadata))
+            }
+            _ => true,
+        }
+    }
+}
+
 /// Who sends a request for a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberIdentity {

@@ -36,4 +36,4 @@ pub use producer_ids::{PRODUCER_ID_BLOCK_SIZE, ProducerIdBlock, ProducerIdsError
 pub use record::{Endpoint, Record};
 pub use record_bytes::RecordBytesError;
 pub use shared_map::SharedMap;
-pub use topic_name::{TopicNameError, validate_topic_name};
+pub use topic_name::{OFFSETS_TOPIC, TopicNameError, is_internal_topic, validate_topic_name};

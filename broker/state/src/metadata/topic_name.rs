@@ -4,6 +4,15 @@ use std::fmt;
 
 use logmill_wire::limits::TOPIC_NAME_CHARACTERS_MAX;
 
+/// The topic of groups and their offsets.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// Whether a topic is one of the broker's own: only its coordinators write to it.
+#[must_use]
+pub fn is_internal_topic(name: &str) -> bool {
+    matches!(name, OFFSETS_TOPIC | "__transaction_state" | "__share_group_state")
+}
+
 /// Why a name cannot be a topic's: INVALID_TOPIC_EXCEPTION.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TopicNameError {

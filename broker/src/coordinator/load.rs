@@ -1,0 +1,97 @@
+//! Reading a coordinator's partition from its start to its end.
+
+use crate::partition::command::{
+    OffsetFound, OffsetQuery, PartitionCommand, PartitionError, ReadReply, ReadRequest,
+};
+use crate::partition::router::PartitionRouter;
+use crate::runtime::{Runtime, oneshot};
+use logmill_state::group::{GroupRecord, Groups};
+use logmill_state::partition::Isolation;
+use logmill_wire::ids::{LeaderEpoch, Offset, TopicPartition};
+use logmill_wire::limits::DECOMPRESSED_BATCH_BYTES_MAX;
+use logmill_wire::record_batch::{BatchView, batches};
+
+/// Bytes that are read at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// Replays all records of the partition.
+///
+/// # Errors
+/// If the partition cannot be read, or a batch in it is damaged. A record that cannot be understood is reported
+/// and passed over: one group's damage must not take the others' coordinator away.
+pub async fn load<R: Runtime>(
+    runtime: &R,
+    partitions: &PartitionRouter,
+    key: TopicPartition,
+) -> Result<Groups, PartitionError> {
+    let mut groups = Groups::default();
+    let mut offset = start(partitions, key).await?;
+    loop {
+        let read = read(partitions, key, offset).await?;
+        let parts = read.records?;
+        let before = offset;
+        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        // The last batch of a read may be cut; it comes again, whole, with the next one.
+        for batch in batches(&bytes).map_while(Result::ok) {
+            replay(&batch, &mut groups, key)?;
+            offset = offset.max(batch.header().next_offset());
+            if runtime.should_yield() {
+                runtime.yield_now().await;
+            }
+        }
+        if offset >= read.high_watermark || offset == before {
+            return Ok(groups);
+        }
+    }
+}
+
+async fn start(partitions: &PartitionRouter, key: TopicPartition) -> Result<Offset, PartitionError> {
+    let (reply, answer) = oneshot::channel::<Result<OffsetFound, PartitionError>>();
+    partitions.send(PartitionCommand::FindOffset {
+        partition: key,
+        query: OffsetQuery::Earliest,
+        current_leader_epoch: LeaderEpoch::NONE,
+        isolation: Isolation::ReadUncommitted,
+        reply,
+    });
+    Ok(answer.await.map_err(|oneshot::Closed| PartitionError::Stopping)??.offset)
+}
+
+async fn read(
+    partitions: &PartitionRouter,
+    key: TopicPartition,
+    offset: Offset,
+) -> Result<ReadReply, PartitionError> {
+    let (reply, answer) = oneshot::channel();
+    let request = ReadRequest {
+        offset,
+        max_bytes: READ_BYTES,
+        at_least_one: true,
+        current_leader_epoch: LeaderEpoch::NONE,
+        last_fetched_epoch: LeaderEpoch::NONE,
+        isolation: Isolation::ReadUncommitted,
+    };
+    partitions.send(PartitionCommand::Read { partition: key, request, reply });
+    answer.await.map_err(|oneshot::Closed| PartitionError::Stopping)
+}
+
+fn replay(batch: &BatchView<'_>, groups: &mut Groups, key: TopicPartition) -> Result<(), PartitionError> {
+    if batch.header().attributes.is_control() {
+        return Ok(());
+    }
+    let base = batch.header().base_offset;
+    let contents = batch.contents(DECOMPRESSED_BATCH_BYTES_MAX).map_err(PartitionError::Batch)?;
+    for record in contents.records() {
+        let record = record.map_err(PartitionError::Batch)?;
+        match GroupRecord::decode(record.key, record.value) {
+            Ok(Some(record)) => groups.replay(record),
+            // Written by a later release; it keeps its place in the log.
+            Ok(None) => {}
+            Err(error) => {
+                let offset = base.plus(i64::from(record.offset_delta));
+                tracing::error!(partition = %key, %offset, %error, "a record of the groups is passed over");
+            }
+        }
+    }
+    Ok(())
+}

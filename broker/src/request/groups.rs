@@ -1,0 +1,76 @@
+//! What the APIs of groups share: the way to a group's coordinator and back.
+
+use super::call::Call;
+use crate::runtime::{Runtime, oneshot};
+use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
+use logmill_state::group::{GroupReply, GroupRequest};
+use logmill_wire::error_codes::ErrorCode;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// A request on its way to a coordinator, or what is wrong with it.
+pub enum Asked {
+    /// It did not get there.
+    Refused(ErrorCode),
+    /// The answer will come here.
+    Sent(oneshot::Receiver<GroupReply>),
+}
+
+impl Asked {
+    /// The coordinator's answer.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn reply(self) -> Result<GroupReply, ErrorCode> {
+        match self {
+            Self::Refused(error) => Err(error),
+            Self::Sent(receiver) => match receiver.await {
+                Ok(GroupReply::Unavailable(error)) => Err(error),
+                Ok(reply) => Ok(reply),
+                Err(oneshot::Closed) => Err(ErrorCode::CoordinatorNotAvailable),
+            },
+        }
+    }
+}
+
+/// Asks the coordinator of a group, if the sender may do this to the group.
+pub fn ask<R: Runtime>(call: &Call<R>, operation: Operation, group_id: &str, request: GroupRequest) -> Asked {
+    if !call.allows(operation, Resource::Group(group_id)) {
+        return Asked::Refused(ErrorCode::GroupAuthorizationFailed);
+    }
+    // The records of groups have shorter lengths than requests.
+    if !request.fits_its_records() {
+        return Asked::Refused(ErrorCode::InvalidRequest);
+    }
+    let services = &call.services;
+    let asked = services.groups.ask_group(&services.image(), services.node_id, group_id, request);
+    asked.map_or_else(Asked::Refused, Asked::Sent)
+}
+
+/// The answer was one to another request: the coordinator's fault, which the client must not take for success.
+pub const MISMATCHED: ErrorCode = ErrorCode::UnknownServerError;
+
+/// A text that outlives the frame.
+pub fn owned(text: &str) -> Arc<str> {
+    Arc::from(text)
+}
+
+/// A text that may be null and outlives the frame.
+pub fn owned_option(text: Option<&Cow<'_, str>>) -> Option<Arc<str>> {
+    text.map(|text| Arc::from(&**text))
+}
+
+/// The client id as groups know it; empty if the client does not say.
+pub fn client_id(context: &RequestContext) -> Arc<str> {
+    context.client_id.clone().unwrap_or_else(|| Arc::from(""))
+}
+
+/// Where a member comes from, as Kafka writes it.
+pub fn client_host(context: &RequestContext) -> Arc<str> {
+    format!("/{}", context.peer.ip()).into()
+}
+
+/// What the sender may do to the group, for the descriptions that tell it (KIP-430).
+pub fn authorized_operations<R: Runtime>(call: &Call<R>, group_id: &str) -> i32 {
+    call.services.state.authorizer.authorized_operations(&call.context, Resource::Group(group_id))
+}
