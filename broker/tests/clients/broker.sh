@@ -3,6 +3,7 @@
 #
 #   LOGMILL_CI_BIN  the broker's binary; without it the one of the dev profile is built
 #
+# A suite whose first argument is --peer starts Apache Kafka instead (peer/peer.sh).
 # Sets: work (a directory for scratch), port, bootstrap.
 
 set -euo pipefail
@@ -12,6 +13,8 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/logmill-clients.XXXXXX")
 port=
 broker_pid=
+subject=logmill
+[ "${1:-}" != --peer ] || subject=peer
 passed=0
 failed=0
 
@@ -45,6 +48,11 @@ free_port() {
 broker_start() {
     [ -n "$port" ] || port=$(free_port)
     bootstrap=127.0.0.1:$port
+    if [ "$subject" = peer ]; then
+        broker_pid=$(start_peer "$port" "$work/peer" "$@" 2>>"$work/broker.log") && return
+        cat "$work/broker.log" >&2
+        exit 1
+    fi
     local arguments=(--set "log.dirs=$work/data" --set "listeners=PLAINTEXT://$bootstrap") setting
     for setting in "$@"; do
         arguments+=(--set "$setting")
@@ -70,6 +78,11 @@ broker_start() {
 # Asks the broker to stop, and fails unless it ends with status 0 within 30 s.
 broker_stop() {
     local pid=$broker_pid status=0 deadline=$((SECONDS + 30))
+    if [ "$subject" = peer ]; then
+        broker_pid=
+        stop_peer "$pid"
+        return
+    fi
     kill -TERM "$pid"
     while kill -0 "$pid" 2>/dev/null; do
         if [ "$SECONDS" -ge "$deadline" ]; then
@@ -122,4 +135,8 @@ clean_up() {
     rm -rf "$work"
 }
 trap clean_up EXIT
-broker_binary
+if [ "$subject" = peer ]; then
+    . "$repository/broker/tests/clients/peer/peer.sh"
+else
+    broker_binary
+fi
