@@ -2,8 +2,8 @@
 
 use crate::runtime::oneshot;
 use logmill_state::metadata::{
-    CreatePartitionsResult, CreateTopicResult, DeleteTopicResult, MorePartitions, NewTopic, ProducerIdBlock,
-    ProducerIdsError, TopicSelector,
+    AlterConfigsError, CreatePartitionsResult, CreateTopicResult, DeleteTopicResult, MorePartitions,
+    NewTopic, ProducerIdBlock, ProducerIdsError, ResourceEdits, TopicSelector,
 };
 use std::fmt;
 use std::rc::Rc;
@@ -49,6 +49,15 @@ pub enum MetadataCommand {
         validate_only: bool,
         /// The way back.
         reply: oneshot::Sender<Result<Vec<CreatePartitionsResult>, MetadataError>>,
+    },
+    /// Alter configs.
+    AlterConfigs {
+        /// Of what, and how.
+        resources: Vec<ResourceEdits>,
+        /// Whether only to ask if it would work.
+        validate_only: bool,
+        /// The way back; one result for each resource.
+        reply: oneshot::Sender<Result<Vec<Result<(), AlterConfigsError>>, MetadataError>>,
     },
     /// Delete topics.
     DeleteTopics {

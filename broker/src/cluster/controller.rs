@@ -4,9 +4,10 @@
 use super::command::{MetadataCommand, MetadataError};
 use super::metadata_log::{MetadataLog, MetadataLogError};
 use crate::runtime::Runtime;
-use logmill_state::metadata::{BrokerRegistration, CreateTopicsContext, Image, Record};
+use logmill_state::metadata::{AlterConfigsContext, BrokerRegistration, CreateTopicsContext, Image, Record};
 use logmill_state::settings::{BrokerSettings, TopicSettings};
 use logmill_wire::ids::{NodeId, Uuid};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -109,14 +110,14 @@ impl<R: Runtime> Controller<R> {
         match command {
             MetadataCommand::CreateTopics { topics, validate_only, reply } => {
                 let random_bits: Vec<u128> = topics.iter().map(|_| self.random_u128()).collect();
-                let settings = Arc::clone(&self.settings);
-                let check_config = |key: &str, value: &str| -> Result<(), String> {
-                    TopicSettings::check(key, value).map_err(|error| error.to_string())
+                let settings = self.image.effective_settings(self.node_id, &self.settings);
+                let check_configs = |configs: &BTreeMap<String, String>| -> Result<(), String> {
+                    TopicSettings::resolve(configs, &settings).map(drop).map_err(|error| error.kafka_text())
                 };
                 let context = CreateTopicsContext {
                     default_partition_count: settings.cluster.num_partitions,
                     default_replication_factor: settings.cluster.default_replication_factor,
-                    check_config: &check_config,
+                    check_configs: &check_configs,
                     random_bits: &random_bits,
                 };
                 let plan = self.image.decide_create_topics(&topics, validate_only, &context);
@@ -126,6 +127,12 @@ impl<R: Runtime> Controller<R> {
             MetadataCommand::CreatePartitions { topics, validate_only, reply } => {
                 let random_bits: Vec<u128> = topics.iter().map(|_| self.random_u128()).collect();
                 let plan = self.image.decide_create_partitions(&topics, validate_only, &random_bits);
+                let changed = self.change(plan.records).await;
+                reply.send(changed.map(|()| plan.results));
+            }
+            MetadataCommand::AlterConfigs { resources, validate_only, reply } => {
+                let context = AlterConfigsContext { settings: &self.settings, node_id: self.node_id };
+                let plan = self.image.decide_alter_configs(&resources, validate_only, &context);
                 let changed = self.change(plan.records).await;
                 reply.send(changed.map(|()| plan.results));
             }

@@ -20,7 +20,10 @@ pub struct PartitionTable<R: Runtime> {
     runtime: R,
     node_id: NodeId,
     store: Rc<Store<R>>,
+    /// The settings at the start.
     settings: Arc<BrokerSettings>,
+    /// The settings with what is set on the running cluster.
+    effective: RefCell<Rc<BrokerSettings>>,
     image: RefCell<Arc<Image>>,
     hosted: RefCell<HashMap<TopicPartition, Rc<Partition<R>>>>,
 }
@@ -30,7 +33,8 @@ impl<R: Runtime> PartitionTable<R> {
     #[must_use]
     pub fn new(runtime: R, node_id: NodeId, store: Rc<Store<R>>, settings: Arc<BrokerSettings>) -> Rc<Self> {
         let image = RefCell::new(Arc::new(Image::default()));
-        Rc::new(Self { runtime, node_id, store, settings, image, hosted: RefCell::default() })
+        let effective = RefCell::new(Rc::new(BrokerSettings::clone(&settings)));
+        Rc::new(Self { runtime, node_id, store, settings, effective, image, hosted: RefCell::default() })
     }
 
     /// Partitions that are in use.
@@ -42,6 +46,14 @@ impl<R: Runtime> PartitionTable<R> {
     /// Takes over a newer image: partitions whose topics are gone end here, changed settings take effect.
     pub async fn apply_image(self: &Rc<Self>, image: Arc<Image>) {
         let before = self.image.replace(Arc::clone(&image));
+        let broker_changed = !before.has_same_broker_configs(&image);
+        if broker_changed {
+            let settings = image.effective_settings(self.node_id, &self.settings);
+            self.effective.replace(Rc::new(settings));
+        }
+        let is_as_before = |topic: &Arc<Topic>| {
+            !broker_changed && before.topic_by_id(topic.id).is_some_and(|before| Arc::ptr_eq(before, topic))
+        };
         let deleted: BTreeSet<TopicId> = before
             .topics()
             .filter(|topic| image.topic_by_id(topic.id).is_none())
@@ -55,6 +67,7 @@ impl<R: Runtime> PartitionTable<R> {
             self.hosted.borrow().iter().map(|(key, partition)| (*key, Rc::clone(partition))).collect();
         for (key, partition) in hosted {
             match image.topic_by_id(key.topic_id) {
+                Some(topic) if is_as_before(topic) => {}
                 Some(topic) => partition.set_policy(self.policy_of(topic)),
                 None => {
                     partition.retire();
@@ -142,8 +155,9 @@ impl<R: Runtime> PartitionTable<R> {
 
     fn policy_of(&self, topic: &Topic) -> PartitionPolicy {
         // What a topic was created with was checked then; a broker that takes less later falls back to its own.
-        let settings = TopicSettings::resolve(&topic.configs, &self.settings)
-            .or_else(|_| TopicSettings::resolve(&std::collections::BTreeMap::new(), &self.settings));
+        let broker = Rc::clone(&self.effective.borrow());
+        let settings = TopicSettings::resolve(&topic.configs, &broker)
+            .or_else(|_| TopicSettings::resolve(&std::collections::BTreeMap::new(), &broker));
         let mut policy = settings.map_or_else(|_| default_policy(), |settings| policy(&settings));
         if is_internal_topic(&topic.name) {
             // What a coordinator has decided must fit: a group's members are one record, however many they are.

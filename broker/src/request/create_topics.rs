@@ -1,6 +1,7 @@
 //! CreateTopics.
 
 use super::call::{Call, Handled, decode};
+use super::config_resources::source_number;
 use crate::cluster::command::MetadataCommand;
 use crate::runtime::{Runtime, oneshot};
 use crate::shard::deadline::within;
@@ -8,7 +9,7 @@ use logmill_state::admission::authorizer::{Operation, Resource};
 use logmill_state::metadata::{
     CreateTopicError, CreateTopicErrorKind, CreateTopicResult, CreatedTopic, NewTopic, PartitionAssignment,
 };
-use logmill_state::settings::{BrokerSettings, Source, describe_topic};
+use logmill_state::settings::{BrokerSettings, describe_topic};
 use logmill_wire::api::create_topics::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, Request, Response,
 };
@@ -83,7 +84,8 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         };
         let mut topics = match waited {
             Some(Ok(Ok(results))) => {
-                results.into_iter().map(|result| topic_result(result, &services.settings, version)).collect()
+                let settings = services.image().effective_settings(services.node_id, &services.settings);
+                results.into_iter().map(|result| topic_result(result, &settings, version)).collect()
             }
             Some(Ok(Err(error))) => all(ErrorCode::RequestTimedOut, error.to_string()),
             Some(Err(oneshot::Closed)) => {
@@ -137,22 +139,11 @@ fn configs(created: &CreatedTopic, settings: &BrokerSettings) -> Vec<CreatableTo
     describe_topic(&created.configs, settings)
         .into_iter()
         .map(|described| CreatableTopicConfigs {
-            name: described.setting.name.into(),
+            is_sensitive: described.is_sensitive(),
+            config_source: source_number(described.source),
+            name: described.name.into_owned().into(),
             value: described.value.map(Into::into),
             read_only: false,
-            config_source: source_number(described.source),
-            is_sensitive: described.setting.is_sensitive(),
         })
         .collect()
-}
-
-/// Kafka's number of a source (`DescribeConfigsResponse.ConfigSource`).
-const fn source_number(source: Source) -> i8 {
-    match source {
-        Source::Topic => 1,
-        Source::DynamicBroker => 2,
-        Source::DynamicDefaultBroker => 3,
-        Source::StaticBroker => 4,
-        Source::Default => 5,
-    }
 }

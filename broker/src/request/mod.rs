@@ -1,7 +1,9 @@
 //! Kafka's requests: one file per API, a router, and what they work with.
 
+pub mod alter_configs;
 pub mod api_versions;
 pub mod call;
+mod config_resources;
 pub mod consumer_group_describe;
 pub mod consumer_group_heartbeat;
 pub mod create_partitions;
@@ -9,6 +11,7 @@ pub mod create_topics;
 pub mod delete_groups;
 pub mod delete_topics;
 pub mod describe_cluster;
+pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_topic_partitions;
 pub mod fetch;
@@ -17,9 +20,11 @@ mod fetch_read;
 pub mod find_coordinator;
 mod groups;
 pub mod heartbeat;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
+pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
 pub mod metadata;

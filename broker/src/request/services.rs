@@ -5,6 +5,7 @@ use crate::cluster::command::ClusterHandle;
 use crate::coordinator::command::GroupRouter;
 use crate::partition::router::PartitionRouter;
 use crate::runtime::Runtime;
+use crate::shard::memory::{MemoryClass, Reservation};
 use logmill_state::metadata::Image;
 use logmill_state::settings::BrokerSettings;
 use logmill_wire::ids::NodeId;
@@ -36,6 +37,16 @@ impl<R: Runtime> Services<R> {
     #[must_use]
     pub fn image(&self) -> Arc<Image> {
         Arc::clone(&self.image.borrow())
+    }
+
+    /// Waits for room for an answer of about so many bytes, to be held while it is made; one that is larger than
+    /// its class waits for all of it.
+    pub async fn answer_room(&self, bytes: usize) -> Option<Reservation> {
+        let memory = &self.state.memory;
+        match memory.reserve(MemoryClass::Control, bytes.min(memory.size(MemoryClass::Control))) {
+            Ok(reserve) => Some(reserve.await),
+            Err(_) => None,
+        }
     }
 
     /// Takes over a newer image.

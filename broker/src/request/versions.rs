@@ -81,13 +81,19 @@ apis! {
     delete_topics 1..=6 "";
     init_producer_id 0..=5 "Idempotent producers; transactional ones are refused.";
     offset_for_leader_epoch 2..=4 "";
+    describe_configs 1..=4
+        "Settings of Kafka's brokers that mean nothing here are not listed. There are no loggers to describe.";
+    alter_configs 0..=2
+        "Settings of listeners and of TLS need a restart. Metrics of clients cannot be subscribed to.";
     create_partitions 0..=3
         "The broker's internal topics keep the number of partitions that they were created with.";
     delete_groups 0..=2 "";
+    incremental_alter_configs 0..=1 "As AlterConfigs.";
     offset_delete 0..=0 "";
     describe_cluster 0..=2 "The list of controllers is not offered.";
     consumer_group_heartbeat 0..=1 "";
     consumer_group_describe 0..=1 "";
+    list_config_resources 0..=1 "";
     describe_topic_partitions 0..=0 "";
 }
 

@@ -13,7 +13,9 @@ use crate::runtime::Runtime;
 use crate::runtime::event::Event;
 use crate::runtime::simulated::SimulatedRuntime;
 use bytes::Bytes;
-use logmill_state::metadata::{CreateTopicsContext, Endpoint, Image, NewTopic, PartitionAssignment, Record};
+use logmill_state::metadata::{
+    AlterConfigsContext, CreateTopicsContext, Endpoint, Image, NewTopic, PartitionAssignment, Record,
+};
 use logmill_state::partition::{EpochEnd, FetchCheckError};
 use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, TimestampMs, TopicId, TopicPartition, Uuid};
 use logmill_wire::record_batch::{BatchBuilder, BatchHeader};
@@ -179,7 +181,7 @@ impl FakeBroker {
         let context = CreateTopicsContext {
             default_partition_count: 2,
             default_replication_factor: 1,
-            check_config: &|_, _| Ok(()),
+            check_configs: &|_| Ok(()),
             random_bits: &random,
         };
         let plan = self.image.borrow().decide_create_topics(topics, validate_only, &context);
@@ -224,6 +226,17 @@ impl FakeBroker {
             }
             MetadataCommand::CreatePartitions { topics, validate_only, reply } => {
                 let plan = self.image.borrow().decide_create_partitions(&topics, validate_only, &[]);
+                if error.is_none() {
+                    self.apply(&plan.records);
+                }
+                reply.send(error.map_or(Ok(plan.results), Err));
+            }
+            MetadataCommand::AlterConfigs { resources, validate_only, reply } => {
+                let settings =
+                    self.services.borrow().upgrade().map(|services| Arc::clone(&services.settings));
+                let settings = settings.expect("a request comes through services");
+                let context = AlterConfigsContext { settings: &settings, node_id: NODE };
+                let plan = self.image.borrow().decide_alter_configs(&resources, validate_only, &context);
                 if error.is_none() {
                     self.apply(&plan.records);
                 }

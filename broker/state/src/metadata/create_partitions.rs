@@ -8,9 +8,7 @@ use logmill_wire::limits::TOPIC_PARTITIONS_MAX;
 use super::image::{Image, Topic};
 use super::placement::{PlacementRun, place, runs_of};
 use super::record::Record;
-
-/// The topics whose number of partitions is part of how a key finds its partition in them.
-const FIXED_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+use super::topic_name::is_internal_topic;
 
 /// One topic of a CreatePartitions request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -134,7 +132,8 @@ impl Image {
                 format!("A topic has at most {TOPIC_PARTITIONS_MAX} partitions, not {}.", wanted.count),
             );
         }
-        if FIXED_TOPICS.contains(&wanted.name.as_str()) {
+        // The number is part of how a key finds its partition in them.
+        if is_internal_topic(&wanted.name) {
             return refuse(
                 InvalidRequest,
                 format!("The number of partitions of the internal topic {} cannot be changed.", wanted.name),
@@ -218,7 +217,7 @@ impl Image {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BrokerRegistration, CreateTopicsContext, NewTopic, PartitionAssignment};
+    use super::super::{BrokerRegistration, CreateTopicsContext, Endpoint, NewTopic, PartitionAssignment};
     use super::*;
     use logmill_wire::ids::{LeaderEpoch, PartitionIndex, Uuid};
 
@@ -228,7 +227,12 @@ mod tests {
             cluster_id: Uuid([9; 16]),
             incarnation: Uuid([incarnation; 16]),
             rack: None,
-            endpoints: Vec::new(),
+            endpoints: vec![Endpoint {
+                listener: "PLAINTEXT".to_owned(),
+                host: "h".to_owned(),
+                port: 1,
+                security_protocol: 0,
+            }],
         };
         let record = image.decide_register_broker(&registration, false).unwrap();
         image.apply(&record).unwrap();
@@ -254,7 +258,7 @@ mod tests {
         let context = CreateTopicsContext {
             default_partition_count: 1,
             default_replication_factor: 1,
-            check_config: &|_, _| Ok(()),
+            check_configs: &|_| Ok(()),
             random_bits: &[1, 2, 3],
         };
         let plan = image.decide_create_topics(&topics, false, &context);

@@ -41,6 +41,9 @@ pub struct NewTopic {
     pub configs: Vec<(String, Option<String>)>,
 }
 
+/// Checks all configs of a topic together; the error is the reason.
+pub type ConfigsCheck<'a> = dyn Fn(&BTreeMap<String, String>) -> Result<(), String> + 'a;
+
 /// What a decision on CreateTopics needs besides image and request.
 #[derive(Clone, Copy)]
 pub struct CreateTopicsContext<'a> {
@@ -48,8 +51,8 @@ pub struct CreateTopicsContext<'a> {
     pub default_partition_count: i32,
     /// `default.replication.factor`.
     pub default_replication_factor: i16,
-    /// Checks a config's name and value; the error is the reason.
-    pub check_config: &'a dyn Fn(&str, &str) -> Result<(), String>,
+    /// Checks all configs of a topic together; the error is the reason.
+    pub check_configs: &'a ConfigsCheck<'a>,
     /// 128 random bits for each topic of the request, for its id and its first broker.
     pub random_bits: &'a [u128],
 }
@@ -313,17 +316,18 @@ fn check_configs(
     configs: &[(String, Option<String>)],
     context: &CreateTopicsContext<'_>,
 ) -> Result<BTreeMap<String, String>, CreateTopicError> {
-    let mut checked = BTreeMap::new();
-    for (name, value) in configs {
-        let Some(value) = value else {
-            return refuse(CreateTopicErrorKind::InvalidConfig, format!("Config {name} has no value."));
-        };
-        if let Err(message) = (context.check_config)(name, value) {
-            return refuse(CreateTopicErrorKind::InvalidConfig, message);
-        }
-        checked.insert(name.clone(), value.clone());
+    let nulls: Vec<_> =
+        configs.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.as_str()).collect();
+    if !nulls.is_empty() {
+        let message = format!("Null value not supported for topic configs: {}", nulls.join(","));
+        return refuse(CreateTopicErrorKind::InvalidConfig, message);
     }
-    Ok(checked)
+    let given = configs.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+    let checked: BTreeMap<String, String> = given.collect();
+    match (context.check_configs)(&checked) {
+        Ok(()) => Ok(checked),
+        Err(message) => refuse(CreateTopicErrorKind::InvalidConfig, message),
+    }
 }
 
 /// An id whose text does not begin with '-', which command lines would take for a flag.

@@ -133,7 +133,13 @@ pub struct Image {
     colliding_names: SharedMap<(Arc<str>, Arc<str>), ()>,
     next_producer_id: i64,
     partition_count: u64,
+    /// What is set on the running cluster, for one broker or (`None`) for all of them.
+    broker_configs: Arc<BTreeMap<Option<NodeId>, BTreeMap<String, String>>>,
+    group_configs: SharedMap<Arc<str>, Arc<BTreeMap<String, String>>>,
 }
+
+/// The configs of what has none of its own.
+static NO_CONFIGS: BTreeMap<String, String> = BTreeMap::new();
 
 impl Image {
     /// The cluster's id, once it is minted.
@@ -151,6 +157,30 @@ impl Image {
     #[must_use]
     pub fn broker(&self, id: NodeId) -> Option<&Arc<Broker>> {
         self.brokers.get(&id)
+    }
+
+    /// What is set on the running cluster for one broker, or (`None`) for all of them.
+    #[must_use]
+    pub fn broker_configs(&self, broker: Option<NodeId>) -> &BTreeMap<String, String> {
+        self.broker_configs.get(&broker).unwrap_or(&NO_CONFIGS)
+    }
+
+    /// Whether nothing that is set for brokers differs between the two images. Cheap for images of one line.
+    #[must_use]
+    pub fn has_same_broker_configs(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.broker_configs, &other.broker_configs)
+            || self.broker_configs == other.broker_configs
+    }
+
+    /// A group's configs that are not defaults. The group need not exist.
+    #[must_use]
+    pub fn group_configs(&self, group: &str) -> &BTreeMap<String, String> {
+        self.group_configs.get(group).map_or(&NO_CONFIGS, |configs| configs)
+    }
+
+    /// The groups that have configs, by name.
+    pub fn groups_with_configs(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.group_configs.iter().map(|(group, _)| group)
     }
 
     /// The topics, by name.
@@ -262,6 +292,23 @@ impl Image {
                 self.topics_by_id.insert(topic.id, topic);
                 Ok(())
             }
+            Record::BrokerConfigsReplaced { broker_id, configs } => {
+                let all = Arc::make_mut(&mut self.broker_configs);
+                if configs.is_empty() {
+                    all.remove(broker_id);
+                } else {
+                    all.insert(*broker_id, configs.clone());
+                }
+                Ok(())
+            }
+            Record::GroupConfigsReplaced { group_id, configs } => {
+                if configs.is_empty() {
+                    self.group_configs.remove(group_id.as_str());
+                } else {
+                    self.group_configs.insert(group_id.as_str().into(), Arc::new(configs.clone()));
+                }
+                Ok(())
+            }
             Record::PartitionsAdded { topic_id, first_partition, placement } => {
                 self.apply_partitions_added(*topic_id, *first_partition, placement)
             }
@@ -360,6 +407,14 @@ impl Image {
             broker_id: NodeId(-1),
             next_producer_id: self.next_producer_id,
         });
-        cluster_id.into_iter().chain(brokers).chain(topics).chain(producer_ids)
+        let broker_configs = self.broker_configs.iter().map(|(broker_id, configs)| {
+            Record::BrokerConfigsReplaced { broker_id: *broker_id, configs: configs.clone() }
+        });
+        let group_configs = self.group_configs.iter().map(|(group, configs)| Record::GroupConfigsReplaced {
+            group_id: group.to_string(),
+            configs: BTreeMap::clone(configs),
+        });
+        let configs = broker_configs.chain(group_configs);
+        cluster_id.into_iter().chain(brokers).chain(topics).chain(producer_ids).chain(configs)
     }
 }

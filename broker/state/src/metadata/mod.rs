@@ -5,6 +5,7 @@
 //! applies them to its image. One image is shared by all shards of a broker, and a new one shares what did
 //! not change with the one before.
 
+mod alter_configs;
 mod brokers;
 mod create_partitions;
 mod create_topics;
@@ -20,14 +21,18 @@ mod topic_name;
 #[cfg(test)]
 mod tests;
 
+pub use alter_configs::{
+    AlterConfigsContext, AlterConfigsError, AlterConfigsErrorKind, AlterConfigsPlan, ConfigEdit,
+    ConfigOperation, ConfigResource, ResourceEdits,
+};
 pub use brokers::{BrokerRegistration, RegisterBrokerError};
 pub use create_partitions::{
     CreatePartitionsError, CreatePartitionsErrorKind, CreatePartitionsPlan, CreatePartitionsResult,
     MorePartitions,
 };
 pub use create_topics::{
-    CreateTopicError, CreateTopicErrorKind, CreateTopicResult, CreateTopicsContext, CreateTopicsPlan,
-    CreatedTopic, NewTopic, PartitionAssignment,
+    ConfigsCheck, CreateTopicError, CreateTopicErrorKind, CreateTopicResult, CreateTopicsContext,
+    CreateTopicsPlan, CreatedTopic, NewTopic, PartitionAssignment,
 };
 pub use delete_topics::{DeleteTopicError, DeleteTopicResult, DeleteTopicsPlan, TopicSelector};
 pub use image::{ApplyError, Broker, Image, Partition, Topic};

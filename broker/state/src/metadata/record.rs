@@ -59,6 +59,20 @@ pub enum Record {
         /// All of its configs that are not defaults.
         configs: BTreeMap<String, String>,
     },
+    /// What is set on the running cluster for one broker, or for all of them, has been replaced.
+    BrokerConfigsReplaced {
+        /// The broker; `None` for all of them.
+        broker_id: Option<NodeId>,
+        /// All that is set; none to take all back.
+        configs: BTreeMap<String, String>,
+    },
+    /// A group's configs have been replaced. The group need not exist.
+    GroupConfigsReplaced {
+        /// The group.
+        group_id: String,
+        /// All of its configs that are not defaults.
+        configs: BTreeMap<String, String>,
+    },
     /// A topic has got more partitions.
     PartitionsAdded {
         /// The topic.

@@ -22,6 +22,8 @@ const TOPIC_DELETED: u8 = 3;
 const PRODUCER_IDS_ALLOCATED: u8 = 4;
 const TOPIC_CONFIGS_REPLACED: u8 = 5;
 const PARTITIONS_ADDED: u8 = 6;
+const BROKER_CONFIGS_REPLACED: u8 = 7;
+const GROUP_CONFIGS_REPLACED: u8 = 8;
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +95,19 @@ impl Record {
                 to.configs(configs);
                 to.placement(placement);
             }
+            Self::BrokerConfigsReplaced { broker_id, configs } => {
+                to.u8(BROKER_CONFIGS_REPLACED);
+                to.u8(u8::from(broker_id.is_some()));
+                if let Some(broker_id) = broker_id {
+                    to.i32(broker_id.0);
+                }
+                to.configs(configs);
+            }
+            Self::GroupConfigsReplaced { group_id, configs } => {
+                to.u8(GROUP_CONFIGS_REPLACED);
+                to.text(group_id);
+                to.configs(configs);
+            }
             Self::PartitionsAdded { topic_id, first_partition, placement } => {
                 to.u8(PARTITIONS_ADDED);
                 to.uuid(*topic_id);
@@ -147,6 +162,13 @@ impl Record {
             },
             TOPIC_CONFIGS_REPLACED => {
                 Self::TopicConfigsReplaced { topic_id: from.uuid()?, configs: from.configs()? }
+            }
+            BROKER_CONFIGS_REPLACED => Self::BrokerConfigsReplaced {
+                broker_id: if from.flag()? { Some(NodeId(from.i32()?)) } else { None },
+                configs: from.configs()?,
+            },
+            GROUP_CONFIGS_REPLACED => {
+                Self::GroupConfigsReplaced { group_id: from.text()?, configs: from.configs()? }
             }
             PARTITIONS_ADDED => Self::PartitionsAdded {
                 topic_id: from.uuid()?,
@@ -342,7 +364,7 @@ mod tests {
                     replicas: vec![NodeId(1), NodeId(2)],
                 }],
             },
-            Record::TopicConfigsReplaced { topic_id: id, configs },
+            Record::TopicConfigsReplaced { topic_id: id, configs: configs.clone() },
             Record::TopicDeleted { topic_id: id },
             Record::ProducerIdsAllocated { broker_id: NodeId(1), next_producer_id: 1000 },
             Record::PartitionsAdded {
@@ -354,11 +376,14 @@ mod tests {
                     replicas: vec![NodeId(1), NodeId(2)],
                 }],
             },
+            Record::BrokerConfigsReplaced { broker_id: Some(NodeId(1)), configs: configs.clone() },
+            Record::BrokerConfigsReplaced { broker_id: None, configs: BTreeMap::new() },
+            Record::GroupConfigsReplaced { group_id: "g".to_owned(), configs },
         ]
     }
 
     /// What version 0 wrote must be read for ever: these bytes are never to be changed.
-    const VERSION_0: [&str; 8] = [
+    const VERSION_0: [&str; 11] = [
         "b70000 30313233343536373839616263646566",
         "b70001 00000001 30313233343536373839616263646566 00000007 01 00000001 72 00000001 \
          00000009 504c41494e54455854 00000001 68 2384 0000",
@@ -370,6 +395,9 @@ mod tests {
         "b70003 30313233343536373839616263646566",
         "b70004 00000001 00000000000003e8",
         "b70006 30313233343536373839616263646566 00000003 00000001 00000002 00000000 00000002 00000001 00000002",
+        "b70007 01 00000001 00000001 0000000e 636c65616e75702e706f6c696379 00000007 636f6d70616374",
+        "b70007 00 00000000",
+        "b70008 00000001 67 00000001 0000000e 636c65616e75702e706f6c696379 00000007 636f6d70616374",
     ];
 
     fn unhex(text: &str) -> Vec<u8> {

@@ -54,10 +54,10 @@ fn with_config(name: &str, config: &str, value: Option<&str>) -> NewTopic {
     NewTopic { configs: vec![(config.to_owned(), value.map(str::to_owned))], ..topic(name, 1, 1) }
 }
 
-fn check_config(name: &str, value: &str) -> Result<(), String> {
-    match (name, value) {
-        ("retention.ms", "1000") => Ok(()),
-        _ => Err(format!("{name}={value} is wrong")),
+fn check_configs(configs: &BTreeMap<String, String>) -> Result<(), String> {
+    match configs.iter().find(|(name, value)| (name.as_str(), value.as_str()) != ("retention.ms", "1000")) {
+        None => Ok(()),
+        Some((name, value)) => Err(format!("{name}={value} is wrong")),
     }
 }
 
@@ -76,7 +76,7 @@ fn decide_with(
     let context = CreateTopicsContext {
         default_partition_count: 3,
         default_replication_factor: 1,
-        check_config: &check_config,
+        check_configs: &check_configs,
         random_bits: &random_bits,
     };
     image.decide_create_topics(topics, validate_only, &context)

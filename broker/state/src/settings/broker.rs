@@ -2,12 +2,14 @@
 
 use super::cluster::ClusterSettings;
 use super::coordinators::{GroupSettings, TransactionSettings};
-use super::declaration::Setting;
+use super::declaration::{Scope, Setting};
 use super::error::SettingError;
 use super::log::LogSettings;
 use super::network::NetworkSettings;
 use super::node::NodeSettings;
+use super::passed_over;
 use super::resources::ResourceSettings;
+use super::topic::TopicSettings;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -16,6 +18,8 @@ use std::path::PathBuf;
 pub enum Source {
     /// Set on the topic.
     Topic,
+    /// Set on the group.
+    Group,
     /// Set on the running cluster, for this broker.
     DynamicBroker,
     /// Set on the running cluster, for all brokers.
@@ -122,9 +126,55 @@ impl BrokerSettings {
         }
     }
 
-    /// The text that a topic's setting has on this broker when the topic does not say.
+    /// The settings with other values set on the running cluster.
+    ///
+    /// # Errors
+    /// A value is not one that its setting takes.
+    pub fn with_dynamic(
+        &self,
+        dynamic: BTreeMap<String, String>,
+        dynamic_default: BTreeMap<String, String>,
+    ) -> Result<Self, SettingError> {
+        Self::new(BrokerValues { dynamic, dynamic_default, fixed: self.values.fixed.clone() })
+    }
+
+    /// Checks what shall be set on the running cluster, for this broker (`is_per_broker`) or for all of them: all
+    /// values of that layer together, as they would be. As in Kafka, keys that nobody has heard of are taken.
+    ///
+    /// # Errors
+    /// What is wrong, in Kafka's words.
+    pub fn check_dynamic(&self, layer: &BTreeMap<String, String>, is_per_broker: bool) -> Result<(), String> {
+        let named = |wrong: &dyn Fn(&str) -> bool| -> Option<String> {
+            let names: Vec<&str> = layer.keys().map(String::as_str).filter(|key| wrong(key)).collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        };
+        if let Some(names) = named(&|key| !is_dynamic(key)) {
+            return Err(format!("Cannot update these configs dynamically: [{names}]"));
+        }
+        for (key, value) in layer {
+            if let Some(setting) = Self::find(key) {
+                setting.check(value).map_err(|error| error.to_string())?;
+            }
+        }
+        let is_for_one = |key: &str| Self::find(key).is_some_and(|setting| setting.scope == Scope::PerBroker);
+        if let Some(names) = named(&is_for_one).filter(|_| !is_per_broker) {
+            return Err(format!(
+                "Cannot update these configs at default cluster level, broker id must be specified: [{names}]"
+            ));
+        }
+        let values = self.values();
+        let (dynamic, dynamic_default) = if is_per_broker {
+            (layer.clone(), values.dynamic_default.clone())
+        } else {
+            (values.dynamic.clone(), layer.clone())
+        };
+        let changed = self.with_dynamic(dynamic, dynamic_default).map_err(|error| error.to_string())?;
+        TopicSettings::resolve(&BTreeMap::new(), &changed).map(drop).map_err(|error| error.kafka_text())
+    }
+
+    /// The text that the setting of a topic or a group has on this broker when the topic or group does not say.
     #[must_use]
-    pub fn topic_default(&self, setting: &Setting) -> Option<String> {
+    pub fn inherited(&self, setting: &Setting) -> Option<String> {
         setting
             .synonyms
             .iter()
@@ -161,5 +211,48 @@ impl BrokerSettings {
     #[must_use]
     pub fn find(key: &str) -> Option<&'static Setting> {
         Self::declarations().find(|setting| setting.name == key)
+    }
+}
+
+/// Whether a broker's key may be altered while it runs. One that is unknown may: a plugin's, as Kafka sees it.
+fn is_dynamic(key: &str) -> bool {
+    match BrokerSettings::find(key) {
+        Some(setting) => !setting.is_read_only(),
+        None => passed_over::is_dynamic_broker_key(key) || !passed_over::is_known_broker_key(key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_may_change_while_a_broker_runs() {
+        let broker = BrokerSettings::from_values(map(&[("log.retention.hours", "5")])).expect("valid");
+        let check = |pairs| broker.check_dynamic(&map(pairs), false);
+        assert_eq!(check(&[("message.max.bytes", "5"), ("num.io.threads", "3"), ("my.plugin", "x")]), Ok(()));
+        let refused = [
+            (&[("node.id", "3"), ("num.partitions", "3")][..], "dynamically: [node.id, num.partitions]"),
+            (&[("listener.name.a.ssl.keystore.password", "x")], "Cannot update these configs dynamically"),
+            (&[("ssl.key.password", "x")], "Cannot update these configs dynamically: [ssl.key.password]"),
+            (
+                &[("message.max.bytes", "-1")],
+                "Invalid value -1 for configuration message.max.bytes: Value must be at least 0",
+            ),
+            (
+                &[("log.cleaner.max.compaction.lag.ms", "1"), ("log.cleaner.min.compaction.lag.ms", "2")],
+                "conflict topic config setting min.compaction.lag.ms (2) > max.compaction.lag.ms (1)",
+            ),
+        ];
+        for (pairs, text) in refused {
+            let error = check(pairs).expect_err(text);
+            assert!(error.contains(text), "{error}");
+        }
+        let one = broker.with_dynamic(map(&[("log.retention.ms", "7")]), map(&[("log.retention.ms", "8")]));
+        assert_eq!(one.expect("valid").log.retention_ms, Some(7));
     }
 }

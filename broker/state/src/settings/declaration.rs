@@ -14,6 +14,8 @@ pub enum Scope {
     ClusterWide,
     /// A topic's; may be altered at any time.
     Topic,
+    /// A group's; may be altered at any time.
+    Group,
 }
 
 /// The type names that DescribeConfigs reports (KIP-569).
@@ -80,6 +82,14 @@ pub enum Kind {
     List,
     /// One or more of a few words, separated by commas.
     Choices(&'static [&'static str]),
+    /// Some or none of a few words, separated by commas; one that is there twice counts once.
+    ChoicesOrNone(&'static [&'static str]),
+    /// The level of gzip: 1 to 9, or -1.
+    GzipLevel,
+    /// `*`, or `partition:broker` separated by commas (KIP-73).
+    ThrottledReplicas,
+    /// `earliest`, `latest`, or `by_duration:` and a duration of ISO 8601 (KIP-932, KIP-1106).
+    OffsetReset,
     /// `NAME://host:port`, separated by commas.
     Listeners,
     /// `NAME:PROTOCOL`, separated by commas.
@@ -93,6 +103,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Any 64-bit number.
+    pub const LONG: Self = Self::long(i64::MIN, i64::MAX);
+
     /// Any 32-bit number.
     pub const INT: Self = Self::int(i32::MIN as i64, i32::MAX as i64);
 
@@ -126,14 +139,31 @@ impl Kind {
         match self {
             Self::Boolean => ValueType::Boolean,
             Self::Short { .. } => ValueType::Short,
-            Self::Int { .. } => ValueType::Int,
+            Self::Int { .. } | Self::GzipLevel => ValueType::Int,
             Self::Long { .. } => ValueType::Long,
             Self::Double { .. } => ValueType::Double,
-            Self::Text | Self::Choice(_) | Self::ChoiceAnyCase(_) | Self::ProtocolMap => ValueType::String,
-            Self::List | Self::Choices(_) | Self::Listeners | Self::Voters | Self::Endpoints => {
-                ValueType::List
+            Self::Text | Self::Choice(_) | Self::ChoiceAnyCase(_) | Self::OffsetReset | Self::ProtocolMap => {
+                ValueType::String
             }
+            Self::List
+            | Self::Choices(_)
+            | Self::ChoicesOrNone(_)
+            | Self::ThrottledReplicas
+            | Self::Listeners
+            | Self::Voters
+            | Self::Endpoints => ValueType::List,
             Self::Password => ValueType::Password,
+        }
+    }
+
+    /// The text that a parsed value of `text` has: without the blanks that do not belong to it.
+    #[must_use]
+    pub fn canonical(self, text: &str) -> String {
+        match self.value_type() {
+            ValueType::Boolean => text.trim().to_ascii_lowercase(),
+            ValueType::Short | ValueType::Int | ValueType::Long | ValueType::Double => text.trim().to_owned(),
+            ValueType::List => list_items(text).collect::<Vec<_>>().join(","),
+            ValueType::String | ValueType::Password => text.to_owned(),
         }
     }
 
@@ -145,13 +175,19 @@ impl Kind {
                 Some(_) => Ok(()),
                 None => Err(("Expected value to be either true or false".into(), "use true or false".into())),
             },
-            Self::Short { min, max } | Self::Int { min, max } | Self::Long { min, max } => {
-                check_whole(text, min, max)
+            Self::Short { min, max } => {
+                check_whole(text, min, max, ("SHORT", i16::MIN.into(), i16::MAX.into()))
             }
+            Self::Int { min, max } => check_whole(text, min, max, INT_RANGE),
+            Self::Long { min, max } => check_whole(text, min, max, ("LONG", i64::MIN, i64::MAX)),
+            Self::GzipLevel => check_gzip_level(text),
             Self::Double { min, max } => check_fraction(text, min, max),
             Self::Choice(words) => check_word(text, words),
             Self::ChoiceAnyCase(words) => check_word(&text.to_ascii_lowercase(), words),
             Self::Choices(words) => check_words(text, words),
+            Self::ChoicesOrNone(words) => list_items(text).try_for_each(|item| check_word(item, words)),
+            Self::ThrottledReplicas => check_throttled_replicas(text),
+            Self::OffsetReset => check_offset_reset(text),
             Self::Listeners => Listener::parse_list(text).map(drop),
             Self::ProtocolMap => ListenerProtocol::parse_list(text).map(drop),
             Self::Voters => Voter::parse_list(text).map(drop),
@@ -175,14 +211,68 @@ pub fn list_items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-fn check_whole(text: &str, min: i64, max: i64) -> Result<(), (String, String)> {
+/// Kafka's name of a type of numbers, and what numbers it has.
+type NumberType = (&'static str, i64, i64);
+
+const INT_RANGE: NumberType = ("INT", i32::MIN as i64, i32::MAX as i64);
+
+fn check_gzip_level(text: &str) -> Result<(), (String, String)> {
+    let remedy = || "use a whole number from 1 to 9, or -1".to_owned();
+    match text.trim().parse::<i32>() {
+        Ok(-1 | 1..=9) => Ok(()),
+        Ok(_) => Err(("Value must be between 1 and 9 or equal to -1".into(), remedy())),
+        Err(_) => Err(("Not a number of type INT".into(), remedy())),
+    }
+}
+
+fn check_throttled_replicas(text: &str) -> Result<(), (String, String)> {
+    let is_number = |part: &str| part.parse::<u32>().is_ok();
+    let is_replica =
+        |item: &str| item.split_once(':').is_some_and(|(left, right)| is_number(left) && is_number(right));
+    if text.trim() == "*" || list_items(text).all(is_replica) {
+        return Ok(());
+    }
+    let form = "[partitionId]:[brokerId],[partitionId]:[brokerId],...";
+    Err((
+        format!("Value must be the literal '*' or a list of replicas in the following format: {form}"),
+        format!("use * or {form}"),
+    ))
+}
+
+fn check_offset_reset(text: &str) -> Result<(), (String, String)> {
+    let is_part = |character: char| character.is_ascii_digit() || "DTHMS.".contains(character);
+    let is_duration = |rest: &str| {
+        rest.strip_prefix('P').is_some_and(|rest| {
+            rest.ends_with(['D', 'H', 'M', 'S']) && rest.len() <= 32 && rest.chars().all(is_part)
+        })
+    };
+    match text.trim() {
+        "earliest" | "latest" => Ok(()),
+        text if text.strip_prefix("by_duration:").is_some_and(is_duration) => Ok(()),
+        _ => Err((
+            "The value must be either 'earliest', 'latest' or of the format 'by_duration:<PnDTnHnMn.nS>'."
+                .into(),
+            "use earliest, latest or, for example, by_duration:PT1H".into(),
+        )),
+    }
+}
+
+fn check_whole(
+    text: &str,
+    min: i64,
+    max: i64,
+    (type_name, type_min, type_max): NumberType,
+) -> Result<(), (String, String)> {
     let remedy = || match (min, max) {
         (i64::MIN, i64::MAX) => "use a whole number".to_owned(),
         (_, i64::MAX) => format!("use a whole number of at least {min}"),
         _ => format!("use a whole number from {min} to {max}"),
     };
     match text.trim().parse::<i64>() {
-        Err(_) => Err(("Not a number of the expected size".into(), remedy())),
+        Err(_) => Err((format!("Not a number of type {type_name}"), remedy())),
+        Ok(number) if number < type_min || number > type_max => {
+            Err((format!("Not a number of type {type_name}"), remedy()))
+        }
         Ok(number) if number < min => Err((format!("Value must be at least {min}"), remedy())),
         Ok(number) if number > max => Err((format!("Value must be no more than {max}"), remedy())),
         Ok(_) => Ok(()),
@@ -195,7 +285,7 @@ fn check_fraction(text: &str, min: f64, max: f64) -> Result<(), (String, String)
         Ok(number) if number < min => Err((format!("Value must be at least {min}"), remedy())),
         Ok(number) if number > max => Err((format!("Value must be no more than {max}"), remedy())),
         Ok(number) if number.is_finite() => Ok(()),
-        _ => Err(("Not a number".into(), remedy())),
+        _ => Err(("Not a number of type DOUBLE".into(), remedy())),
     }
 }
 
@@ -331,10 +421,13 @@ mod tests {
         assert_eq!(kind.check(" 10 "), Ok(()));
         assert_eq!(problem(kind, "11"), "Value must be no more than 10");
         assert_eq!(problem(kind, "-1"), "Value must be at least 0");
-        assert_eq!(problem(kind, "ten"), "Not a number of the expected size");
-        assert_eq!(problem(Kind::INT, "2147483648"), "Value must be no more than 2147483647");
-        assert_eq!(problem(Kind::long_from(0), "9223372036854775808"), "Not a number of the expected size");
-        assert_eq!(problem(Kind::Double { min: 0.0, max: 1.0 }, "NaN"), "Not a number");
+        assert_eq!(problem(kind, "ten"), "Not a number of type INT");
+        assert_eq!(problem(Kind::INT, "2147483648"), "Not a number of type INT");
+        assert_eq!(problem(Kind::long_from(0), "9223372036854775808"), "Not a number of type LONG");
+        assert_eq!(problem(Kind::Double { min: 0.0, max: 1.0 }, "NaN"), "Not a number of type DOUBLE");
+        assert_eq!(problem(Kind::Double { min: 0.0, max: 1.0 }, "1.5"), "Value must be no more than 1");
+        assert_eq!(problem(Kind::GzipLevel, "0"), "Value must be between 1 and 9 or equal to -1");
+        assert_eq!(Kind::GzipLevel.check("-1"), Ok(()));
     }
 
     #[test]
@@ -344,6 +437,33 @@ mod tests {
         assert_eq!(kind.check("compac").expect_err("refused").1, "did you mean compact?");
         assert_eq!(problem(kind, "delete,delete"), "delete is there twice");
         assert_eq!(problem(kind, " , "), "The list is empty");
+        let kind = Kind::ChoicesOrNone(&["compact", "delete"]);
+        assert_eq!((kind.check(""), kind.check("delete,delete")), (Ok(()), Ok(())));
+        assert_eq!(problem(kind, "erase"), "String must be one of: compact, delete");
+    }
+
+    #[test]
+    fn odd_forms_are_checked() {
+        for text in ["*", "0:1,1:1", ""] {
+            assert_eq!(Kind::ThrottledReplicas.check(text), Ok(()));
+        }
+        for text in ["abc", "1", "1:x", "-1:1"] {
+            assert!(Kind::ThrottledReplicas.check(text).is_err(), "{text}");
+        }
+        for text in ["earliest", "latest", "by_duration:PT1H", "by_duration:P1DT2.5S"] {
+            assert_eq!(Kind::OffsetReset.check(text), Ok(()));
+        }
+        for text in ["", "middle", "by_duration:", "by_duration:1h", "by_duration:P"] {
+            assert!(Kind::OffsetReset.check(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn blanks_do_not_reach_what_is_shown() {
+        assert_eq!(Kind::INT.canonical(" 7 "), "7");
+        assert_eq!(Kind::Boolean.canonical("TRUE "), "true");
+        assert_eq!(Kind::List.canonical("a, b,,c"), "a,b,c");
+        assert_eq!(Kind::Text.canonical(" a "), " a ");
     }
 
     #[test]

@@ -15,6 +15,14 @@ pub struct SettingError {
     pub remedy: String,
 }
 
+impl SettingError {
+    /// The text that Kafka's users know: without the key where the value is not at fault.
+    #[must_use]
+    pub fn kafka_text(&self) -> String {
+        if self.value.is_some() { self.to_string() } else { self.problem.clone() }
+    }
+}
+
 impl fmt::Display for SettingError {
     /// The wording of Kafka's `ConfigException`, which tools show to their users.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,7 +10,7 @@ pub(super) const TIMESTAMP_TYPES: &[&str] = &["CreateTime", "LogAppendTime"];
 /// Kafka's words for `cleanup.policy`.
 pub(super) const CLEANUP_POLICIES: &[&str] = &["compact", "delete"];
 
-/// How old records leave a log; both may hold.
+/// How old records leave a log; both may hold, and with none they stay for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CleanupPolicy {
     /// Whole segments go when they are too old or too many.
@@ -22,8 +22,7 @@ pub struct CleanupPolicy {
 impl Typed for CleanupPolicy {
     fn typed(text: Option<&str>) -> Option<Self> {
         let has = |policy| list_items(text.unwrap_or_default()).any(|item| item == policy);
-        let policy = Self { delete: has("delete"), compact: has("compact") };
-        (policy.delete || policy.compact).then_some(policy)
+        Some(Self { delete: has("delete"), compact: has("compact") })
     }
 }
 
@@ -103,7 +102,20 @@ settings_group! {
         retention_hours: Option<u64> = "log.retention.hours", Kind::int_from(-1), Some("168"), ReadOnly;
         /// The size to which each partition's log is cut by deleting its oldest segments, in bytes; -1 means
         /// any size.
-        retention_bytes: Option<u64> = "log.retention.bytes", Kind::long_from(-1), Some("-1"), ClusterWide;
+        retention_bytes: Option<u64> = "log.retention.bytes", Kind::LONG, Some("-1"), ClusterWide;
+        /// The size to which a log's local copy is cut. It changes nothing here: there is no tiered storage.
+        local_retention_bytes: i64 = "log.local.retention.bytes", Kind::long_from(-2), Some("-2"), ClusterWide;
+        /// How long a segment's local copy is kept. It changes nothing here: there is no tiered storage.
+        local_retention_ms: i64 = "log.local.retention.ms", Kind::long_from(-2), Some("-2"), ClusterWide;
+        /// Records after which a log is flushed. It changes nothing here: what is acknowledged is on disk.
+        flush_interval_messages: u64 = "log.flush.interval.messages", Kind::long_from(1),
+            Some("9223372036854775807"), ClusterWide;
+        /// Milliseconds after which a log is flushed. It changes nothing here: what is acknowledged is on disk.
+        flush_interval_ms: Option<u64> = "log.flush.interval.ms", Kind::long_from(0), None, ClusterWide;
+        /// How often logs are looked through for what is to be flushed. It changes nothing here: what is
+        /// acknowledged is on disk.
+        flush_scheduler_interval_ms: Option<u64> = "log.flush.scheduler.interval.ms", Kind::long_from(0),
+            Some("9223372036854775807"), ReadOnly;
         /// How often logs are looked through for segments to delete, in milliseconds.
         retention_check_interval_ms: u64 = "log.retention.check.interval.ms", Kind::long_from(1), Some("300000"), ReadOnly;
         /// How long a deleted segment's file stays for readers that are still in it, in milliseconds.
@@ -114,7 +126,7 @@ settings_group! {
         index_max_bytes: u64 = "log.index.size.max.bytes", Kind::int_from(4), Some("10485760"), ClusterWide;
         /// How old records leave a log: whole segments by age and size (delete), all but the last record of
         /// each key (compact), or both.
-        cleanup_policy: CleanupPolicy = "log.cleanup.policy", Kind::Choices(CLEANUP_POLICIES), Some("delete"), ClusterWide;
+        cleanup_policy: CleanupPolicy = "log.cleanup.policy", Kind::ChoicesOrNone(CLEANUP_POLICIES), Some("delete"), ClusterWide;
         /// Whether compacted logs are compacted at all.
         cleaner_enable: bool = "log.cleaner.enable", Kind::Boolean, Some("true"), ReadOnly;
         /// How long the mark of a deleted key stays in a compacted log, in milliseconds.
@@ -132,7 +144,7 @@ settings_group! {
         /// The form in which batches are kept: as the producer sent them (producer), or in one for all.
         compression_type: CompressionType = "compression.type", Kind::Choice(COMPRESSION_TYPES), Some("producer"), ClusterWide;
         /// The level of gzip, 1 to 9; -1 is the library's choice.
-        compression_gzip_level: i32 = "compression.gzip.level", Kind::int(-1, 9), Some("-1"), ClusterWide;
+        compression_gzip_level: i32 = "compression.gzip.level", Kind::GzipLevel, Some("-1"), ClusterWide;
         /// The level of LZ4.
         compression_lz4_level: i32 = "compression.lz4.level", Kind::int(1, 17), Some("9"), ClusterWide;
         /// The level of Zstandard.

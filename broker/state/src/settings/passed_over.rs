@@ -18,16 +18,48 @@ const PREFIXES: &[&str] =
     &["listener.name.", "config.providers.", "rlmm.config.", "rsm.config.", "confluent."];
 
 /// Keys of topics.
-pub const TOPIC_KEYS: &[&str] = &[
-    "flush.messages",
-    "flush.ms",
-    "follower.replication.throttled.replicas",
-    "leader.replication.throttled.replicas",
-    "local.retention.bytes",
-    "local.retention.ms",
-    "remote.log.copy.disable",
-    "remote.log.delete.on.disable",
-    "remote.storage.enable",
+pub const TOPIC_KEYS: &[&str] = &["internal.segment.bytes"];
+
+/// Whether Kafka alters this broker key while a broker runs, although it changes nothing here.
+#[must_use]
+pub fn is_dynamic_broker_key(key: &str) -> bool {
+    DYNAMIC_BROKER_KEYS.contains(&key)
+}
+
+/// Those of the keys of brokers that Kafka alters while a broker runs (KIP-226), without the ones that carry
+/// secrets or choose a security provider.
+const DYNAMIC_BROKER_KEYS: &[&str] = &[
+    "background.threads",
+    "config.providers",
+    "cordoned.log.dirs",
+    "follower.fetch.last.tiered.offset.enable",
+    "follower.replication.throttled.rate",
+    "group.consumer.assignment.interval.ms",
+    "group.coordinator.cached.buffer.max.bytes",
+    "group.share.assignment.interval.ms",
+    "group.streams.assignment.interval.ms",
+    "leader.replication.throttled.rate",
+    "log.cleaner.dedupe.buffer.size",
+    "log.cleaner.io.buffer.load.factor",
+    "log.cleaner.io.buffer.size",
+    "log.cleaner.io.max.bytes.per.second",
+    "log.cleaner.threads",
+    "metric.reporters",
+    "num.io.threads",
+    "num.network.threads",
+    "num.recovery.threads.per.data.dir",
+    "num.replica.fetchers",
+    "remote.fetch.max.wait.ms",
+    "remote.list.offsets.request.timeout.ms",
+    "remote.log.index.file.cache.total.size.bytes",
+    "remote.log.manager.copier.thread.pool.size",
+    "remote.log.manager.copy.max.bytes.per.second",
+    "remote.log.manager.expiration.thread.pool.size",
+    "remote.log.manager.fetch.max.bytes.per.second",
+    "remote.log.manager.follower.thread.pool.size",
+    "remote.log.reader.threads",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
+    "share.coordinator.cached.buffer.max.bytes",
 ];
 
 /// Keys of brokers.
@@ -126,13 +158,8 @@ pub const BROKER_KEYS: &[&str] = &[
     "log.cleaner.io.max.bytes.per.second",
     "log.cleaner.threads",
     "log.dir.failure.timeout.ms",
-    "log.flush.interval.messages",
-    "log.flush.interval.ms",
     "log.flush.offset.checkpoint.interval.ms",
-    "log.flush.scheduler.interval.ms",
     "log.flush.start.offset.checkpoint.interval.ms",
-    "log.local.retention.bytes",
-    "log.local.retention.ms",
     "log.message.downconversion.enable",
     "log.message.format.version",
     "log.message.timestamp.difference.max.ms",
@@ -310,6 +337,9 @@ mod tests {
             assert!(TopicSettings::find(key).is_none(), "{key} is declared");
         }
         assert!(BROKER_KEYS.is_sorted() && TOPIC_KEYS.is_sorted());
+        for key in DYNAMIC_BROKER_KEYS {
+            assert!(BROKER_KEYS.contains(key), "{key} is declared, or Kafka does not have it");
+        }
     }
 
     #[test]
@@ -317,6 +347,7 @@ mod tests {
         assert!(is_known_broker_key("num.io.threads"));
         assert!(is_known_broker_key("listener.name.inside.ssl.keystore.location"));
         assert!(!is_known_broker_key("num.io.thread"));
-        assert!(is_known_topic_key("flush.ms"));
+        assert!(is_known_topic_key("internal.segment.bytes"));
+        assert!(is_dynamic_broker_key("num.io.threads") && !is_dynamic_broker_key("background.thread"));
     }
 }

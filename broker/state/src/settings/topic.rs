@@ -18,13 +18,13 @@ settings_group! {
     pub struct TopicSettings {
         /// How old records leave the log: whole segments by age and size (delete), all but the last record of
         /// each key (compact), or both.
-        cleanup_policy: CleanupPolicy = "cleanup.policy", Kind::Choices(CLEANUP_POLICIES), Some("delete"), Topic,
+        cleanup_policy: CleanupPolicy = "cleanup.policy", Kind::ChoicesOrNone(CLEANUP_POLICIES), Some("delete"), Topic,
             from &[same("log.cleanup.policy")];
         /// The form in which batches are kept: as the producer sent them (producer), or in one for all.
         compression_type: CompressionType = "compression.type", Kind::Choice(COMPRESSION_TYPES), Some("producer"), Topic,
             from &[same("compression.type")];
         /// The level of gzip, 1 to 9; -1 is the library's choice.
-        compression_gzip_level: i32 = "compression.gzip.level", Kind::int(-1, 9), Some("-1"), Topic,
+        compression_gzip_level: i32 = "compression.gzip.level", Kind::GzipLevel, Some("-1"), Topic,
             from &[same("compression.gzip.level")];
         /// The level of LZ4.
         compression_lz4_level: i32 = "compression.lz4.level", Kind::int(1, 17), Some("9"), Topic,
@@ -38,9 +38,27 @@ settings_group! {
         /// How long a deleted segment's file stays for readers that are still in it, in milliseconds.
         file_delete_delay_ms: u64 = "file.delete.delay.ms", Kind::long_from(0), Some("60000"), Topic,
             from &[same("log.segment.delete.delay.ms")];
+        /// Records after which the log is flushed. It changes nothing here: what is acknowledged is on disk.
+        flush_messages: u64 = "flush.messages", Kind::long_from(1), Some("9223372036854775807"), Topic,
+            from &[same("log.flush.interval.messages")];
+        /// Milliseconds after which the log is flushed. It changes nothing here: what is acknowledged is on disk.
+        flush_ms: u64 = "flush.ms", Kind::long_from(0), Some("9223372036854775807"), Topic,
+            from &[same("log.flush.interval.ms"), same("log.flush.scheduler.interval.ms")];
+        /// Followers whose replication is throttled, as partition:broker, or all of them (*). It changes nothing
+        /// here: replication is not throttled.
+        follower_throttled_replicas: Vec<String> = "follower.replication.throttled.replicas", Kind::ThrottledReplicas, Some(""), Topic;
         /// Bytes of log between two entries of its index.
         index_interval_bytes: u64 = "index.interval.bytes", Kind::int_from(0), Some("4096"), Topic,
             from &[same("log.index.interval.bytes")];
+        /// Leaders whose replication is throttled, as partition:broker, or all of them (*). It changes nothing
+        /// here: replication is not throttled.
+        leader_throttled_replicas: Vec<String> = "leader.replication.throttled.replicas", Kind::ThrottledReplicas, Some(""), Topic;
+        /// The size to which the log's local copy is cut. It changes nothing here: there is no tiered storage.
+        local_retention_bytes: i64 = "local.retention.bytes", Kind::long_from(-2), Some("-2"), Topic,
+            from &[same("log.local.retention.bytes")];
+        /// How long a segment's local copy is kept. It changes nothing here: there is no tiered storage.
+        local_retention_ms: i64 = "local.retention.ms", Kind::long_from(-2), Some("-2"), Topic,
+            from &[same("log.local.retention.ms")];
         /// How long a record stays uncompacted at most, in milliseconds.
         max_compaction_lag_ms: u64 = "max.compaction.lag.ms", Kind::long_from(1), Some("9223372036854775807"), Topic,
             from &[same("log.cleaner.max.compaction.lag.ms")];
@@ -68,9 +86,15 @@ settings_group! {
         /// Whether a segment takes all its space when it is begun.
         preallocate: bool = "preallocate", Kind::Boolean, Some("false"), Topic,
             from &[same("log.preallocate")];
+        /// Whether segments are no longer copied to tiered storage. It changes nothing here: there is none.
+        remote_log_copy_disable: bool = "remote.log.copy.disable", Kind::Boolean, Some("false"), Topic;
+        /// Whether tiered storage is emptied when it is turned off. It changes nothing here: there is none.
+        remote_log_delete_on_disable: bool = "remote.log.delete.on.disable", Kind::Boolean, Some("false"), Topic;
+        /// Whether segments are copied to tiered storage. There is none here, so it cannot be turned on.
+        remote_storage_enable: bool = "remote.storage.enable", Kind::Boolean, Some("false"), Topic;
         /// The size to which each partition's log is cut by deleting its oldest segments, in bytes; -1 means
         /// any size.
-        retention_bytes: Option<u64> = "retention.bytes", Kind::long_from(-1), Some("-1"), Topic,
+        retention_bytes: Option<u64> = "retention.bytes", Kind::LONG, Some("-1"), Topic,
             from &[same("log.retention.bytes")];
         /// How long a segment is kept after its last record, in milliseconds; -1 means for ever.
         retention_ms: Option<u64> = "retention.ms", Kind::long_from(-1), Some("604800000"), Topic,
@@ -113,13 +137,16 @@ impl TopicSettings {
         }
         let settings = Self::read(&|setting| match overrides.get(setting.name) {
             Some(text) => Some(text.clone()),
-            None => broker.topic_default(setting),
+            None => broker.inherited(setting),
         })?;
         if settings.min_compaction_lag_ms > settings.max_compaction_lag_ms {
             return Err(SettingError {
                 key: "max.compaction.lag.ms".to_owned(),
-                value: Some(settings.max_compaction_lag_ms.to_string()),
-                problem: format!("It is less than min.compaction.lag.ms, {}", settings.min_compaction_lag_ms),
+                value: None,
+                problem: format!(
+                    "conflict topic config setting min.compaction.lag.ms ({}) > max.compaction.lag.ms ({})",
+                    settings.min_compaction_lag_ms, settings.max_compaction_lag_ms
+                ),
                 remedy: "raise max.compaction.lag.ms or lower min.compaction.lag.ms".to_owned(),
             });
         }
@@ -138,17 +165,20 @@ impl TopicSettings {
     /// # Errors
     /// The key is unknown, or the value is not one that it takes.
     pub fn check(key: &str, value: &str) -> Result<(), SettingError> {
-        if let Some(setting) = Self::find(key) {
-            return setting.check(value);
-        }
         // To take this one would promise a second copy of the data that nobody makes.
         if key == "remote.storage.enable" && parse_boolean(value) == Some(true) {
             return Err(SettingError {
                 key: key.to_owned(),
-                value: Some(value.to_owned()),
-                problem: "Tiered storage is not available on this broker".to_owned(),
+                value: None,
+                problem:
+                    "Tiered Storage functionality is disabled in the broker. Topic cannot be configured \
+                          with remote log storage."
+                        .to_owned(),
                 remedy: "leave it out, or set it to false".to_owned(),
             });
+        }
+        if let Some(setting) = Self::find(key) {
+            return setting.check(value);
         }
         if super::passed_over::is_known_topic_key(key) {
             return Ok(());

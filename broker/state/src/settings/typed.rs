@@ -21,7 +21,7 @@ macro_rules! typed_by_parsing {
         })+
     };
 }
-typed_by_parsing!(i16, u16, i32, u32, u64, usize, f64, PathBuf);
+typed_by_parsing!(i16, u16, i32, u32, i64, u64, usize, f64, PathBuf);
 
 impl Typed for String {
     fn typed(text: Option<&str>) -> Option<Self> {
