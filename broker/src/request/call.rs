@@ -8,7 +8,7 @@ use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
 use logmill_wire::api::{self, Message};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::limits::REQUEST_ELEMENTS_MAX;
-use logmill_wire::primitives::{DecodeError, Reader};
+use logmill_wire::primitives::{DecodeError, EncodeError, Reader};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -79,11 +79,15 @@ impl Answer {
                 self.room.resize(parts.iter().map(Bytes::len).sum());
                 Outcome::Reply(Reply { parts, room: self.room })
             }
-            Err(error) => {
-                tracing::error!(api = M::NAME, version = self.version, %error, "a response cannot be encoded");
-                Outcome::Close("a response could not be encoded")
-            }
+            Err(error) => self.not_encoded(M::NAME, error),
         }
+    }
+
+    /// The outcome where a response, or a part of one, cannot be encoded.
+    #[must_use]
+    pub fn not_encoded(self, response: &str, error: EncodeError) -> Outcome {
+        tracing::error!(response, version = self.version, %error, "a response cannot be encoded");
+        Outcome::Close("a response could not be encoded")
     }
 
     /// A handler's result that is there already.

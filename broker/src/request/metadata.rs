@@ -1,6 +1,6 @@
 //! Metadata: brokers, topics and who leads their partitions (KIP-4, KIP-516, KIP-700).
 
-use super::call::{Call, Handled, decode};
+use super::call::{Answer, Call, Handled, Outcome, decode};
 use super::create_topics::code_of;
 use super::services::Services;
 use super::topics::is_legal_name;
@@ -13,8 +13,10 @@ use logmill_state::metadata::{CreateTopicErrorKind, Image, NewTopic, Topic, is_i
 use logmill_wire::api::metadata::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic, Request, Response,
 };
+use logmill_wire::api::{self, Message};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{NodeId, PartitionIndex, TopicId};
+use logmill_wire::primitives::{EncodeError, EncodedArray, Format};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,8 +34,12 @@ const CLUSTER_OPERATIONS: std::ops::RangeInclusive<i16> = 8..=10;
 /// How long a client waits for a topic that is created on demand before it is told to come again.
 const CREATION_WAIT: Duration = Duration::from_secs(5);
 
-/// What one partition takes while the response is built, in bytes.
-const PARTITION_BYTES: usize = 256;
+/// What one partition takes while the response is built, in bytes: twice what it takes in the answer, with some
+/// replicas.
+const PARTITION_BYTES: usize = 128;
+
+/// How many partitions are described between two looks at the clock.
+const STRIDE: i32 = 256;
 
 /// A topic that is asked for.
 enum Wanted {
@@ -76,10 +82,7 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         // The request's own room goes before room of the same class is waited for.
         answer.room.resize(0);
         let builder = Builder { services: &services, context: &context, version, topic_operations };
-        let (response, room) = builder.build(wanted, &errors, cluster_operations).await;
-        let outcome = answer.reply(&response);
-        drop(room);
-        outcome
+        builder.answer(answer, wanted, &errors, cluster_operations).await
     }))
 }
 
@@ -161,6 +164,11 @@ fn create_missing<R: Runtime>(
     })
 }
 
+/// The layout of a version that the router has admitted.
+fn format_of(version: i16) -> Format {
+    api::format::<Response<'_>>(version).unwrap_or(Format { version, flexible: true })
+}
+
 struct Builder<'s, R: Runtime> {
     services: &'s Rc<Services<R>>,
     context: &'s RequestContext,
@@ -169,12 +177,14 @@ struct Builder<'s, R: Runtime> {
 }
 
 impl<R: Runtime> Builder<'_, R> {
-    async fn build(
+    /// Encodes topic by topic, so that a large cluster's answer leaves the shard's other tasks their turns.
+    async fn answer(
         &self,
+        answer: Answer,
         wanted: Vec<Wanted>,
         errors: &BTreeMap<String, ErrorCode>,
         cluster_operations: bool,
-    ) -> (Response<'static>, Option<Reservation>) {
+    ) -> Outcome {
         // Topics that were created for this request are in the image now.
         let image = self.services.image();
         let partitions: usize = wanted
@@ -185,15 +195,23 @@ impl<R: Runtime> Builder<'_, R> {
             })
             .sum();
         let room = self.room(partitions.saturating_mul(PARTITION_BYTES)).await;
-        let mut topics = Vec::with_capacity(wanted.len());
+        let format = format_of(self.version);
+        let mut topics = EncodedArray::new(format);
         for wanted in wanted {
-            topics.push(self.topic(&image, wanted, errors).await);
+            let mut partitions = EncodedArray::new(format);
+            let encoded = match self.topic(&image, wanted, errors, &mut partitions).await {
+                Ok(topic) => topics.push(&topic),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = encoded {
+                return answer.not_encoded(Response::NAME, error);
+            }
         }
         let mut response = Response {
             cluster_id: image.cluster_id().map(|id| id.to_string().into()),
             controller_id: self.services.node_id.0,
             brokers: self.brokers(&image).into(),
-            topics: topics.into(),
+            topics: topics.view(),
             ..Response::default()
         };
         if cluster_operations {
@@ -201,7 +219,9 @@ impl<R: Runtime> Builder<'_, R> {
             response.cluster_authorized_operations =
                 authorizer.authorized_operations(self.context, Resource::Cluster);
         }
-        (response, room)
+        let outcome = answer.reply(&response);
+        drop(room);
+        outcome
     }
 
     /// Waits for room for the answer; one that is larger than the class waits for all of it.
@@ -226,12 +246,13 @@ impl<R: Runtime> Builder<'_, R> {
         image.brokers().filter_map(broker).collect()
     }
 
-    async fn topic(
+    async fn topic<'p>(
         &self,
         image: &Image,
         wanted: Wanted,
         errors: &BTreeMap<String, ErrorCode>,
-    ) -> MetadataResponseTopic<'static> {
+        partitions: &'p mut EncodedArray,
+    ) -> Result<MetadataResponseTopic<'p>, EncodeError> {
         let failed = |name: Option<String>, topic_id, error: ErrorCode| MetadataResponseTopic {
             error_code: error.code(),
             is_internal: name.as_deref().is_some_and(is_internal_topic),
@@ -240,25 +261,30 @@ impl<R: Runtime> Builder<'_, R> {
             ..MetadataResponseTopic::default()
         };
         match wanted {
-            Wanted::Known(topic) => self.describe(image, &topic).await,
-            Wanted::Refused { name, id, error } => failed(name, id, error),
+            Wanted::Known(topic) => self.describe(image, &topic, partitions).await,
+            Wanted::Refused { name, id, error } => Ok(failed(name, id, error)),
             Wanted::Missing(name) => match image.topic_by_name(&name) {
-                Some(topic) => self.describe(image, topic).await,
+                Some(topic) => self.describe(image, topic, partitions).await,
                 None => {
                     let error = errors.get(&name).copied().unwrap_or(ErrorCode::UnknownTopicOrPartition);
-                    failed(Some(name), TopicId::ZERO, error)
+                    Ok(failed(Some(name), TopicId::ZERO, error))
                 }
             },
         }
     }
 
-    async fn describe(&self, image: &Image, topic: &Topic) -> MetadataResponseTopic<'static> {
+    async fn describe<'p>(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        partitions: &'p mut EncodedArray,
+    ) -> Result<MetadataResponseTopic<'p>, EncodeError> {
         let runtime = &self.services.runtime;
-        let count = topic.partition_count();
-        let mut partitions = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
-        for index in 0..count {
-            partitions.extend(self.partition(image, topic, index));
-            if index % 256 == 255 && runtime.should_yield() {
+        for index in 0..topic.partition_count() {
+            if let Some(partition) = self.partition(image, topic, index) {
+                partitions.push(&partition)?;
+            }
+            if index % STRIDE == STRIDE - 1 && runtime.should_yield() {
                 runtime.yield_now().await;
             }
         }
@@ -266,7 +292,7 @@ impl<R: Runtime> Builder<'_, R> {
             name: Some(topic.name.to_string().into()),
             topic_id: topic.id,
             is_internal: is_internal_topic(&topic.name),
-            partitions: partitions.into(),
+            partitions: partitions.view(),
             ..MetadataResponseTopic::default()
         };
         if self.topic_operations {
@@ -274,7 +300,11 @@ impl<R: Runtime> Builder<'_, R> {
             described.topic_authorized_operations =
                 authorizer.authorized_operations(self.context, Resource::Topic(&topic.name));
         }
-        described
+        // Many small topics are as much work as one large one.
+        if runtime.should_yield() {
+            runtime.yield_now().await;
+        }
+        Ok(described)
     }
 
     fn partition(

@@ -100,7 +100,9 @@ pub trait ApiRequest<'a>: Message<'a> {
     type Response<'b>: Message<'b>;
 }
 
-fn format<'a, M: Message<'a>>(version: i16) -> Option<Format> {
+/// How a message is laid out in a version; `None` outside [`Message::VERSIONS`].
+#[must_use]
+pub fn format<'a, M: Message<'a>>(version: i16) -> Option<Format> {
     M::VERSIONS.contains(&version).then_some(Format { version, flexible: version >= M::FLEXIBLE_FROM })
 }
 

@@ -16,6 +16,13 @@ enum Content<'a, T> {
     View { bytes: &'a [u8], count: usize, format: Format },
 }
 
+impl<'a, T> Array<'a, T> {
+    /// `count` elements that were encoded in `format` and are nothing else.
+    pub(super) const fn encoded(bytes: &'a [u8], count: usize, format: Format) -> Self {
+        Self { content: Content::View { bytes, count, format } }
+    }
+}
+
 impl<T> Array<'_, T> {
     /// How many elements there are.
     #[must_use]
@@ -121,6 +128,11 @@ impl<'a, T: WireType<'a>> WireType<'a> for Array<'a, T> {
             None => Ok(()),
             Some(Self { content: Content::Owned(elements) }) => {
                 elements.iter().try_for_each(|element| element.write(writer, format))
+            }
+            // What was read, or encoded, in the same format is the same bytes.
+            Some(Self { content: Content::View { bytes, format: its_own, .. } }) if *its_own == format => {
+                writer.put_slice(bytes);
+                Ok(())
             }
             Some(array) => array.iter().try_for_each(|element| element.write(writer, format)),
         }

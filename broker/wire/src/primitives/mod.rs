@@ -6,12 +6,14 @@
 //! is iterated. The same types have owned forms, from which messages are built.
 
 mod array;
+mod encoded_array;
 mod reader;
 mod records;
 mod wire_type;
 mod writer;
 
 pub use array::{Array, Elements};
+pub use encoded_array::EncodedArray;
 pub use reader::Reader;
 pub use records::Records;
 pub use wire_type::{Format, WireType};
