@@ -11,6 +11,7 @@ mod client;
 mod confine;
 mod crowd;
 mod degraded;
+mod fairness;
 mod hostile;
 mod memory;
 mod node;
