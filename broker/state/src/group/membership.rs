@@ -2,17 +2,16 @@
 
 use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
+use super::consumer::heartbeat::JOINING;
 use super::{
     Arc, ConsumerHeartbeatRequest, Context, Effects, ErrorCode, Group, GroupRecord, GroupReply, Groups,
     HeartbeatRequest, JoinReply, JoinRequest, LeaveRequest, Refused, SyncReply, SyncRequest, Ticket,
+    consumer,
 };
 use bytes::Bytes;
 
 /// The group that a step has touched.
 pub(super) type Touched = Option<Arc<str>>;
-
-/// The epoch with which a member joins.
-const JOINING: i32 = 0;
 
 impl Groups {
     pub(super) fn join(
@@ -111,26 +110,29 @@ impl Groups {
     pub(super) fn consumer_heartbeat(
         &mut self,
         ticket: Ticket,
-        request: ConsumerHeartbeatRequest,
+        request: &ConsumerHeartbeatRequest,
         cx: &Context<'_>,
         out: &mut Effects,
     ) -> Touched {
         let id = Arc::clone(&request.group_id);
+        let mut refuse = |refused| {
+            out.reply(ticket, GroupReply::ConsumerHeartbeat(Err(refused)));
+            None
+        };
+        if let Err(refused) = consumer::heartbeat::check(request, cx.settings) {
+            return refuse(refused);
+        }
         match self.groups.get_mut(&id) {
             None if request.member_epoch != JOINING => {
-                let refused = Refused::new(ErrorCode::GroupIdNotFound, format!("Group {id} not found."));
-                out.reply(ticket, GroupReply::ConsumerHeartbeat(Err(refused)));
-                return None;
+                return refuse(Refused::new(ErrorCode::GroupIdNotFound, format!("Group {id} not found.")));
             }
-            Some(Group::Classic(group)) if group.is_empty() => {
+            Some(Group::Classic(group)) if group.is_empty() && request.member_epoch == JOINING => {
                 out.records.push(GroupRecord::Classic { group_id: Arc::clone(&id), value: None });
                 self.groups.remove(&id);
             }
             Some(Group::Classic(_)) => {
-                let refused =
-                    Refused::new(ErrorCode::GroupIdNotFound, format!("Group {id} is not a consumer group."));
-                out.reply(ticket, GroupReply::ConsumerHeartbeat(Err(refused)));
-                return None;
+                let message = format!("Group {id} is not a consumer group.");
+                return refuse(Refused::new(ErrorCode::GroupIdNotFound, message));
             }
             None | Some(Group::Consumer(_)) => {}
         }

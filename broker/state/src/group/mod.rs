@@ -5,6 +5,7 @@
 //! sends each reply when all that was appended before is durable. A restart replays the records with
 //! [`Groups::replay`] and says [`Groups::loaded`].
 
+pub mod assignor;
 pub mod classic;
 pub mod consumer;
 mod effects;
@@ -179,13 +180,15 @@ impl Groups {
             GroupRequest::Heartbeat(request) => self.heartbeat(ticket, &request, cx, &mut out),
             GroupRequest::Leave(request) => self.leave(ticket, &request, cx, &mut out),
             GroupRequest::ConsumerHeartbeat(request) => {
-                self.consumer_heartbeat(ticket, request, cx, &mut out)
+                self.consumer_heartbeat(ticket, &request, cx, &mut out)
             }
             GroupRequest::CommitOffsets(request) => self.commit(ticket, request, cx, &mut out),
             GroupRequest::FetchOffsets(request) => self.fetch(ticket, request, &mut out),
             GroupRequest::DeleteOffsets(request) => self.delete_offsets(ticket, &request, &mut out),
             GroupRequest::DescribeClassic(group_id) => self.describe_classic(ticket, &group_id, &mut out),
-            GroupRequest::DescribeConsumer(group_id) => self.describe_consumer(ticket, &group_id, &mut out),
+            GroupRequest::DescribeConsumer(group_id) => {
+                self.describe_consumer(ticket, &group_id, cx, &mut out)
+            }
             GroupRequest::Delete(group_id) => self.delete(ticket, group_id, &mut out),
             GroupRequest::List(request) => self.list(ticket, &request, &mut out),
         };

@@ -1,7 +1,7 @@
 //! Describing, listing and deleting groups.
 
 use super::membership::Touched;
-use super::{Arc, Effects, ErrorCode, Group, GroupReply, Groups, ListRequest, Refused, Ticket};
+use super::{Arc, Context, Effects, ErrorCode, Group, GroupReply, Groups, ListRequest, Refused, Ticket};
 
 impl Groups {
     pub(super) fn describe_classic(&self, ticket: Ticket, id: &Arc<str>, out: &mut Effects) -> Touched {
@@ -14,9 +14,15 @@ impl Groups {
         None
     }
 
-    pub(super) fn describe_consumer(&self, ticket: Ticket, id: &Arc<str>, out: &mut Effects) -> Touched {
+    pub(super) fn describe_consumer(
+        &self,
+        ticket: Ticket,
+        id: &Arc<str>,
+        cx: &Context<'_>,
+        out: &mut Effects,
+    ) -> Touched {
         let reply = match self.groups.get(id) {
-            Some(Group::Consumer(group)) => Ok(group.describe()),
+            Some(Group::Consumer(group)) => Ok(group.describe(cx)),
             Some(Group::Classic(_)) => Err(not_a("consumer", id)),
             None => Err(not_found(id)),
         };

@@ -122,6 +122,10 @@ impl fmt::Display for ApplyError {
 
 impl std::error::Error for ApplyError {}
 
+/// Names the topics of an image at one instant, so that it can be told cheaply whether they have changed since.
+#[derive(Clone, Debug)]
+pub struct TopicsMark(SharedMap<Arc<str>, Arc<Topic>>);
+
 /// Everything that the cluster knows. A clone is cheap, and shares what is not changed later.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Image {
@@ -203,6 +207,19 @@ impl Image {
     #[must_use]
     pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
         self.topics_by_id.get(&id)
+    }
+
+    /// Names the topics as they are.
+    #[must_use]
+    pub fn topics_mark(&self) -> TopicsMark {
+        TopicsMark(self.topics_by_name.clone())
+    }
+
+    /// Whether no topic has been made, changed or deleted since the mark was taken; an image that was made anew from
+    /// records counts as changed.
+    #[must_use]
+    pub fn has_topics_of(&self, mark: &TopicsMark) -> bool {
+        self.topics_by_name.is_shared_with(&mark.0)
     }
 
     /// How many topics there are.

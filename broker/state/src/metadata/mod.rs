@@ -35,7 +35,7 @@ pub use create_topics::{
     CreateTopicsPlan, CreatedTopic, NewTopic, PartitionAssignment,
 };
 pub use delete_topics::{DeleteTopicError, DeleteTopicResult, DeleteTopicsPlan, TopicSelector};
-pub use image::{ApplyError, Broker, Image, Partition, Topic};
+pub use image::{ApplyError, Broker, Image, Partition, Topic, TopicsMark};
 pub use placement::{Placement, PlacementRun};
 pub use producer_ids::{PRODUCER_ID_BLOCK_SIZE, ProducerIdBlock, ProducerIdsError};
 pub use record::{Endpoint, Record};

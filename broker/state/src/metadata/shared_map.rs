@@ -56,6 +56,12 @@ impl<K, V> SharedMap<K, V> {
         self.len == 0
     }
 
+    /// Whether both are one map, of which neither has been changed since it was copied from the other.
+    #[must_use]
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.chunks, &other.chunks)
+    }
+
     /// The entries in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.chunks.iter().flat_map(|chunk| chunk.iter().map(|(key, value)| (key, value)))
