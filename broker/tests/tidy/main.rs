@@ -1,6 +1,7 @@
 //! The order of the house, as an ordinary test: which layer may name which, how large a file and a function may grow,
 //! what must not appear where. Each rule has a test beside it that shows what it catches.
 
+mod authorization;
 mod layers;
 mod manifests;
 mod names;
@@ -21,6 +22,7 @@ const RULES: &[(&str, Rule)] = &[
     ("what decides has no clock, chance or I/O of its own", purity::check),
     ("unsafe stays in its corners", purity::check_unsafe),
     ("nothing behaves otherwise under test", purity::check_switches),
+    ("every API asks the authorizer", authorization::check),
     ("files stay small", sizes::check_files),
     ("functions stay small", sizes::check_functions),
 ];
