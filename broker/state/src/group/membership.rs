@@ -26,9 +26,21 @@ impl Groups {
             out.reply(ticket, GroupReply::Join(JoinReply::refused(ErrorCode::InvalidGroupId, &request)));
             return None;
         }
+        let session_timeout_ms = u64::try_from(request.session_timeout_ms).unwrap_or(0);
+        let bounds = cx.settings.min_session_timeout_ms..=cx.settings.max_session_timeout_ms;
+        if request.session_timeout_ms < 0 || !bounds.contains(&session_timeout_ms) {
+            let refused = JoinReply::refused(ErrorCode::InvalidSessionTimeout, &request);
+            out.reply(ticket, GroupReply::Join(refused));
+            return None;
+        }
+        let is_fresh = request.member.member_id.is_empty();
         match self.groups.get_mut(&id) {
             // Only a fresh member may found a group.
-            None if !request.member.member_id.is_empty() => {
+            None if !is_fresh => {
+                out.reply(ticket, GroupReply::Join(JoinReply::refused(ErrorCode::UnknownMemberId, &request)));
+                return None;
+            }
+            Some(Group::Consumer(group)) if group.is_empty() && !is_fresh => {
                 out.reply(ticket, GroupReply::Join(JoinReply::refused(ErrorCode::UnknownMemberId, &request)));
                 return None;
             }
@@ -42,14 +54,24 @@ impl Groups {
             }
             None | Some(Group::Classic(_)) => {}
         }
+        self.join_classic(ticket, request, cx, out);
+        Some(id)
+    }
+
+    /// A group that a join founds is written at once, as in Kafka.
+    fn join_classic(&mut self, ticket: Ticket, request: JoinRequest, cx: &Context<'_>, out: &mut Effects) {
+        let id = Arc::clone(&request.group_id);
+        let is_founded = !self.groups.contains_key(&id);
         let group = self
             .groups
             .entry(Arc::clone(&id))
-            .or_insert_with(|| Group::Classic(ClassicGroup::new(Arc::clone(&id), cx.now.wall)));
+            .or_insert_with(|| Group::Classic(ClassicGroup::new(id, cx.now.wall)));
         if let Group::Classic(group) = group {
             group.join(ticket, request, cx, out);
+            if is_founded {
+                out.records.push(group.founding_record());
+            }
         }
-        Some(id)
     }
 
     pub(super) fn sync(

@@ -1,0 +1,96 @@
+//! The deadlines of one group: a session per member, the end of the join phase, the end of the sync phase.
+
+use logmill_wire::ids::MonotonicNs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What ends the join phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum JoinTimer {
+    /// The first rebalance of an empty group waits for more members, and longer if more have come.
+    Initial {
+        /// What was waited, in milliseconds.
+        delay_ms: u64,
+        /// What may still be waited, in milliseconds.
+        remaining_ms: u64,
+    },
+    /// Members that have not joined again by now are left behind.
+    Rebalance,
+}
+
+/// Something that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// The session of a member, or of one that has an id but has not joined yet.
+    Session(Arc<str>),
+    /// The join phase.
+    Join(JoinTimer),
+    /// The sync phase.
+    Sync,
+}
+
+/// All deadlines of a group; each change takes logarithmic time.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    sessions: BTreeSet<(MonotonicNs, Arc<str>)>,
+    /// The same by member, so that an outdated one is found.
+    session_of: BTreeMap<Arc<str>, MonotonicNs>,
+    join: Option<(MonotonicNs, JoinTimer)>,
+    sync: Option<MonotonicNs>,
+}
+
+impl Timers {
+    pub(super) fn set_session(&mut self, member_id: &Arc<str>, at: MonotonicNs) {
+        if let Some(before) = self.session_of.insert(Arc::clone(member_id), at) {
+            self.sessions.remove(&(before, Arc::clone(member_id)));
+        }
+        self.sessions.insert((at, Arc::clone(member_id)));
+    }
+
+    pub(super) fn cancel_session(&mut self, member_id: &Arc<str>) {
+        if let Some(before) = self.session_of.remove(member_id) {
+            self.sessions.remove(&(before, Arc::clone(member_id)));
+        }
+    }
+
+    pub(super) fn set_join(&mut self, at: MonotonicNs, timer: JoinTimer) {
+        self.join = Some((at, timer));
+    }
+
+    pub(super) fn cancel_join(&mut self) {
+        self.join = None;
+    }
+
+    pub(super) fn set_sync(&mut self, at: MonotonicNs) {
+        self.sync = Some(at);
+    }
+
+    pub(super) fn cancel_sync(&mut self) {
+        self.sync = None;
+    }
+
+    pub(super) fn cancel_all(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The first deadline.
+    pub(super) fn next(&self) -> Option<MonotonicNs> {
+        let session = self.sessions.first().map(|(at, _)| *at);
+        let join = self.join.map(|(at, _)| at);
+        [session, join, self.sync].into_iter().flatten().min()
+    }
+
+    /// Takes the first of what is due; sessions come first among equals.
+    pub(super) fn pop_due(&mut self, now: MonotonicNs) -> Option<Due> {
+        let next = self.next().filter(|at| *at <= now)?;
+        if self.sessions.first().is_some_and(|(at, _)| *at == next) {
+            let (_, member_id) = self.sessions.pop_first()?;
+            self.session_of.remove(&member_id);
+            return Some(Due::Session(member_id));
+        }
+        if let Some((_, timer)) = self.join.take_if(|(at, _)| *at == next) {
+            return Some(Due::Join(timer));
+        }
+        self.sync.take().map(|_| Due::Sync)
+    }
+}
