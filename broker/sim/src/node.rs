@@ -5,14 +5,17 @@ use logmill::log::{DirectoryHealth, Store, StoreSettings, recover};
 use logmill::partition::PartitionTable;
 use logmill::partition::command::PartitionCommand;
 use logmill::partition::router::shard_of;
-use logmill::runtime::simulated::{Host, SimulatedRuntime};
+use logmill::runtime::Runtime;
+use logmill::runtime::simulated::{Chance, Host, SimulatedRuntime};
 use logmill_state::metadata::Image;
 use logmill_state::settings::BrokerSettings;
 use logmill_wire::ids::{NodeId, ShardIndex, TopicPartition};
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The node's id in every world.
 pub const NODE: NodeId = NodeId(1);
@@ -28,12 +31,18 @@ pub struct Shard {
     pub store: Rc<Store<SimulatedRuntime>>,
     /// Its partitions.
     pub table: Rc<PartitionTable<SimulatedRuntime>>,
+    /// Images on their way to it, each with the time that it takes to arrive.
+    images: RefCell<VecDeque<(Arc<Image>, Duration)>>,
+    /// How many it has taken over since its start.
+    applied: Cell<u64>,
 }
 
 /// A running node.
 pub struct Node {
     /// Its shards.
-    pub shards: Vec<Shard>,
+    pub shards: Vec<Rc<Shard>>,
+    /// Images that were published since the start.
+    published: Cell<u64>,
     /// The health of its log directory.
     pub health: Arc<DirectoryHealth>,
 }
@@ -58,9 +67,9 @@ impl Node {
         let runtimes: Vec<_> = (0..start.shards).map(|shard| host.runtime(ShardIndex(shard))).collect();
         let Some(first) = runtimes.first() else { return Err("a node has at least one shard".into()) };
         let path = PathBuf::from(DIRECTORY);
-        logmill::runtime::Runtime::create_directory(first, &path).await.map_err(|error| error.to_string())?;
+        first.create_directory(&path).await.map_err(|error| error.to_string())?;
         let root = PathBuf::from("/");
-        logmill::runtime::Runtime::sync_directory(first, &root).await.map_err(|error| error.to_string())?;
+        first.sync_directory(&root).await.map_err(|error| error.to_string())?;
         let recovery = recover(first, &path).await.map_err(|error| error.to_string())?;
         let (shards, journal_bytes) = (start.shards, start.store.journal_bytes);
         let opened = recovery
@@ -72,7 +81,7 @@ impl Node {
         let settings = Arc::new(settings);
         let mut made = Vec::new();
         for (runtime, (journal_id, states)) in runtimes.into_iter().zip(opened.shards) {
-            let shard = logmill::runtime::Runtime::shard(&runtime);
+            let shard = runtime.shard();
             let journal = Journal::open_fresh(&runtime, &opened.run.journal(shard), journal_id)
                 .await
                 .map_err(|error| error.to_string())?;
@@ -86,9 +95,15 @@ impl Node {
             );
             let table = PartitionTable::new(runtime.clone(), NODE, Rc::clone(&store), Arc::clone(&settings));
             table.apply_image(Arc::clone(&start.image)).await;
-            made.push(Shard { runtime, store, table });
+            made.push(Rc::new(Shard {
+                runtime,
+                store,
+                table,
+                images: RefCell::default(),
+                applied: Cell::new(0),
+            }));
         }
-        Ok(Rc::new(Self { shards: made, health }))
+        Ok(Rc::new(Self { shards: made, published: Cell::new(0), health }))
     }
 
     /// Sends a command to the shard that owns its partition.
@@ -103,10 +118,44 @@ impl Node {
         usize::from(shard_of(log, self.shards.len() as u16).0)
     }
 
-    /// Takes over a newer image on all shards.
-    pub async fn apply_image(&self, image: Arc<Image>) {
+    /// Hands a newer image to all shards; each takes it over in its own time, one image after another. Returns how
+    /// many images there were.
+    pub fn publish(&self, image: &Arc<Image>, chance: &mut Chance) -> u64 {
         for shard in &self.shards {
-            shard.table.apply_image(Arc::clone(&image)).await;
+            let delay = Duration::from_micros(if chance.one_in(2) { 0 } else { chance.below(5_000) });
+            shard.images.borrow_mut().push_back((Arc::clone(image), delay));
+            if shard.images.borrow().len() > 1 {
+                continue;
+            }
+            let taking = Rc::clone(shard);
+            shard.runtime.spawn(async move {
+                loop {
+                    let Some((image, delay)) = taking.images.borrow().front().cloned() else { return };
+                    taking.runtime.sleep(delay).await;
+                    taking.table.apply_image(image).await;
+                    taking.applied.set(taking.applied.get() + 1);
+                    taking.images.borrow_mut().pop_front();
+                }
+            });
+        }
+        self.published.set(self.published.get() + 1);
+        self.published.get()
+    }
+
+    /// Waits until the shard of a partition has taken over so many images.
+    pub async fn until_known(&self, log: TopicPartition, images: u64) {
+        let Some(shard) = self.shards.get(self.shard_of(log)) else { return };
+        while shard.applied.get() < images {
+            shard.runtime.sleep(Duration::from_micros(50)).await;
+        }
+    }
+
+    /// Waits until all shards have taken over all images.
+    pub async fn until_all_known(&self) {
+        for shard in &self.shards {
+            while shard.applied.get() < self.published.get() {
+                shard.runtime.sleep(Duration::from_micros(50)).await;
+            }
         }
     }
 

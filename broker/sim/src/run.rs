@@ -239,7 +239,7 @@ impl Run {
             .map(|(log, partition)| (*log, partition.writers.len()))
             .collect();
         for (log, writers) in logs {
-            self.spawn_clients(node, log, writers);
+            self.spawn_clients(node, log, writers, 0);
         }
         self.draw_fault();
         let span = Duration::from_millis(20 + self.chance.below(600));
@@ -250,21 +250,26 @@ impl Run {
         }
     }
 
-    fn spawn_clients(&mut self, node: &Rc<Node>, log: TopicPartition, writers: usize) {
+    /// Starts the clients of a partition, who wait until its shard has seen so many images.
+    fn spawn_clients(&mut self, node: &Rc<Node>, log: TopicPartition, writers: usize, images: u64) {
         for writer in 0..writers {
             let runtime = self.host.runtime(ShardIndex(0));
             let (node, model, chance) =
                 (Rc::clone(node), Rc::clone(&self.model), Chance::new(self.chance.next_u64()));
             let bytes_max = self.batch_bytes_max;
-            runtime
-                .clone()
-                .spawn(async move { write(runtime, node, model, log, writer, chance, bytes_max).await });
+            runtime.clone().spawn(async move {
+                node.until_known(log, images).await;
+                write(runtime, node, model, log, writer, chance, bytes_max).await;
+            });
         }
         if self.chance.one_in(2) {
             let runtime = self.host.runtime(ShardIndex(0));
             let (node, model, chance) =
                 (Rc::clone(node), Rc::clone(&self.model), Chance::new(self.chance.next_u64()));
-            runtime.clone().spawn(async move { look(runtime, node, model, log, chance).await });
+            runtime.clone().spawn(async move {
+                node.until_known(log, images).await;
+                look(runtime, node, model, log, chance).await;
+            });
         }
     }
 
@@ -290,15 +295,20 @@ impl Run {
         let topic = self.model.borrow_mut().topics.remove(self.chance.index(count));
         self.model.borrow_mut().partitions.retain(|log, _| log.topic_id != topic.id);
         self.apply(&Record::TopicDeleted { topic_id: topic.id });
-        let deleting = Arc::new(self.image.clone());
-        let of_node = Rc::clone(node);
-        if self.drive("a deletion", async move { of_node.apply_image(deleting).await }).is_none() {
-            return;
+        // The controller may publish both changes at once.
+        if self.chance.one_in(2) {
+            let deleting = Arc::new(self.image.clone());
+            node.publish(&deleting, &mut self.chance);
+            if self.chance.one_in(2) {
+                let of_node = Rc::clone(node);
+                if self.drive("a deletion", async move { of_node.until_all_known().await }).is_none() {
+                    return;
+                }
+            }
         }
         self.create_topic(&topic.name);
-        let image = Arc::new(self.image.clone());
-        let of_node = Rc::clone(node);
-        let _ = self.drive("a creation", async move { of_node.apply_image(image).await });
+        let creating = Arc::new(self.image.clone());
+        let images = node.publish(&creating, &mut self.chance);
         let fresh: Vec<(TopicPartition, usize)> = {
             let model = self.model.borrow();
             let id = model.topics.last().map(|topic| topic.id);
@@ -306,8 +316,10 @@ impl Run {
             of_topic.map(|(log, partition)| (*log, partition.writers.len())).collect()
         };
         for (log, writers) in fresh {
-            self.spawn_clients(node, log, writers);
+            self.spawn_clients(node, log, writers, images);
         }
+        let of_node = Rc::clone(node);
+        let _ = self.drive("a creation", async move { of_node.until_all_known().await });
     }
 
     fn end_generation(&mut self, node: Rc<Node>) {

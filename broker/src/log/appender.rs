@@ -199,6 +199,9 @@ impl<R: Runtime> Log<R> {
         self.check_health()?;
         let _busy = self.hold();
         while !self.store.takes(bytes) {
+            if self.store.starved.get() {
+                return Err(LogError::NoSpace);
+            }
             self.store.wait_for_room(bytes).await;
             self.check_health()?;
         }
@@ -276,6 +279,7 @@ impl<R: Runtime> Log<R> {
         if self.deleted.get() {
             return Err(LogError::Deleted);
         }
+        self.claim_name().await?;
         if !self.exists.get() {
             self.create_directory().await?;
             self.exists.set(true);
@@ -317,6 +321,7 @@ impl<R: Runtime> Log<R> {
     async fn create_directory(&self) -> Result<(), LogError> {
         let runtime = &self.store.runtime;
         let path = self.path();
+        self.store.make_way(&self.directory_name, self.key).await?;
         runtime.create_directory(&path).await?;
         let file = path.join("partition.metadata");
         let content = format!("version: 0\ntopic_id: {}\n", self.key.topic_id);

@@ -4,7 +4,7 @@ use super::LogError;
 use super::appender::Log;
 use super::store::Store;
 use crate::runtime::buffer::Chunk;
-use crate::runtime::{Durability, File, OpenMode, Runtime};
+use crate::runtime::{Durability, File, OffloadError, OpenMode, Runtime};
 use crate::shard::join::{Boxed, join_all};
 use logmill_state::partition::{EpochEntry, PartitionSnapshot, ProducerBatch, ProducerSnapshot};
 use logmill_wire::frame::checkpoint::{self as frame, Checkpoint, LogState};
@@ -13,9 +13,15 @@ use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Logs that are settled together.
 const SETTLED_TOGETHER_MAX: usize = 16;
+
+/// How long after a checkpoint found no space it is tried again, and how long after the pool was busy.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// States that are copied before other tasks get their turn.
 const COPIED_TOGETHER_MAX: usize = 256;
@@ -23,7 +29,8 @@ const COPIED_TOGETHER_MAX: usize = 256;
 /// A log at the moment of a cut.
 pub(super) struct AtCut<R: Runtime> {
     pub(super) log: Rc<Log<R>>,
-    pub(super) state: LogState,
+    /// Its state; the first attempt at the checkpoint takes it.
+    pub(super) state: Option<LogState>,
     /// What must be durable before the state may be: the end of the segment that it names.
     pub(super) segment_base: Offset,
     pub(super) end: u64,
@@ -134,16 +141,33 @@ pub(super) async fn make<R: Runtime>(
     journal_id: Uuid,
     sequence: u64,
     cut: u64,
-    logs: Vec<AtCut<R>>,
+    mut logs: Vec<AtCut<R>>,
 ) {
-    let outcome = try_make(&store, journal_id, sequence, cut, logs).await;
-    match outcome {
-        Ok(()) => {
-            store.completed_cut.set(cut);
-            store.release_before.set(sequence);
+    loop {
+        match try_make(&store, journal_id, sequence, cut, &mut logs).await {
+            Ok(()) => {
+                store.starved.set(false);
+                store.completed_cut.set(cut);
+                store.release_before.set(sequence);
+                break;
+            }
+            // The journal keeps what the checkpoint would have freed, and appends are refused once it is full.
+            Err(LogError::NoSpace) if !store.health.is_failed() => {
+                if !store.starved.replace(true) {
+                    tracing::warn!("no space is left for a checkpoint; it is tried again until there is");
+                }
+                store.progress.notify_all();
+                if store.stopping.get() {
+                    break;
+                }
+                store.runtime.sleep(RETRY_INTERVAL).await;
+            }
+            // A log directory that cannot be settled may have lost what it was given; nothing is tried twice.
+            Err(error) => {
+                store.health.fail(format!("a checkpoint failed: {error}"));
+                break;
+            }
         }
-        // A log directory that cannot be settled may have lost what it was given; nothing is tried twice.
-        Err(error) => store.health.fail(format!("a checkpoint failed: {error}")),
     }
     store.extent_bytes_since_cut.set(0);
     store.checkpoint_running.set(false);
@@ -156,7 +180,7 @@ async fn try_make<R: Runtime>(
     journal_id: Uuid,
     sequence: u64,
     cut: u64,
-    logs: Vec<AtCut<R>>,
+    logs: &mut [AtCut<R>],
 ) -> Result<(), LogError> {
     for together in logs.chunks(SETTLED_TOGETHER_MAX) {
         let settling: Vec<Boxed<'_, Result<(), LogError>>> = together
@@ -176,7 +200,7 @@ async fn try_make<R: Runtime>(
             outcome?;
         }
     }
-    for at in &logs {
+    for at in &*logs {
         while !at.log.is_durable_to(at.segment_base, at.end) {
             if store.health.is_failed() {
                 return Err(LogError::DirectoryFailed(store.health.cause().unwrap_or_default()));
@@ -186,7 +210,9 @@ async fn try_make<R: Runtime>(
     }
     for at in logs {
         at.log.in_checkpoint.set(true);
-        store.states.borrow_mut().insert(at.log.key, at.state);
+        if let Some(state) = at.state.take() {
+            store.states.borrow_mut().insert(at.log.key, state);
+        }
     }
     let states = copy_states(store).await;
     // Nothing after this cut is of a log that was deleted before it.
@@ -230,11 +256,7 @@ pub async fn write<R: Runtime>(
     parent: &Path,
     checkpoint: Checkpoint,
 ) -> io::Result<()> {
-    let sealed = runtime
-        .offload(move || frame::seal(&checkpoint))
-        .await
-        .map_err(|_| io::Error::other("the checkpoint could not be encoded: the pool is busy"))?
-        .map_err(|_| io::Error::other("the checkpoint could not be encoded"))?;
+    let sealed = seal(runtime, checkpoint).await?;
     let fresh = path.with_extension("new");
     let mut chunk = Chunk::with_capacity(sealed.len());
     chunk.append(&sealed);
@@ -245,4 +267,19 @@ pub async fn write<R: Runtime>(
     file.flush().await?;
     runtime.rename(&fresh, path).await?;
     runtime.sync_directory(parent).await
+}
+
+/// Encodes a checkpoint on the pool, however long that is busy.
+async fn seal<R: Runtime>(runtime: &R, checkpoint: Checkpoint) -> io::Result<Vec<u8>> {
+    let checkpoint = Arc::new(checkpoint);
+    loop {
+        let work = Arc::clone(&checkpoint);
+        match runtime.offload(move || frame::seal(&work)).await {
+            Ok(sealed) => return sealed.map_err(|_| io::Error::other("the checkpoint could not be encoded")),
+            Err(OffloadError::Busy) => runtime.sleep(BUSY_INTERVAL).await,
+            Err(OffloadError::Panicked) => {
+                return Err(io::Error::other("the encoding of the checkpoint panicked"));
+            }
+        }
+    }
 }

@@ -53,7 +53,8 @@ impl<R: Runtime> Committer<R> {
             }
             if self.store.dirty.borrow().is_empty() {
                 if self.store.stopping.get() && !self.store.checkpoint_running.get() {
-                    if self.store.touched.borrow().is_empty() {
+                    // Without space for a last checkpoint the journal has everything for the next start.
+                    if self.store.touched.borrow().is_empty() || self.store.starved.get() {
                         return;
                     }
                     self.store.checkpoint_asked.set(true);
@@ -102,7 +103,7 @@ impl<R: Runtime> Committer<R> {
                 let snapshot = owner.snapshot();
                 let (segment_base, end) = log.end();
                 let state = to_state(&log, &snapshot, segment_base, end);
-                logs.push(AtCut { log, state, segment_base, end });
+                logs.push(AtCut { log, state: Some(state), segment_base, end });
             } else if !log.deleted.get() {
                 // Without its state the journal must not forget it.
                 let lost = format!("the partition of {} ended before its log", log.directory_name);

@@ -4,6 +4,7 @@
 //! that run, writes the next one beside it, and only then changes `CURRENT`, in one durable page write: a
 //! crash at any moment leaves one whole run.
 
+use super::names::Names;
 use crate::runtime::buffer::Chunk;
 use crate::runtime::{Durability, File, OpenMode, Runtime};
 use logmill_wire::ids::ShardIndex;
@@ -19,6 +20,7 @@ use std::sync::{Mutex, PoisonError};
 pub struct DirectoryHealth {
     failed: AtomicBool,
     cause: Mutex<Option<String>>,
+    pub(super) names: Names,
 }
 
 impl DirectoryHealth {
@@ -81,7 +83,20 @@ pub struct RunDirectory {
     number: u64,
 }
 
-const CURRENT_MAGIC: &[u8; 8] = b"LMRUN\0\0\0";
+/// What `CURRENT` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CurrentRun {
+    /// The run that is valid; number 0 if the log directory was never used.
+    pub run: RunDirectory,
+    /// How many shards wrote it; what the first version wrote does not say.
+    pub shards: Option<u16>,
+}
+
+/// Magic and version 0: the number of the run follows.
+const CURRENT_MAGIC_V0: &[u8; 8] = b"LMRUN\0\0\0";
+
+/// Magic and version 1: the number of the run follows, and that of its shards.
+const CURRENT_MAGIC: &[u8; 8] = b"LMRUN\0\0\x01";
 
 impl RunDirectory {
     /// Run `number` of a log directory.
@@ -132,48 +147,50 @@ impl RunDirectory {
         self.path().join(format!("shard-{shard}.checkpoint"))
     }
 
-    /// The shard whose checkpoint has this name.
+    /// The shard whose journal has this name.
     #[must_use]
-    pub fn shard_of_checkpoint(name: &str) -> Option<ShardIndex> {
-        name.strip_prefix("shard-")?.strip_suffix(".checkpoint")?.parse().ok().map(ShardIndex)
+    pub fn shard_of_journal(name: &str) -> Option<ShardIndex> {
+        name.strip_prefix("shard-")?.strip_suffix(".journal")?.parse().ok().map(ShardIndex)
     }
 
     fn current_file(&self) -> PathBuf {
         self.parent().join("CURRENT")
     }
 
-    /// The run that is valid, or number 0 if the log directory was never used.
+    /// The run that is valid.
     ///
     /// # Errors
     /// If the disk fails, or `CURRENT` is not intact.
-    pub async fn current<R: Runtime>(runtime: &R, log_directory: &Path) -> Result<Self, LogDirectoryError> {
+    pub async fn current<R: Runtime>(
+        runtime: &R,
+        log_directory: &Path,
+    ) -> Result<CurrentRun, LogDirectoryError> {
         let none = Self::new(log_directory.to_path_buf(), 0);
         let path = none.current_file();
         let file = match runtime.open(&path, OpenMode::Read).await {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(none),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(CurrentRun { run: none, shards: None });
+            }
             Err(error) => return Err(at(&path)(error)),
         };
         let (outcome, page) = file.read(Chunk::with_capacity(PAGE_BYTES), 0, PAGE_BYTES).await;
         outcome.map_err(at(&path))?;
-        let number = parse_current(&page).ok_or_else(|| {
+        let (number, shards) = parse_current(&page).ok_or_else(|| {
             LogDirectoryError::Damaged(path, "the name of the current run is not intact".into())
         })?;
-        Ok(Self { number, ..none })
+        Ok(CurrentRun { run: Self { number, ..none }, shards })
     }
 
-    /// Makes this the valid run. The run's files must be durable before.
+    /// Makes this the valid run, written by so many shards. The run's files must be durable before.
     ///
     /// # Errors
     /// If the disk fails.
-    pub async fn make_current<R: Runtime>(&self, runtime: &R) -> Result<(), LogDirectoryError> {
+    pub async fn make_current<R: Runtime>(&self, runtime: &R, shards: u16) -> Result<(), LogDirectoryError> {
         let path = self.current_file();
         let fresh = path.with_extension("new");
         let mut page = Chunk::with_capacity(PAGE_BYTES);
-        let mut content = CURRENT_MAGIC.to_vec();
-        content.extend_from_slice(&self.number.to_le_bytes());
-        content.extend_from_slice(&crc32c::crc32c(&content).to_le_bytes());
-        page.append(&content);
+        page.append(&current_content(self.number, shards));
         page.pad_to(PAGE_BYTES);
         let file = runtime.open(&fresh, OpenMode::Create).await.map_err(at(&fresh))?;
         file.write(page.view_all(), 0, Durability::Cached).await.map_err(at(&fresh))?;
@@ -183,10 +200,49 @@ impl RunDirectory {
     }
 }
 
-fn parse_current(page: &[u8]) -> Option<u64> {
-    let (content, crc) = page.get(..20)?.split_at(16);
-    let intact = crc32c::crc32c(content).to_le_bytes() == *crc;
-    let (magic, number) = content.split_at(8);
-    (intact && magic == CURRENT_MAGIC)
-        .then(|| number.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)))?
+fn current_content(number: u64, shards: u16) -> Vec<u8> {
+    let mut content = CURRENT_MAGIC.to_vec();
+    content.extend_from_slice(&number.to_le_bytes());
+    content.extend_from_slice(&u32::from(shards).to_le_bytes());
+    content.extend_from_slice(&crc32c::crc32c(&content).to_le_bytes());
+    content
+}
+
+fn parse_current(page: &[u8]) -> Option<(u64, Option<u16>)> {
+    let (magic, rest) = page.split_first_chunk::<8>()?;
+    let fields = match magic {
+        CURRENT_MAGIC_V0 => 8,
+        CURRENT_MAGIC => 12,
+        _ => return None,
+    };
+    let (content, crc) = page.get(..magic.len() + fields + 4)?.split_last_chunk::<4>()?;
+    if crc32c::crc32c(content).to_le_bytes() != *crc {
+        return None;
+    }
+    let (number, shards) = rest.get(..fields)?.split_first_chunk()?;
+    let shards = shards.first_chunk().map(|bytes| u16::try_from(u32::from_le_bytes(*bytes)));
+    Some((u64::from_le_bytes(*number), shards.transpose().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `CURRENT` of run 3, as version 0 wrote it.
+    const V0: [u8; 20] = *b"LMRUN\0\0\0\x03\0\0\0\0\0\0\0\x2A\xE0\xF9\xD1";
+    /// `CURRENT` of run 3 by 2 shards, as version 1 wrote it.
+    const V1: [u8; 24] = *b"LMRUN\0\0\x01\x03\0\0\0\0\0\0\0\x02\0\0\0\x58\x1F\x46\x1F";
+
+    #[test]
+    fn every_version_of_current_is_read() {
+        assert_eq!(parse_current(&V0), Some((3, None)));
+        assert_eq!(parse_current(&V1), Some((3, Some(2))));
+        assert_eq!(current_content(3, 2), V1);
+        for at in 0..V1.len() {
+            let mut rotten = V1;
+            rotten[at] ^= 1;
+            assert_eq!(parse_current(&rotten), None, "byte {at}");
+            assert_eq!(parse_current(&V1[..at]), None, "cut at {at}");
+        }
+    }
 }

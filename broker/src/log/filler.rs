@@ -191,6 +191,7 @@ impl<R: Runtime> Log<R> {
             .sum();
         inner.segments.clear();
         self.opened.set(false);
+        self.store.health.names.release(&self.directory_name, self.key);
         self.store.note_evicted(freed);
         true
     }

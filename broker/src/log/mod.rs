@@ -17,6 +17,7 @@ mod committer;
 mod directory;
 mod filler;
 mod index;
+mod names;
 mod reader;
 mod recovery;
 mod redo;

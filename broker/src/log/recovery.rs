@@ -6,6 +6,7 @@
 
 use super::checkpoint::{from_state, key_of, write as write_checkpoint};
 use super::directory::{LogDirectoryError, RunDirectory, at};
+use super::names::{Belongs, DELETED_SUFFIX, belongs};
 use super::redo::{Pieces, redo_segment};
 use super::segment::{log_file_name, read_file};
 use super::tail::page_ceil;
@@ -28,8 +29,8 @@ pub struct Recovery {
     previous: RunDirectory,
     /// All logs that were ever appended to, in the order of their keys.
     pub logs: Vec<LogState>,
-    /// Logs whose directories are gone or belong to another life of the topic.
-    pub missing: Vec<TopicPartition>,
+    /// Whether a log was found damaged that was not known to be: the last run's journals may help to repair it.
+    has_new_damage: bool,
 }
 
 /// A log directory that is ready to be used by the shards of a new run.
@@ -46,15 +47,21 @@ pub struct OpenedRun {
 /// # Errors
 /// If the disk fails, or a journal or checkpoint is damaged: then nothing can be said about any log in it.
 pub async fn recover<R: Runtime>(runtime: &R, log_directory: &Path) -> Result<Recovery, LogDirectoryError> {
-    let previous = RunDirectory::current(runtime, log_directory).await?;
-    let mut recovery = Recovery { previous, logs: Vec::new(), missing: Vec::new() };
+    let current = RunDirectory::current(runtime, log_directory).await?;
+    let mut recovery = Recovery { previous: current.run, logs: Vec::new(), has_new_damage: false };
     if recovery.previous.number() == 0 {
         return Ok(recovery);
     }
-    let run_path = recovery.previous.path();
-    let entries = runtime.read_directory(&run_path).await.map_err(at(&run_path))?;
+    let shards: Vec<ShardIndex> = match current.shards {
+        Some(shards) => (0..shards).map(ShardIndex).collect(),
+        None => {
+            let run_path = recovery.previous.path();
+            let entries = runtime.read_directory(&run_path).await.map_err(at(&run_path))?;
+            entries.iter().filter_map(|entry| RunDirectory::shard_of_journal(&entry.name)).collect()
+        }
+    };
     let mut all = BTreeMap::new();
-    for shard in entries.iter().filter_map(|entry| RunDirectory::shard_of_checkpoint(&entry.name)) {
+    for shard in shards {
         recover_shard(runtime, &mut recovery, shard, &mut all).await?;
     }
     recovery.logs = all.into_values().collect();
@@ -95,15 +102,27 @@ async fn recover_shard<R: Runtime>(
         let Some(state) = states.get_mut(&log) else {
             return Err(damaged(&format!("it vouches for log {log}, which nothing names")));
         };
-        let path = run.log_directory().join(&state.directory);
-        if !is_directory_of(runtime, &path, log).await.map_err(at(&path))? {
-            tracing::warn!(directory = %state.directory, "the journal knows a log whose directory is gone");
-            recovery.missing.push(log);
-            states.remove(&log);
+        if state.damage.is_some() {
             continue;
         }
-        if state.damage.is_none() {
-            complete_log(runtime, run.log_directory(), state, pieces).await?;
+        let path = run.log_directory().join(&state.directory);
+        match belongs(runtime, &path, log).await.map_err(at(&path))? {
+            Belongs::Ours => {
+                complete_log(runtime, run.log_directory(), state, pieces).await?;
+                recovery.has_new_damage |= state.damage.is_some();
+            }
+            Belongs::Unknown => {
+                note_damage(
+                    state,
+                    "its directory does not say whose it is: partition.metadata is missing or damaged",
+                );
+                recovery.has_new_damage = true;
+            }
+            // A deleted topic's; only the metadata can tell. If it still exists, nothing may be served of it.
+            Belongs::Nowhere | Belongs::Another(_) => {
+                tracing::warn!(directory = %state.directory, "the journal knows a log whose directory is gone");
+                state.damage = Some("its directory is gone".to_owned());
+            }
         }
     }
     all.extend(states);
@@ -122,7 +141,13 @@ fn fresh_state(log: TopicPartition, directory: &str) -> LogState {
 }
 
 async fn read_checkpoint<R: Runtime>(runtime: &R, path: &Path) -> Result<Checkpoint, LogDirectoryError> {
-    let file = runtime.open(path, OpenMode::Read).await.map_err(at(path))?;
+    let file = match runtime.open(path, OpenMode::Read).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let what = "the checkpoint is missing, and with it what is known of its shard's logs";
+            return Err(LogDirectoryError::Damaged(path.to_path_buf(), what.to_owned()));
+        }
+        outcome => outcome.map_err(at(path))?,
+    };
     let length = file.length().await.map_err(at(path))?;
     let views = read_file(&file, 0..length)
         .await
@@ -131,23 +156,6 @@ async fn read_checkpoint<R: Runtime>(runtime: &R, path: &Path) -> Result<Checkpo
     frame::open(&bytes).map_err(|error| {
         LogDirectoryError::Damaged(path.to_path_buf(), format!("the checkpoint is not intact ({error:?})"))
     })
-}
-
-/// Whether a directory belongs to this life of the topic.
-async fn is_directory_of<R: Runtime>(runtime: &R, path: &Path, log: TopicPartition) -> io::Result<bool> {
-    let file = match runtime.open(&path.join("partition.metadata"), OpenMode::Read).await {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        // A disk that cannot answer has not said that the log is gone.
-        Err(error) => return Err(error),
-    };
-    let length = file.length().await?;
-    let views = match read_file(&file, 0..length.min(4096)).await {
-        Ok(views) => views,
-        Err(error) => return Err(io::Error::other(error.to_string())),
-    };
-    let text: Vec<u8> = views.iter().flat_map(|view| view.iter().copied()).collect();
-    Ok(String::from_utf8_lossy(&text).contains(&format!("topic_id: {}", log.topic_id)))
 }
 
 /// Writes what the journal vouches for, then replays the batches behind the checkpoint.
@@ -165,7 +173,16 @@ async fn complete_log<R: Runtime>(
         // The log went on in another segment before anything was appended to this one: its file still has
         // the space that was taken ahead, which must not be read as records.
         let path = directory.join(log_file_name(Offset(state.segment_base)));
-        cut_to(runtime, &path, state.end_position).await.map_err(at(&path))?;
+        match cut_to(runtime, &path, state.end_position).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                note_damage(
+                    state,
+                    &format!("segment {} is missing", log_file_name(Offset(state.segment_base))),
+                );
+                return Ok(());
+            }
+            outcome => outcome.map_err(at(&path))?,
+        }
     }
     for base in bases {
         let known_end = if base.0 == state.segment_base { state.end_position } else { 0 };
@@ -322,7 +339,6 @@ impl Recovery {
             runtime.remove_directory(&path).await.map_err(at(&path))?;
         }
         runtime.create_directory(&path).await.map_err(at(&path))?;
-        let damaged = self.logs.iter().any(|state| state.damage.is_some());
         let mut states: Vec<BTreeMap<TopicPartition, LogState>> =
             (0..shards).map(|_| BTreeMap::new()).collect();
         for state in self.logs {
@@ -350,8 +366,9 @@ impl Recovery {
         if self.previous.number() == 0 {
             sync_ancestors(runtime, run.log_directory()).await?;
         }
-        run.make_current(runtime).await?;
-        remove_older_runs(runtime, &run, damaged.then_some(&self.previous)).await?;
+        run.make_current(runtime, shards).await?;
+        remove_older_runs(runtime, &run, self.has_new_damage.then_some(&self.previous)).await?;
+        remove_deleted_logs(runtime, run.log_directory()).await?;
         Ok(OpenedRun { run, shards: opened })
     }
 }
@@ -376,6 +393,22 @@ async fn sync_ancestors<R: Runtime>(runtime: &R, log_directory: &Path) -> Result
     Ok(())
 }
 
+/// Goes on with the removal of deleted logs that the last run did not come to the end of, in the background.
+async fn remove_deleted_logs<R: Runtime>(runtime: &R, log_directory: &Path) -> Result<(), LogDirectoryError> {
+    for entry in runtime.read_directory(log_directory).await.map_err(at(log_directory))? {
+        if !entry.is_directory || !entry.name.ends_with(DELETED_SUFFIX) {
+            continue;
+        }
+        let (removing, path) = (runtime.clone(), log_directory.join(&entry.name));
+        runtime.spawn(async move {
+            if let Err(error) = removing.remove_directory(&path).await {
+                tracing::warn!(directory = %path.display(), %error, "a deleted log's directory could not be removed; remove it by hand");
+            }
+        });
+    }
+    Ok(())
+}
+
 async fn remove_older_runs<R: Runtime>(
     runtime: &R,
     run: &RunDirectory,
@@ -383,6 +416,7 @@ async fn remove_older_runs<R: Runtime>(
 ) -> Result<(), LogDirectoryError> {
     let parent = run.parent();
     if let Some(kept) = keep {
+        // Damage is kept once: a log that is damaged takes no appends, so later runs say nothing new of it.
         let name = parent.join(format!("damaged-run-{:010}", kept.number()));
         runtime.rename(&kept.path(), &name).await.map_err(at(&name))?;
     }

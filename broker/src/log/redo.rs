@@ -65,7 +65,16 @@ pub(super) async fn redo_segment<R: Runtime>(
 ) -> io::Result<Result<(u64, bool), String>> {
     // Inline entries of one extent are committed with it, in no particular order of positions.
     pieces.sort_by_key(|piece| (piece.range.position, piece.range.length));
-    let file = runtime.open(path, OpenMode::Create).await?;
+    let (file, is_new) = match runtime.open(path, OpenMode::ReadWrite).await {
+        // What the journal holds as a whole is not lost with its file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if known_end > 0 || pieces.iter().any(|piece| piece.inline.is_none()) {
+                return Ok(Err("the file is missing".to_owned()));
+            }
+            (runtime.open(path, OpenMode::Create).await?, true)
+        }
+        outcome => (outcome?, false),
+    };
     let mut end = known_end;
     let mut within_batch = false;
     let mut runs: Vec<Run> = Vec::new();
@@ -102,6 +111,9 @@ pub(super) async fn redo_segment<R: Runtime>(
     // Whatever stands behind the end was never acknowledged and must not come back.
     file.set_length(if is_last { page_ceil(end) } else { end }).await?;
     file.flush().await?;
+    if is_new && let Some(directory) = path.parent() {
+        runtime.sync_directory(directory).await?;
+    }
     Ok(Ok((end, within_batch)))
 }
 

@@ -28,9 +28,7 @@ impl<R: Runtime> Log<R> {
         self.store.note_evicted(freed);
         self.store.note_taken(segments.iter().map(|segment| segment.end() - segment.taken).sum());
         self.store.forget(self.key());
-        if self.exists.get() {
-            self.store.remove_directory_of(&self.directory_name, self.key()).await;
-        }
+        self.store.remove_directory_of(&self.directory_name, self.key()).await;
     }
 }
 
@@ -54,28 +52,5 @@ impl<R: Runtime> Store<R> {
             self.forget(log);
             self.remove_directory_of(&state.directory, log).await;
         }
-    }
-
-    async fn remove_directory_of(&self, name: &str, log: TopicPartition) {
-        let from = self.directory.join(name);
-        let doomed = self.directory.join(format!("{name}.{}-delete", log.topic_id));
-        if let Err(error) = self.runtime.rename(&from, &doomed).await {
-            if error.kind() != std::io::ErrorKind::NotFound {
-                tracing::warn!(directory = name, %error, "a deleted log's directory could not be renamed");
-            }
-            return;
-        }
-        // Files may only go once their directory's new name is certain to last: a power cut would otherwise bring
-        // back the old name over a part of them.
-        if let Err(error) = self.runtime.sync_directory(&self.directory).await {
-            tracing::warn!(directory = name, %error, "a deleted log's directory is kept; remove it by hand");
-            return;
-        }
-        let runtime = self.runtime.clone();
-        self.runtime.spawn(async move {
-            if let Err(error) = runtime.remove_directory(&doomed).await {
-                tracing::warn!(directory = %doomed.display(), %error, "a deleted log's directory could not be removed; remove it by hand");
-            }
-        });
     }
 }

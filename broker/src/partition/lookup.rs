@@ -19,9 +19,13 @@ impl<R: Runtime> Partition<R> {
             request.current_leader_epoch,
             request.last_fetched_epoch,
         );
-        let records = match check {
-            Err(error) => Err(PartitionError::Fetch(error)),
-            Ok(_) => self.records(request).await,
+        let is_beyond = matches!(&check, Err(FetchCheckError::OffsetOutOfRange { .. }))
+            || request.offset >= self.leader.borrow().next_offset();
+        let records = match (check, self.log.damage()) {
+            // What stood there was acknowledged: a consumer must neither wait for it nor be sent elsewhere.
+            (_, Some(what)) if is_beyond => Err(PartitionError::Corrupt(what)),
+            (Err(error), _) => Err(PartitionError::Fetch(error)),
+            (Ok(_), _) => self.records(request).await,
         };
         let leader = self.leader.borrow();
         ReadReply {
@@ -69,6 +73,10 @@ impl<R: Runtime> Partition<R> {
         let found = match query {
             OffsetQuery::Earliest | OffsetQuery::EarliestLocal => return Ok(self.bare_offset(start)),
             OffsetQuery::Latest => {
+                // The true end is not known; an earlier one would have a client go back.
+                if let Some(what) = self.log.damage() {
+                    return Err(PartitionError::Corrupt(what));
+                }
                 let leader_epoch = self.leader.borrow().leader_epoch();
                 return Ok(OffsetFound { leader_epoch, ..self.bare_offset(end) });
             }

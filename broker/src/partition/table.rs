@@ -59,9 +59,13 @@ impl<R: Runtime> PartitionTable<R> {
             .filter(|topic| image.topic_by_id(topic.id).is_none())
             .map(|topic| topic.id)
             .collect();
-        let stored = self.store.stored_logs();
-        for key in stored.into_iter().filter(|key| deleted.contains(&key.topic_id)) {
-            self.store.delete(key).await;
+        let is_first = before.cluster_id().is_none() && image.cluster_id().is_some();
+        for key in self.store.stored_logs() {
+            if deleted.contains(&key.topic_id) && !self.hosted.borrow().contains_key(&key) {
+                self.store.delete(key).await;
+            } else if is_first && image.topic_by_id(key.topic_id).is_none() {
+                self.store.set_aside(key).await;
+            }
         }
         let hosted: Vec<(TopicPartition, Rc<Partition<R>>)> =
             self.hosted.borrow().iter().map(|(key, partition)| (*key, Rc::clone(partition))).collect();
