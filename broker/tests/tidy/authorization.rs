@@ -9,7 +9,12 @@ const DECLARATION: &str = "broker/src/request/versions.rs";
 const QUESTIONS: &[&str] = &[".allows(", ".authorize(", "ask(&call,", "ask(call,"];
 
 /// Handlers that ask in another file, and the one that answers whoever knocks.
-const ELSEWHERE: &[(&str, &str)] = &[("fetch", "fetch_read")];
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("fetch", "fetch_read"),
+    ("describe_configs", "config_resources"),
+    ("alter_configs", "config_resources"),
+    ("incremental_alter_configs", "config_resources"),
+];
 const OPEN: &[&str] = &["api_versions"];
 
 pub fn check(sources: &[Source]) -> Vec<String> {
