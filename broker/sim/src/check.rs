@@ -5,6 +5,7 @@ use crate::node::Node;
 use crate::workload::{find, read, records_of, timestamp_of};
 use logmill::partition::command::PartitionError;
 use logmill::runtime::simulated::Chance;
+use logmill_state::partition::FetchCheckError;
 use logmill_wire::ids::{Offset, TopicPartition};
 use std::collections::BTreeMap;
 
@@ -14,8 +15,9 @@ pub async fn check_everything(node: &Node, model: &Shared, chance: &mut Chance) 
     for log in logs {
         let expected = model.borrow().partitions.get(&log).cloned().unwrap_or_default();
         match read_all(node, log).await {
-            Ok(found) => {
-                compare(model, log, &expected, &found);
+            Ok((start, found)) => {
+                model.borrow_mut().see_start(log, expected.start, start);
+                compare(model, log, &expected, start, &found);
                 look_up(node, model, log, &found, chance).await;
             }
             Err(_) if expected.is_rotten => {}
@@ -26,9 +28,20 @@ pub async fn check_everything(node: &Node, model: &Shared, chance: &mut Chance) 
     }
 }
 
-async fn read_all(node: &Node, log: TopicPartition) -> Result<BTreeMap<i64, (u64, i32)>, String> {
+/// What a log holds: offset → number and epoch.
+type Found = BTreeMap<i64, (u64, i32)>;
+
+/// The log's start, and everything from there on.
+async fn read_all(node: &Node, log: TopicPartition) -> Result<(i64, Found), String> {
     let mut found = BTreeMap::new();
-    let mut offset = Offset(0);
+    let reply = read(node, log, Offset(0), 1).await.ok_or("the read was not answered")?;
+    let start = reply.log_start_offset;
+    if start > Offset(0)
+        && !matches!(reply.records, Err(PartitionError::Fetch(FetchCheckError::OffsetOutOfRange { .. })))
+    {
+        return Err(format!("offset 0 can be read, though the log starts at {start}"));
+    }
+    let mut offset = start.max(Offset(0));
     loop {
         let reply = read(node, log, offset, 64 << 10).await.ok_or("the read was not answered")?;
         let records = match &reply.records {
@@ -36,11 +49,14 @@ async fn read_all(node: &Node, log: TopicPartition) -> Result<BTreeMap<i64, (u64
             _ => records_of(log, &reply)?,
         };
         if offset >= reply.high_watermark {
-            return Ok(found);
+            return Ok((start.0, found));
         }
         let before = offset;
         for (at, number, epoch) in records {
-            found.insert(at, (number, epoch));
+            // The batch in which the log starts comes whole.
+            if at >= start.0 {
+                found.insert(at, (number, epoch));
+            }
             offset = offset.max(Offset(at + 1));
         }
         if offset == before {
@@ -52,9 +68,9 @@ async fn read_all(node: &Node, log: TopicPartition) -> Result<BTreeMap<i64, (u64
     }
 }
 
-fn compare(model: &Shared, log: TopicPartition, expected: &Partition, found: &BTreeMap<i64, (u64, i32)>) {
+fn compare(model: &Shared, log: TopicPartition, expected: &Partition, start: i64, found: &Found) {
     let mut model = model.borrow_mut();
-    for (offset, number) in &expected.acknowledged {
+    for (offset, number) in expected.acknowledged.range(start..) {
         match found.get(offset) {
             Some((is, _)) if is == number => {}
             Some((is, _)) => model.break_promise(
@@ -70,7 +86,7 @@ fn compare(model: &Shared, log: TopicPartition, expected: &Partition, found: &BT
             ),
         }
     }
-    for (offset, number) in &expected.seen {
+    for (offset, number) in expected.seen.range(start..) {
         match found.get(offset) {
             Some((is, _)) if is == number => {}
             other => model.break_promise(
@@ -79,7 +95,7 @@ fn compare(model: &Shared, log: TopicPartition, expected: &Partition, found: &BT
             ),
         }
     }
-    let mut next = 0;
+    let mut next = start;
     let mut epoch = 0;
     let mut places = BTreeMap::new();
     for (offset, (number, of_epoch)) in found {
@@ -108,13 +124,7 @@ fn compare(model: &Shared, log: TopicPartition, expected: &Partition, found: &BT
     }
 }
 
-async fn look_up(
-    node: &Node,
-    model: &Shared,
-    log: TopicPartition,
-    found: &BTreeMap<i64, (u64, i32)>,
-    chance: &mut Chance,
-) {
+async fn look_up(node: &Node, model: &Shared, log: TopicPartition, found: &Found, chance: &mut Chance) {
     if found.is_empty() {
         return;
     }

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         total.refused += outcome.refused;
         total.duplicates += outcome.duplicates;
         total.reads += outcome.reads;
+        total.deletions += outcome.deletions;
         total.crashes += outcome.crashes;
         total.kills += outcome.kills;
         total.stops += outcome.stops;
@@ -39,12 +40,13 @@ fn main() -> ExitCode {
     }
     let _ = writeln!(
         std::io::stdout(),
-        "seeds {from}..{}: {} appends acknowledged, {} refused, {} repeated, {} records read; {} power cuts, {} kills, {} stops\n{} passed, {failed} failed",
+        "seeds {from}..{}: {} appends acknowledged, {} refused, {} repeated, {} records read, {} deletions; {} power cuts, {} kills, {} stops\n{} passed, {failed} failed",
         from + count,
         total.appends,
         total.refused,
         total.duplicates,
         total.reads,
+        total.deletions,
         total.crashes,
         total.kills,
         total.stops,

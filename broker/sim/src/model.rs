@@ -39,6 +39,10 @@ pub struct Partition {
     pub acknowledged: BTreeMap<i64, u64>,
     /// Records that a reader has seen: offset → number.
     pub seen: BTreeMap<i64, u64>,
+    /// Where the log was said to start: everything before is gone for good.
+    pub start: i64,
+    /// The largest start that was asked for.
+    pub start_asked: i64,
     /// Its writers.
     pub writers: Vec<Writer>,
     /// Whether bits of its segments were flipped: then reads may fail, but never give something wrong.
@@ -79,6 +83,8 @@ pub struct Model {
     pub duplicates: u64,
     /// Records read and compared.
     pub reads: u64,
+    /// Deletions of records that were answered.
+    pub deletions: u64,
     /// The first promise that was found broken.
     pub broken: Option<String>,
 }
@@ -114,6 +120,29 @@ impl Model {
         }
         for conflict in conflicts {
             self.break_promise("NoOffsetMintedTwice", conflict);
+        }
+    }
+
+    /// Where a log was said to start.
+    #[must_use]
+    pub fn start_of(&self, log: TopicPartition) -> i64 {
+        self.partitions.get(&log).map_or(0, |partition| partition.start)
+    }
+
+    /// Takes note of the log's start in an answer to what was asked when it was known to be at least `known`.
+    pub fn see_start(&mut self, log: TopicPartition, known: i64, start: i64) {
+        let Some(partition) = self.partitions.get_mut(&log) else { return };
+        let asked = partition.start_asked;
+        partition.start = partition.start.max(start);
+        if start < known {
+            self.break_promise(
+                "LogStartNeverGoesBack",
+                format!("{log} started at {known} and now at {start}"),
+            );
+        }
+        if start > asked {
+            let what = format!("{log} starts at {start}, and nobody asked for more than {asked}");
+            self.break_promise("NothingAcknowledgedLost", what);
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::check::check_everything;
 use crate::model::{Partition, Shared, Topic, Writer};
 use crate::node::{DIRECTORY, NODE, Node, Start};
-use crate::workload::{look, write};
+use crate::workload::{delete, look, write};
 use logmill::log::StoreSettings;
 use logmill::runtime::Runtime;
 use logmill::runtime::simulated::{Chance, Fault, Host, Operation, Options, World};
@@ -34,6 +34,8 @@ pub struct Outcome {
     pub duplicates: u64,
     /// Records read.
     pub reads: u64,
+    /// Deletions of records.
+    pub deletions: u64,
     /// Power cuts.
     pub crashes: u64,
     /// Kills.
@@ -96,6 +98,7 @@ pub fn run(seed: u64) -> Outcome {
         refused: model.refused,
         duplicates: model.duplicates,
         reads: model.reads,
+        deletions: model.deletions,
         ..run.outcome.clone()
     }
 }
@@ -262,6 +265,9 @@ impl Run {
                 write(runtime, node, model, log, writer, chance, bytes_max).await;
             });
         }
+        if self.chance.one_in(5) {
+            self.spawn_deletion(node, log);
+        }
         if self.chance.one_in(2) {
             let runtime = self.host.runtime(ShardIndex(0));
             let (node, model, chance) =
@@ -271,6 +277,13 @@ impl Run {
                 look(runtime, node, model, log, chance).await;
             });
         }
+    }
+
+    fn spawn_deletion(&mut self, node: &Rc<Node>, log: TopicPartition) {
+        let runtime = self.host.runtime(ShardIndex(0));
+        let (node, model, chance) =
+            (Rc::clone(node), Rc::clone(&self.model), Chance::new(self.chance.next_u64()));
+        runtime.clone().spawn(async move { delete(runtime, node, model, log, chance).await });
     }
 
     fn draw_fault(&mut self) {

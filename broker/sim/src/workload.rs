@@ -242,8 +242,12 @@ pub async fn look(
             partition.acknowledged.last_key_value().map_or(0, |(offset, _)| *offset + 1)
         };
         let from = Offset(chance.below(end as u64 + 1) as i64);
+        let known = model.borrow().start_of(log);
         let Some(reply) = read(&node, log, from, 1 + chance.below(100_000) as usize).await else { return };
         let is_rotten = model.borrow().partitions.get(&log).is_none_or(|partition| partition.is_rotten);
+        if reply.log_start_offset >= Offset(0) {
+            model.borrow_mut().see_start(log, known, reply.log_start_offset.0);
+        }
         match (&reply.records, records_of(log, &reply)) {
             (Ok(_), Ok(records)) => {
                 for (offset, number, _) in records {
@@ -264,6 +268,47 @@ pub async fn look(
                     .break_promise("NothingAcknowledgedLost", format!("{log} reads as damaged: {what}"));
             }
             (Err(_), _) => {}
+        }
+    }
+}
+
+/// A task that deletes old records now and then.
+pub async fn delete(
+    runtime: SimulatedRuntime,
+    node: Rc<Node>,
+    model: Shared,
+    log: TopicPartition,
+    mut chance: Chance,
+) {
+    // Without an end an orderly stop would have none either.
+    for _ in 0..chance.below(30) {
+        runtime.sleep(Duration::from_micros(1_000 + chance.below(100_000))).await;
+        let known = model.borrow().start_of(log);
+        let before = {
+            let mut model = model.borrow_mut();
+            let Some(partition) = model.partitions.get_mut(&log) else { return };
+            let end = partition.acknowledged.last_key_value().map_or(0, |(offset, _)| *offset + 1);
+            // Beyond the end as well, which must be refused.
+            let before = chance.below(end as u64 + 3) as i64;
+            if before <= end {
+                partition.start_asked = partition.start_asked.max(before);
+            }
+            before
+        };
+        let (reply, answer) = oneshot::channel();
+        node.send(PartitionCommand::DeleteRecords { partition: log, before: Offset(before), reply });
+        match answer.await {
+            Ok(Ok(start)) => {
+                let mut model = model.borrow_mut();
+                model.deletions += 1;
+                if start.0 < before {
+                    let what = format!("{log} starts at {start} after a deletion up to {before}");
+                    model.break_promise("LogStartNeverGoesBack", what);
+                }
+                model.see_start(log, known, start.0);
+            }
+            Ok(Err(PartitionError::NotHosted | PartitionError::Stopping)) | Err(_) => return,
+            Ok(Err(_)) => {}
         }
     }
 }

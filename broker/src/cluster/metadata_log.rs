@@ -6,6 +6,7 @@ use crate::log::{Log, LogSettings, Store};
 use crate::partition::command::{Acks, PartitionError, ReadRequest};
 use crate::partition::{Partition, PartitionPolicy};
 use crate::runtime::{Runtime, gather};
+use logmill_state::log_plan::CleanupSettings;
 use logmill_state::metadata::{Image, Record};
 use logmill_state::partition::{AppendPolicy, Isolation, Leader};
 use logmill_wire::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition, Uuid};
@@ -79,7 +80,8 @@ impl<R: Runtime> MetadataLog<R> {
         let epoch = LeaderEpoch(leader.leader_epoch().0.max(-1) + 1);
         let append = AppendPolicy { max_message_bytes: i32::MAX, ..AppendPolicy::default() };
         let log_settings = LogSettings { segment_bytes: 1 << 30, segment_ms: i64::MAX };
-        let policy = PartitionPolicy { append, log: log_settings, min_insync_replicas: 1 };
+        let cleanup = CleanupSettings::KEEP_ALL;
+        let policy = PartitionPolicy { append, log: log_settings, min_insync_replicas: 1, cleanup };
         let partition =
             Partition::host(runtime, log, leader, epoch, policy).map_err(MetadataLogError::Unreadable)?;
         Ok(Self { partition })

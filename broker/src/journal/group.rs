@@ -3,9 +3,9 @@
 use crate::runtime::buffer::{Chunk, ChunkView};
 use logmill_wire::frame::journal::{
     ENTRY_HEADER_BYTES, GROUP_HEADER_BYTES, GroupHeader, Range, append_declare, append_extent,
-    append_inline_header, seal_group,
+    append_inline_header, append_start, seal_group,
 };
-use logmill_wire::ids::TopicPartition;
+use logmill_wire::ids::{Offset, TopicPartition};
 use logmill_wire::limits::PAGE_BYTES;
 
 /// What an entry takes besides the bytes that follow it.
@@ -77,6 +77,14 @@ impl GroupBuilder {
     /// If the entry does not fit [`GroupBuilder::room`].
     pub fn add_declare(&mut self, log: TopicPartition, directory: &str) {
         self.add(|into| append_declare(into, log, directory));
+    }
+
+    /// Moves a log's start.
+    ///
+    /// # Panics
+    /// If the entry does not fit [`GroupBuilder::room`].
+    pub fn add_start(&mut self, log: TopicPartition, start: Offset) {
+        self.add(|into| append_start(into, log, start));
     }
 
     fn add(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {

@@ -4,6 +4,7 @@ use super::checkpoint::{from_state, key_of};
 use super::directory::DirectoryHealth;
 use super::index::SparseIndex;
 use super::segment::{Segment, base_of_file_name, index_file_name, log_file_name, read_file};
+use super::start::LogStart;
 use super::store::Store;
 use super::tail::{page_ceil, page_floor};
 use super::{LogError, LogSettings, Owner};
@@ -64,6 +65,7 @@ pub struct Log<R: Runtime> {
     pub(super) exists: Cell<bool>,
     pub(super) segments_changed: Signal,
     pub(super) damage: RefCell<Option<String>>,
+    pub(super) start: LogStart,
 }
 
 /// A log, and what it has handed over for a group.
@@ -76,6 +78,8 @@ pub(super) struct Taken<R: Runtime> {
     pub(super) declare: bool,
     pub(super) inline: Vec<(EntryRange, Vec<ChunkView>)>,
     pub(super) extent: Option<(EntryRange, Vec<ChunkView>, Rc<R::File>)>,
+    /// Where the log is to start from now on.
+    pub(super) start: Option<Offset>,
 }
 
 impl<R: Runtime> Log<R> {
@@ -89,7 +93,7 @@ impl<R: Runtime> Log<R> {
             Offset(state.next_offset),
             (Offset(state.segment_base), state.end_position),
             (state.segment_opened_at >= 0).then_some(TimestampMs(state.segment_opened_at)),
-            true,
+            Some(Offset(state.log_start_offset)),
         );
         *log.damage.borrow_mut() = state.damage.clone();
         (log, from_state(state))
@@ -98,7 +102,7 @@ impl<R: Runtime> Log<R> {
     /// A log that was never appended to: it takes no space on disk before its first append.
     #[must_use]
     pub fn fresh(store: Rc<Store<R>>, key: TopicPartition, directory_name: String) -> Rc<Self> {
-        Self::closed(store, key, directory_name, Offset(0), (Offset(0), 0), None, false)
+        Self::closed(store, key, directory_name, Offset(0), (Offset(0), 0), None, None)
     }
 
     pub(super) fn closed(
@@ -108,9 +112,11 @@ impl<R: Runtime> Log<R> {
         next_offset: Offset,
         closed_end: (Offset, u64),
         segment_opened_at: Option<TimestampMs>,
-        exists: bool,
+        start: Option<Offset>,
     ) -> Rc<Self> {
         let durable = (closed_end.0, closed_end.1, next_offset);
+        // A log that a checkpoint names is on disk.
+        let exists = start.is_some();
         Rc::new(Self {
             key,
             directory_name,
@@ -136,6 +142,7 @@ impl<R: Runtime> Log<R> {
             exists: Cell::new(exists),
             segments_changed: Signal::default(),
             damage: RefCell::new(None),
+            start: LogStart::at(start.unwrap_or(Offset(0)), closed_end.0),
         })
     }
 
@@ -315,6 +322,9 @@ impl<R: Runtime> Log<R> {
         self.opened.set(true);
         drop(inner);
         self.store.note_opened(self);
+        if self.has_dead_segment() {
+            self.request_removal();
+        }
         Ok(())
     }
 
@@ -496,9 +506,20 @@ impl<R: Runtime> Log<R> {
         }
     }
 
-    /// Takes what is to be committed next: at most `inline_room` bytes for the journal and `extent_room` for
+    /// Whether the next group must say whose log this is: no checkpoint does.
+    pub(super) fn must_be_declared(&self) -> bool {
+        self.covered_cut.get() != self.store.cut.get() && !self.in_checkpoint.get()
+    }
+
+    /// The durable end in the bytes of the segment that takes what comes next.
+    pub(super) fn durable_position(&self) -> (Offset, u64) {
+        let inner = self.inner.borrow();
+        inner.segments.back().map_or(inner.closed_end, |active| (active.base, active.durable))
+    }
+
+    /// Takes bytes that are to be committed next: at most `inline_room` for the journal and `extent_room` for
     /// an extent. `None` if nothing fits or nothing is left; then `queued` says whether to come again.
-    pub(super) fn take(&self, inline_room: usize, extent_room: u64) -> Option<Taken<R>> {
+    pub(super) fn take_bytes(&self, inline_room: usize, extent_room: u64) -> Option<Taken<R>> {
         let mut inner = self.inner.borrow_mut();
         let inner = &mut *inner;
         let cut = self.store.cut.get();
@@ -506,7 +527,7 @@ impl<R: Runtime> Log<R> {
         let segment = inner.segments.iter_mut().find(|segment| segment.taken < segment.end())?;
         let covered = self.covered_cut.get() == cut;
         let start = if covered { segment.taken } else { page_floor(segment.taken) };
-        let declare = !covered && !self.in_checkpoint.get();
+        let declare = self.must_be_declared();
         let mut budget = (inline_room as u64).checked_sub(if declare { 512 } else { 0 })?;
         let pending = segment.end() - segment.taken;
         let marks = &inner.marks;
@@ -552,12 +573,13 @@ impl<R: Runtime> Log<R> {
         segment.taken = to;
         self.covered_cut.set(cut);
         let segment_base = segment.base;
-        Some(Taken { segment_base, to, declare, inline, extent })
+        Some(Taken { segment_base, to, declare, inline, extent, start: None })
     }
 
     /// Whether something is left to take. Otherwise the next append puts the log into the queue again.
     pub(super) fn has_pending(&self) -> bool {
-        let pending = self.inner.borrow().segments.iter().any(|segment| segment.taken < segment.end());
+        let bytes = self.inner.borrow().segments.iter().any(|segment| segment.taken < segment.end());
+        let pending = bytes || (self.start.is_pending() && !self.deleted.get());
         self.queued.set(pending);
         pending
     }
@@ -678,12 +700,13 @@ impl<R: Runtime> Log<R> {
             return Ok(file);
         }
         let mode = if sealed { OpenMode::Read } else { OpenMode::ReadWrite };
-        let file = Rc::new(self.store.runtime.open(&self.path().join(log_file_name(base)), mode).await?);
+        let opened = self.store.runtime.open(&self.path().join(log_file_name(base)), mode).await;
         let mut inner = self.inner.borrow_mut();
-        if let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == base) {
-            return Ok(Rc::clone(segment.file.get_or_insert(file)));
+        match inner.segments.iter_mut().find(|segment| segment.base == base) {
+            Some(segment) => Ok(Rc::clone(segment.file.get_or_insert(Rc::new(opened?)))),
+            // It was removed meanwhile.
+            None => Err(LogError::OutOfRange),
         }
-        Ok(file)
     }
 
     pub(super) fn index_path(&self, base: Offset) -> PathBuf {

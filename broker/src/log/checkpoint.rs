@@ -34,6 +34,8 @@ pub(super) struct AtCut<R: Runtime> {
     /// What must be durable before the state may be: the end of the segment that it names.
     pub(super) segment_base: Offset,
     pub(super) end: u64,
+    /// Segments before this one have no journal entries after the cut.
+    pub(super) free_below: Offset,
 }
 
 /// Which log a state is of.
@@ -208,7 +210,7 @@ async fn try_make<R: Runtime>(
             store.progress.wait().await;
         }
     }
-    for at in logs {
+    for at in logs.iter_mut() {
         at.log.in_checkpoint.set(true);
         if let Some(state) = at.state.take() {
             store.states.borrow_mut().insert(at.log.key, state);
@@ -226,6 +228,9 @@ async fn try_make<R: Runtime>(
     let checkpoint = Checkpoint { journal_id: journal_id.0, replay_from_sequence: sequence, logs: states };
     let shard = store.runtime.shard();
     write(&store.runtime, &store.run.checkpoint(shard), &store.run.path(), checkpoint).await?;
+    for at in &*logs {
+        at.log.set_free(at.free_below);
+    }
     Ok(())
 }
 

@@ -103,7 +103,8 @@ impl<R: Runtime> Committer<R> {
                 let snapshot = owner.snapshot();
                 let (segment_base, end) = log.end();
                 let state = to_state(&log, &snapshot, segment_base, end);
-                logs.push(AtCut { log, state: Some(state), segment_base, end });
+                let free_below = log.free_at_cut();
+                logs.push(AtCut { log, state: Some(state), segment_base, end, free_below });
             } else if !log.deleted.get() {
                 // Without its state the journal must not forget it.
                 let lost = format!("the partition of {} ended before its log", log.directory_name);
@@ -145,6 +146,9 @@ impl<R: Runtime> Committer<R> {
             let extent =
                 taken.extent.map(|(range, _, _)| range.position..range.position + u64::from(range.length));
             log.committed(taken.segment_base, taken.to, extent);
+            if let Some(start) = taken.start {
+                log.start_committed(start);
+            }
         }
         self.store.commits.set(self.store.commits.get() + 1);
         self.store.note_ring(&self.journal);
@@ -210,6 +214,9 @@ impl<R: Runtime> Committer<R> {
             if taken.declare {
                 group.add_declare(log.key, &log.directory_name);
             }
+            if let Some(start) = taken.start {
+                group.add_start(log.key, start);
+            }
             if let Some((range, views, file)) = &taken.extent {
                 let mut position = range.position;
                 let mut crc = 0;
@@ -234,8 +241,9 @@ impl<R: Runtime> Committer<R> {
 
 fn size_in_group<R: Runtime>(log: &Log<R>, taken: &Taken<R>) -> usize {
     let declare = if taken.declare { ENTRY_OVERHEAD_BYTES + log.directory_name.len() } else { 0 };
+    let start = if taken.start.is_some() { ENTRY_OVERHEAD_BYTES } else { 0 };
     let extent = if taken.extent.is_some() { ENTRY_OVERHEAD_BYTES } else { 0 };
     let inline: usize =
         taken.inline.iter().map(|(range, _)| ENTRY_OVERHEAD_BYTES + range.length as usize).sum();
-    declare + extent + inline
+    declare + start + extent + inline
 }

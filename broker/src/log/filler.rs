@@ -175,10 +175,12 @@ impl<R: Runtime> Log<R> {
         }
         let mut inner = self.inner.borrow_mut();
         let quiet = inner.segments.iter().all(|segment| segment.durable == segment.end() && !segment.writing);
-        if !quiet || !self.opened.get() || self.busy.get() > 0 {
+        if !quiet || !self.opened.get() || self.busy.get() > 0 || !self.start.is_settled() {
             return false;
         }
-        let Some(last) = inner.segments.iter().rev().find(|segment| segment.end() > 0) else { return false };
+        let last = inner.segments.iter().rev().find(|segment| segment.end() > 0);
+        // All may be before the log's start, and the one that goes on still empty.
+        let Some(last) = last.or_else(|| inner.segments.back()) else { return false };
         let unsettled = inner.segments.iter().any(|segment| !segment.sealed && segment.base != last.base);
         if unsettled {
             return false;

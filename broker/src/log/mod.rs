@@ -23,6 +23,7 @@ mod recovery;
 mod redo;
 mod removal;
 mod segment;
+mod start;
 mod store;
 mod tail;
 
@@ -51,6 +52,9 @@ pub struct LogSettings {
 pub trait Owner {
     /// Everything below `end` is durable.
     fn on_durable(&self, end: Offset);
+
+    /// The log starts at `start` from now on, and a restart would find it so.
+    fn on_start(&self, start: Offset);
 
     /// The log directory has failed: nothing that was not durable will ever be.
     fn on_failed(&self);

@@ -10,8 +10,8 @@ use crate::runtime::{File, OpenMode, Runtime};
 use logmill_wire::ids::{Offset, TimestampMs};
 use logmill_wire::limits::{CHUNK_BYTES_MAX, PAGE_BYTES};
 use logmill_wire::record_batch::{
-    BatchError, BatchHeader, BatchView, HEADER_BYTES, crc_matches, first_record_at_or_after,
-    max_timestamp_record,
+    BatchError, BatchHeader, BatchView, HEADER_BYTES, crc_matches, first_record_from,
+    max_timestamp_record_from,
 };
 use std::ops::Range;
 use std::rc::Rc;
@@ -122,8 +122,8 @@ impl<R: Runtime> Log<R> {
             {
                 let batch = self.whole_batch(readable, found).await?;
                 let record =
-                    self.decode(batch, move |batch| first_record_at_or_after(batch, timestamp)).await?;
-                if let Some((offset, at)) = record.filter(|(offset, _)| *offset >= from) {
+                    self.decode(batch, move |batch| first_record_from(batch, from, timestamp)).await?;
+                if let Some((offset, at)) = record {
                     return Ok(Some((offset, at)));
                 }
                 position = found.position + found.bytes;
@@ -132,20 +132,27 @@ impl<R: Runtime> Log<R> {
         Ok(None)
     }
 
-    /// The first record that has the largest timestamp of the log, and that timestamp (KIP-734).
+    /// The first record that has the largest timestamp of the log from `from` on, and that timestamp (KIP-734).
     ///
     /// # Errors
     /// As [`Log::read`].
-    pub async fn offset_of_max_timestamp(self: &Rc<Self>) -> Result<Option<(Offset, TimestampMs)>, LogError> {
-        if self.durable_end() == Offset(0) {
+    pub async fn offset_of_max_timestamp(
+        self: &Rc<Self>,
+        from: Offset,
+    ) -> Result<Option<(Offset, TimestampMs)>, LogError> {
+        if from >= self.durable_end() {
             return Ok(None);
         }
         let _busy = self.hold();
         self.open().await?;
         let mut best: Option<(TimestampMs, Readable, u64)> = None;
-        for readable in self.readable_from(Offset(0)) {
+        for readable in self.readable_from(from) {
             self.load_index(readable.base).await?;
-            let max = self.with_index(readable.base, |index| index.max_timestamp()).flatten();
+            let max = if readable.base < from {
+                self.max_timestamp_from(readable, from).await?
+            } else {
+                self.with_index(readable.base, |index| index.max_timestamp()).flatten()
+            };
             if let Some((timestamp, position)) = max
                 && best.is_none_or(|(known, _, _)| timestamp > known)
             {
@@ -157,7 +164,9 @@ impl<R: Runtime> Log<R> {
         let mut largest: Option<Found> = None;
         let mut at = position;
         while let Some(found) = self.scan(readable, at, |_| true).await? {
-            if largest.is_none_or(|known| found.header.max_timestamp > known.header.max_timestamp) {
+            if found.header.last_offset() >= from
+                && largest.is_none_or(|known| found.header.max_timestamp > known.header.max_timestamp)
+            {
                 largest = Some(found);
             }
             if found.header.max_timestamp >= timestamp {
@@ -167,7 +176,28 @@ impl<R: Runtime> Log<R> {
         }
         let Some(found) = largest else { return Ok(None) };
         let batch = self.whole_batch(readable, found).await?;
-        self.decode(batch, max_timestamp_record).await
+        self.decode(batch, move |batch| max_timestamp_record_from(batch, from)).await
+    }
+
+    /// The largest timestamp of the batches that reach to `from`, and where the first one with it is: of a segment
+    /// that begins before the log, the index does not know it.
+    async fn max_timestamp_from(
+        self: &Rc<Self>,
+        readable: Readable,
+        from: Offset,
+    ) -> Result<Option<(TimestampMs, u64)>, LogError> {
+        let start = self.with_index(readable.base, |index| index.floor_of_offset(from)).unwrap_or(0);
+        let (mut position, mut window, mut largest) = (start, None, None);
+        while let Some(found) =
+            self.scan_on(readable, position, &mut window, |header| header.last_offset() >= from).await?
+        {
+            let timestamp = found.header.max_timestamp;
+            if largest.is_none_or(|(known, _)| timestamp > known) {
+                largest = Some((timestamp, found.position));
+            }
+            position = found.position + found.bytes;
+        }
+        Ok(largest)
     }
 
     /// Looks into a batch; if it is compressed, away from the shard's thread.

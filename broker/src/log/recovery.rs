@@ -86,6 +86,7 @@ async fn recover_shard<R: Runtime>(
     let mut states: BTreeMap<TopicPartition, LogState> =
         checkpoint.logs.into_iter().map(|state| (key_of(&state), state)).collect();
     let mut pieces: BTreeMap<TopicPartition, Pieces<'_>> = BTreeMap::new();
+    let mut starts: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
     for entry in replayed.entries().map_err(|error| damaged(&error))? {
         match entry {
             Entry::Declare(log, name) => {
@@ -96,6 +97,10 @@ async fn recover_shard<R: Runtime>(
             }
             Entry::Inline(range, bytes) => pieces.entry(range.log).or_default().add(range, Some(bytes), 0),
             Entry::Extent(range, crc) => pieces.entry(range.log).or_default().add(range, None, crc),
+            Entry::Start(log, start) => {
+                let latest = starts.entry(log).or_insert(start);
+                *latest = start.max(*latest);
+            }
         }
     }
     for (log, pieces) in pieces {
@@ -123,6 +128,12 @@ async fn recover_shard<R: Runtime>(
                 tracing::warn!(directory = %state.directory, "the journal knows a log whose directory is gone");
                 state.damage = Some("its directory is gone".to_owned());
             }
+        }
+    }
+    for (log, start) in starts {
+        // A log whose directory is gone has no start.
+        if let Some(state) = states.get_mut(&log) {
+            move_start(state, start);
         }
     }
     all.extend(states);
@@ -219,6 +230,22 @@ async fn complete_log<R: Runtime>(
         }
     }
     Ok(())
+}
+
+/// Lets a log start where the journal says. Of a damaged log some offsets may not have come back.
+fn move_start(state: &mut LogState, start: Offset) {
+    let start = start.min(Offset(state.next_offset));
+    let moved = Leader::restore(&from_state(state)).is_ok_and(|mut leader| {
+        let moved = leader.advance_log_start(start).is_ok();
+        let snapshot = leader.snapshot();
+        state.epochs = snapshot.epochs.iter().map(|entry| (entry.epoch.0, entry.start_offset.0)).collect();
+        moved
+    });
+    if moved {
+        state.log_start_offset = state.log_start_offset.max(start.0);
+    } else {
+        note_damage(state, "the log's start contradicts its checkpoint");
+    }
 }
 
 async fn cut_to<R: Runtime>(runtime: &R, path: &Path, end: u64) -> io::Result<()> {

@@ -18,6 +18,7 @@ impl<R: Runtime> Log<R> {
         while self.busy.get() > 0 {
             self.segments_changed.wait().await;
         }
+        self.start.forget_pending();
         let segments = std::mem::take(&mut self.inner.borrow_mut().segments);
         let freed = segments
             .iter()

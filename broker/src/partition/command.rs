@@ -4,7 +4,9 @@
 use crate::runtime::event::Event;
 use crate::runtime::{gather, oneshot};
 use bytes::Bytes;
-use logmill_state::partition::{AppendError, EpochCheckError, EpochEnd, FetchCheckError, Isolation};
+use logmill_state::partition::{
+    AppendError, EpochCheckError, EpochEnd, FetchCheckError, Isolation, LogStartError,
+};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 use logmill_wire::record_batch::BatchError;
@@ -20,6 +22,10 @@ pub enum PartitionError {
     Append(AppendError),
     /// The fetch position does not fit the log.
     Fetch(FetchCheckError),
+    /// The log cannot start where it was asked to.
+    LogStart(LogStartError),
+    /// Records of the topic are not deleted: its `cleanup.policy` is compact alone.
+    NotDeletable,
     /// The caller's epoch is not the leader's.
     Epoch(EpochCheckError),
     /// An acks=all append, while fewer replicas than `min.insync.replicas` are in sync.
@@ -193,6 +199,15 @@ pub enum PartitionCommand {
         /// The way back.
         reply: oneshot::Sender<Result<OffsetFound, PartitionError>>,
     },
+    /// Delete the records before an offset (DeleteRecords, KIP-107).
+    DeleteRecords {
+        /// Where.
+        partition: TopicPartition,
+        /// The first offset that stays; -1 for the high watermark.
+        before: Offset,
+        /// The way back, for the log's start once that is durable.
+        reply: oneshot::Sender<Result<Offset, PartitionError>>,
+    },
     /// The end of a leader epoch (KIP-101, KIP-320).
     EpochEnd {
         /// Where.
@@ -216,6 +231,7 @@ impl PartitionCommand {
             Self::Read { partition, .. }
             | Self::Watch { partition, .. }
             | Self::FindOffset { partition, .. }
+            | Self::DeleteRecords { partition, .. }
             | Self::EpochEnd { partition, .. } => Some(*partition),
         }
     }

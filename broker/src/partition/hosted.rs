@@ -4,10 +4,12 @@
 //! in a queue while room is made, and all later ones behind it.
 
 use super::command::{Acks, AppendReply, Appended, PartitionError};
+use super::deletion::Deletion;
 use crate::log::{Log, LogError, LogSettings, Owner};
 use crate::runtime::Runtime;
 use crate::runtime::event::Event;
 use bytes::Bytes;
+use logmill_state::log_plan::CleanupSettings;
 use logmill_state::partition::{AppendDecision, AppendPolicy, Leader, PartitionSnapshot, TimestampType};
 use logmill_wire::ids::{LeaderEpoch, Offset, TimestampMs};
 use logmill_wire::record_batch::{
@@ -30,7 +32,7 @@ struct Waiter {
 }
 
 /// What a topic's settings mean for its partitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PartitionPolicy {
     /// What is accepted.
     pub append: AppendPolicy,
@@ -38,6 +40,8 @@ pub struct PartitionPolicy {
     pub log: LogSettings,
     /// `min.insync.replicas`.
     pub min_insync_replicas: u32,
+    /// How old records leave.
+    pub cleanup: CleanupSettings,
 }
 
 /// A partition that this broker leads.
@@ -45,13 +49,14 @@ pub struct Partition<R: Runtime> {
     pub(super) runtime: R,
     pub(super) log: Rc<Log<R>>,
     pub(super) leader: RefCell<Leader>,
-    policy: Cell<PartitionPolicy>,
+    pub(super) policy: Cell<PartitionPolicy>,
     queue: RefCell<VecDeque<QueuedAppend>>,
     preparing: Cell<bool>,
     waiters: RefCell<VecDeque<Waiter>>,
+    pub(super) deletions: RefCell<Vec<Deletion>>,
     watchers: RefCell<Vec<(Offset, Event)>>,
     watchers_swept_at: Cell<usize>,
-    gone: Cell<bool>,
+    pub(super) gone: Cell<bool>,
 }
 
 impl<R: Runtime> Partition<R> {
@@ -82,6 +87,7 @@ impl<R: Runtime> Partition<R> {
             queue: RefCell::default(),
             preparing: Cell::new(false),
             waiters: RefCell::default(),
+            deletions: RefCell::default(),
             watchers: RefCell::default(),
             watchers_swept_at: Cell::new(16),
             gone: Cell::new(false),
@@ -232,7 +238,7 @@ impl<R: Runtime> Partition<R> {
         waiters.insert(at, Waiter { end, answer, reply: append.reply });
     }
 
-    fn failure(&self) -> PartitionError {
+    pub(super) fn failure(&self) -> PartitionError {
         PartitionError::Storage(format!(
             "the log directory is out of service: {}",
             self.log.health().cause().unwrap_or_default()
@@ -263,6 +269,7 @@ impl<R: Runtime> Partition<R> {
         for waiter in std::mem::take(&mut *self.waiters.borrow_mut()) {
             waiter.reply.send(Err(PartitionError::NotHosted));
         }
+        self.refuse_deletions(&PartitionError::NotHosted);
         for (_, event) in std::mem::take(&mut *self.watchers.borrow_mut()) {
             event.set();
         }
@@ -295,10 +302,15 @@ impl<R: Runtime> Owner for Partition<R> {
         }
     }
 
+    fn on_start(&self, start: Offset) {
+        self.log_starts_at(start);
+    }
+
     fn on_failed(&self) {
         for waiter in std::mem::take(&mut *self.waiters.borrow_mut()) {
             waiter.reply.send(Err(self.failure()));
         }
+        self.refuse_deletions(&self.failure());
         for (_, event) in std::mem::take(&mut *self.watchers.borrow_mut()) {
             event.set();
         }

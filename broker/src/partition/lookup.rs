@@ -41,9 +41,7 @@ impl<R: Runtime> Partition<R> {
         match self.log.read(request.offset, request.max_bytes, request.at_least_one).await {
             Ok(outcome) => Ok(outcome.views.into_iter().map(|view| view.into_bytes()).collect()),
             // Between high watermark and log end: there is nothing for a consumer yet.
-            Err(LogError::OutOfRange) if request.offset <= self.leader.borrow().next_offset() => {
-                Ok(Vec::new())
-            }
+            Err(LogError::OutOfRange) if self.leader.borrow().holds(request.offset) => Ok(Vec::new()),
             Err(LogError::OutOfRange) => {
                 let leader = self.leader.borrow();
                 Err(PartitionError::Fetch(FetchCheckError::OffsetOutOfRange {
@@ -81,7 +79,7 @@ impl<R: Runtime> Partition<R> {
                 return Ok(OffsetFound { leader_epoch, ..self.bare_offset(end) });
             }
             OffsetQuery::LatestTiered => return Ok(NONE),
-            OffsetQuery::MaxTimestamp => self.log.offset_of_max_timestamp().await,
+            OffsetQuery::MaxTimestamp => self.log.offset_of_max_timestamp(start).await,
             OffsetQuery::Timestamp(timestamp) => self.log.offset_for_timestamp(timestamp, start).await,
         };
         // What is not yet visible to this isolation is not found.

@@ -1,6 +1,7 @@
 //! Partitions: the pure leader state driven over journal and log.
 
 pub mod command;
+mod deletion;
 mod hosted;
 mod lookup;
 mod reply;

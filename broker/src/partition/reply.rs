@@ -12,7 +12,10 @@ pub(super) fn error_code(error: &PartitionError) -> ErrorCode {
         PartitionError::Fetch(FetchCheckError::Epoch(error)) | PartitionError::Epoch(error) => {
             epoch_code(*error)
         }
-        PartitionError::Fetch(FetchCheckError::OffsetOutOfRange { .. }) => ErrorCode::OffsetOutOfRange,
+        PartitionError::Fetch(FetchCheckError::OffsetOutOfRange { .. }) | PartitionError::LogStart(_) => {
+            ErrorCode::OffsetOutOfRange
+        }
+        PartitionError::NotDeletable => ErrorCode::PolicyViolation,
         // The response's diverging epoch says it; there is no error code for it.
         PartitionError::Fetch(FetchCheckError::Diverging(_)) => ErrorCode::None,
         PartitionError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
@@ -51,6 +54,11 @@ pub(super) fn error_message(error: &PartitionError) -> String {
         PartitionError::Append(error) => error.to_string(),
         PartitionError::Fetch(error) => error.to_string(),
         PartitionError::Epoch(error) => error.to_string(),
+        PartitionError::LogStart(error) => error.to_string(),
+        PartitionError::NotDeletable => {
+            "the topic is compacted; its records can be deleted once its cleanup.policy contains delete"
+                .into()
+        }
         PartitionError::NotEnoughReplicas { in_sync, required } => {
             format!("{in_sync} replicas are in sync and min.insync.replicas is {required}")
         }

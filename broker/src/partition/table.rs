@@ -5,6 +5,7 @@ use super::command::{Acks, AppendReplies, PartitionAppend, PartitionCommand, Par
 use super::hosted::{Partition, PartitionPolicy};
 use crate::log::{Log, LogSettings, Store};
 use crate::runtime::Runtime;
+use logmill_state::log_plan::CleanupSettings;
 use logmill_state::metadata::{Image, Topic, is_internal_topic};
 use logmill_state::partition::{AppendOrigin, AppendPolicy, Leader, TimestampType};
 use logmill_state::settings::{self, BrokerSettings, TopicSettings};
@@ -105,6 +106,10 @@ impl<R: Runtime> PartitionTable<R> {
                     Err(error) => reply.send(Err(error)),
                 }
             }
+            PartitionCommand::DeleteRecords { partition, before, reply } => match self.hosted(partition) {
+                Ok(partition) => partition.delete_records(before, reply),
+                Err(error) => reply.send(Err(error)),
+            },
             PartitionCommand::EpochEnd { partition, current_leader_epoch, epoch, reply } => {
                 let hosted = self.hosted(partition);
                 reply.send(hosted.and_then(|partition| partition.epoch_end(current_leader_epoch, epoch)));
@@ -175,7 +180,7 @@ impl<R: Runtime> PartitionTable<R> {
 fn default_policy() -> PartitionPolicy {
     let append = AppendPolicy::default();
     let log = LogSettings { segment_bytes: append.segment_bytes.unsigned_abs().into(), segment_ms: i64::MAX };
-    PartitionPolicy { append, log, min_insync_replicas: 1 }
+    PartitionPolicy { append, log, min_insync_replicas: 1, cleanup: CleanupSettings::KEEP_ALL }
 }
 
 fn policy(settings: &TopicSettings) -> PartitionPolicy {
@@ -195,6 +200,16 @@ fn policy(settings: &TopicSettings) -> PartitionPolicy {
         },
         log: LogSettings { segment_bytes, segment_ms: clamp(settings.segment_ms) },
         min_insync_replicas: settings.min_insync_replicas,
+        cleanup: CleanupSettings {
+            delete: settings.cleanup_policy.delete,
+            compact: settings.cleanup_policy.compact,
+            retention_ms: settings.retention_ms.map(clamp),
+            retention_bytes: settings.retention_bytes,
+            min_compaction_lag_ms: clamp(settings.min_compaction_lag_ms),
+            max_compaction_lag_ms: clamp(settings.max_compaction_lag_ms),
+            delete_retention_ms: clamp(settings.delete_retention_ms),
+            min_cleanable_dirty_ratio: settings.min_cleanable_dirty_ratio,
+        },
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod group;
+pub mod log_plan;
 pub mod metadata;
 pub mod partition;
 pub mod settings;

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use logmill_state::metadata::{
     AlterConfigsContext, CreateTopicsContext, Endpoint, Image, NewTopic, PartitionAssignment, Record,
 };
-use logmill_state::partition::{EpochEnd, FetchCheckError};
+use logmill_state::partition::{EpochEnd, FetchCheckError, LogStartError};
 use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, TimestampMs, TopicId, TopicPartition, Uuid};
 use logmill_wire::record_batch::{BatchBuilder, BatchHeader};
 use std::cell::{Cell, RefCell};
@@ -340,6 +340,13 @@ impl FakeBroker {
                     leader_epoch: self.leader_epoch(partition),
                     records,
                 });
+            }
+            PartitionCommand::DeleteRecords { before, reply, .. } => {
+                let end = Offset(self.logs.borrow_mut().entry(partition).or_default().end);
+                let start = if before == Offset(-1) { end } else { before };
+                let beyond = LogStartError { requested: start, high_watermark: end };
+                let outcome = if start > end { Err(PartitionError::LogStart(beyond)) } else { Ok(start) };
+                reply.send(error.map_or(outcome, Err));
             }
             PartitionCommand::Watch { above, event, .. } => {
                 self.asked.borrow_mut().push(Asked::Watch(partition, above.0));

@@ -258,6 +258,22 @@ impl Leader {
         Ok(())
     }
 
+    /// Where the log starts once the records before `before` are deleted (DeleteRecords, KIP-107); -1 means the
+    /// high watermark. Nothing changes: when the answer is durable, [`Leader::advance_log_start`] takes note of it.
+    /// It is never below the log's start.
+    ///
+    /// # Errors
+    /// [`LogStartError`], if `before` is another negative number, or above the high watermark.
+    pub fn delete_records(&self, before: Offset) -> Result<Offset, LogStartError> {
+        if before == Offset(-1) {
+            return Ok(self.high_watermark);
+        }
+        if before.0 < 0 || before > self.high_watermark {
+            return Err(LogStartError { requested: before, high_watermark: self.high_watermark });
+        }
+        Ok(before.max(self.log_start_offset))
+    }
+
     /// Moves the log's start, after retention or DeleteRecords; true if it moved. A lower start changes
     /// nothing.
     ///
@@ -325,6 +341,12 @@ impl Leader {
             return Err(out_of_range);
         }
         Ok(())
+    }
+
+    /// Whether an offset lies between the log's start and its end, the end included.
+    #[must_use]
+    pub fn holds(&self, offset: Offset) -> bool {
+        offset >= self.log_start_offset && offset <= self.next_offset
     }
 
     /// Where `requested` ends (`OffsetForLeaderEpoch`); [`EpochEnd::UNDEFINED`] if that is not known.
@@ -589,6 +611,20 @@ mod tests {
         assert_eq!(leader.advance_log_start(Offset(24)), Ok(false));
         assert_eq!(leader.log_start_offset(), Offset(25));
         assert_eq!(leader.epochs().len(), 1);
+    }
+
+    #[test]
+    fn records_are_deleted_up_to_the_high_watermark() {
+        let mut leader = of_three_epochs();
+        leader.advance_log_start(Offset(7)).unwrap();
+        let refused = |requested| Err(LogStartError { requested, high_watermark: Offset(25) });
+        assert_eq!(leader.delete_records(Offset(-1)), Ok(Offset(25)), "-1 is the high watermark");
+        assert_eq!(leader.delete_records(Offset(25)), Ok(Offset(25)));
+        assert_eq!(leader.delete_records(Offset(12)), Ok(Offset(12)));
+        assert_eq!(leader.delete_records(Offset(3)), Ok(Offset(7)), "the start never goes back");
+        assert_eq!(leader.delete_records(Offset(26)), refused(Offset(26)));
+        assert_eq!(leader.delete_records(Offset(-2)), refused(Offset(-2)));
+        assert_eq!(leader.log_start_offset(), Offset(7), "a decision changes nothing");
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct EntryHeader {
     pub topic_id: [u8; 16],
     /// The partition.
     pub partition: i32,
-    /// Which of several kinds: [`KIND_INLINE`] or [`KIND_EXTENT`].
+    /// Which of several kinds: [`KIND_INLINE`], [`KIND_EXTENT`], [`KIND_DECLARE`] or [`KIND_START`].
     pub kind: u32,
     /// The base offset that names the segment.
     pub segment_base: i64,
@@ -67,6 +67,9 @@ pub const KIND_EXTENT: u32 = 2;
 
 /// The bytes that follow are the name of the log's directory: the log is not in any checkpoint yet.
 pub const KIND_DECLARE: u32 = 3;
+
+/// The log starts at the offset in `segment_base` from here on; nothing follows.
+pub const KIND_START: u32 = 4;
 
 const _: () = assert!(GROUP_HEADER_BYTES == 56);
 const _: () = assert!(ENTRY_HEADER_BYTES == 48);
@@ -100,6 +103,8 @@ pub enum Entry<'a> {
     Extent(Range, u32),
     /// The name of the directory of a log that no checkpoint knows.
     Declare(TopicPartition, &'a [u8]),
+    /// The log's records before this offset were deleted.
+    Start(TopicPartition, Offset),
 }
 
 /// Appends the header of an inline entry, whose bytes must follow.
@@ -118,6 +123,12 @@ pub fn append_declare(into: &mut Vec<u8>, log: TopicPartition, directory: &str) 
     let range = Range { log, segment_base: Offset(0), position: 0, length, within_batch: false };
     append_header(into, &range, KIND_DECLARE, 0);
     into.extend_from_slice(directory.as_bytes());
+}
+
+/// Appends the entry that moves a log's start.
+pub fn append_start(into: &mut Vec<u8>, log: TopicPartition, start: Offset) {
+    let range = Range { log, segment_base: start, position: 0, length: 0, within_batch: false };
+    append_header(into, &range, KIND_START, 0);
 }
 
 fn append_header(into: &mut Vec<u8>, range: &Range, kind: u32, extent_crc: u32) {
@@ -211,6 +222,7 @@ fn next_entry(bytes: &[u8]) -> Result<(Entry<'_>, &[u8]), FrameError> {
             ))
         }
         KIND_EXTENT => Ok((Entry::Extent(range, header.extent_crc), rest)),
+        KIND_START if header.segment_base >= 0 => Ok((Entry::Start(range.log, range.segment_base), rest)),
         _ => Err(FrameError::InvalidField),
     }
 }
@@ -263,6 +275,19 @@ mod tests {
         bytes.extend_from_slice(&payload);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, include_str!("fixtures/journal-group-v0.hex").trim());
+    }
+
+    #[test]
+    fn a_start_is_an_entry_without_bytes() {
+        let log = TopicPartition { topic_id: Uuid([7; 16]), partition: PartitionIndex(3) };
+        let mut payload = Vec::new();
+        append_start(&mut payload, log, Offset(1234));
+        append_declare(&mut payload, log, "orders-3");
+        let found: Vec<_> = entries(&payload).collect::<Result<_, _>>().unwrap();
+        assert_eq!(found, [Entry::Start(log, Offset(1234)), Entry::Declare(log, b"orders-3")]);
+        let mut negative = Vec::new();
+        append_start(&mut negative, log, Offset(-1));
+        assert!(entries(&negative).any(|entry| entry.is_err()));
     }
 
     #[test]

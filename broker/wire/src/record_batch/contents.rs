@@ -60,13 +60,25 @@ pub fn first_record_at_or_after(
     batch: &BatchView<'_>,
     timestamp: TimestampMs,
 ) -> Result<Option<(Offset, TimestampMs)>, BatchError> {
+    first_record_from(batch, Offset(i64::MIN), timestamp)
+}
+
+/// As [`first_record_at_or_after`], of the records from offset `from` on: a log may start within a batch.
+///
+/// # Errors
+/// As [`first_record_at_or_after`].
+pub fn first_record_from(
+    batch: &BatchView<'_>,
+    from: Offset,
+    timestamp: TimestampMs,
+) -> Result<Option<(Offset, TimestampMs)>, BatchError> {
     let header = batch.header();
     if header.attributes.is_log_append_time() && header.max_timestamp < timestamp {
         return Ok(None);
     }
     for record in batch.contents(DECOMPRESSED_BATCH_BYTES_MAX)?.records() {
         let record = record?;
-        if record.timestamp(header) >= timestamp {
+        if record.offset(header) >= from && record.timestamp(header) >= timestamp {
             return Ok(Some(position(batch, &record)));
         }
     }
@@ -79,9 +91,23 @@ pub fn first_record_at_or_after(
 /// # Errors
 /// A [`BatchError`] if the records cannot be decompressed or are damaged.
 pub fn max_timestamp_record(batch: &BatchView<'_>) -> Result<Option<(Offset, TimestampMs)>, BatchError> {
+    max_timestamp_record_from(batch, Offset(i64::MIN))
+}
+
+/// As [`max_timestamp_record`], of the records from offset `from` on: a log may start within a batch.
+///
+/// # Errors
+/// As [`max_timestamp_record`].
+pub fn max_timestamp_record_from(
+    batch: &BatchView<'_>,
+    from: Offset,
+) -> Result<Option<(Offset, TimestampMs)>, BatchError> {
     let mut latest: Option<(Offset, TimestampMs)> = None;
     for record in batch.contents(DECOMPRESSED_BATCH_BYTES_MAX)?.records() {
         let candidate = position(batch, &record?);
+        if candidate.0 < from {
+            continue;
+        }
         if latest.is_none_or(|(_, timestamp)| candidate.1 > timestamp) {
             latest = Some(candidate);
         }

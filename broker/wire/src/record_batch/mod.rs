@@ -16,7 +16,9 @@ mod varint;
 
 pub use batches::{BatchView, Batches, batches, whole_batches};
 pub use builder::{BatchBuilder, HeaderToWrite};
-pub use contents::{Contents, first_record_at_or_after, max_timestamp_record};
+pub use contents::{
+    Contents, first_record_at_or_after, first_record_from, max_timestamp_record, max_timestamp_record_from,
+};
 pub use error::{BatchError, RecordError};
 pub use record::{RECORD_BYTES_MIN, Record, RecordHeader, RecordHeaders, Records, records};
 pub use validate::{

@@ -287,6 +287,10 @@ fn timestamps_are_looked_up_record_by_record() {
         assert_eq!(lookup(1001), Some((Offset(52), TimestampMs(1200))));
         assert_eq!(lookup(1201), None);
         assert_eq!(max_timestamp_record(&batch).unwrap(), Some((Offset(52), TimestampMs(1200))));
+        let from = |offset| first_record_from(&batch, Offset(offset), TimestampMs(1000)).unwrap();
+        assert_eq!(from(50), Some((Offset(50), TimestampMs(1000))));
+        assert!(from(51).is_some_and(|(offset, _)| offset >= Offset(51)));
+        assert_eq!(max_timestamp_record_from(&batch, Offset(1000)).unwrap(), None);
     }
     let mut ties = BatchBuilder::new();
     ties.append(TimestampMs(1), None, None, &[]);

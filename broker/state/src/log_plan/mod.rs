@@ -1,0 +1,5 @@
+//! What leaves a log, and when: pure plans over descriptions of its segments.
+
+mod settings;
+
+pub use settings::CleanupSettings;
