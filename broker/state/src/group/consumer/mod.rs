@@ -7,6 +7,8 @@
 pub mod assignment;
 pub mod heartbeat;
 pub mod member;
+#[cfg(test)]
+mod model;
 mod offsets;
 mod reconcile;
 pub mod record;

@@ -2,8 +2,8 @@
 
 use super::ConsumerGroup;
 use crate::group::{
-    ConsumerHeartbeatReply, ConsumerHeartbeatRequest, Context, Effects, Group, GroupRecord, GroupReply,
-    GroupRequest, Groups, MemberIdentity, Now, Refused, Ticket, TopicPartitions,
+    ConsumerHeartbeatReply, ConsumerHeartbeatRequest, Context, Effects, EncodedRecord, Group, GroupRecord,
+    GroupReply, GroupRequest, Groups, MemberIdentity, Now, Refused, Ticket, TopicPartitions,
 };
 use crate::metadata::{Image, PlacementRun, Record};
 use crate::settings::{BrokerSettings, GroupSettings};
@@ -124,26 +124,43 @@ impl Bed {
         self.group().group_epoch()
     }
 
-    /// Makes the groups again from the log's bytes, and sees that they are the same.
+    /// Makes the groups again from the log's bytes, whole and compacted, and sees that they are the same.
     pub fn restart(&mut self) {
-        let mut replayed = Groups::default();
-        for record in &self.log {
-            let encoded = record.encode().unwrap();
-            let decoded = GroupRecord::decode(Some(&encoded.key), encoded.value.as_deref()).unwrap();
-            replayed.replay(decoded.expect("a record of ours"));
+        let log: Vec<EncodedRecord> = self.log.iter().map(|record| record.encode().unwrap()).collect();
+        let last: BTreeMap<&[u8], usize> =
+            log.iter().enumerate().map(|(at, record)| (record.key.as_slice(), at)).collect();
+        let is_last = |&(at, record): &(usize, &EncodedRecord)| last[record.key.as_slice()] == at;
+        let compacted = || log.iter().enumerate().filter(is_last).map(|(_, record)| record);
+        let alive = replay(compacted().filter(|record| record.value.is_some()));
+        let replayed = replay(log.iter());
+        for after in [&alive, &replay(compacted()), &replayed] {
+            assert_same_groups(&self.groups, after);
         }
-        let before = std::mem::replace(&mut self.groups, replayed);
-        for (id, group) in &before.groups {
-            match (group, self.groups.groups.get(id)) {
-                (Group::Consumer(before), Some(Group::Consumer(after))) => assert_same(before, after),
-                (Group::Consumer(before), after) => {
-                    assert!(before.is_gone() && after.is_none(), "{before:?} became {after:?}");
-                }
-                _ => {}
-            }
-        }
+        self.groups = replayed;
         self.with_context(|groups, cx| groups.loaded(cx));
     }
+}
+
+fn replay<'a>(log: impl Iterator<Item = &'a EncodedRecord>) -> Groups {
+    let mut groups = Groups::default();
+    for record in log {
+        let decoded = GroupRecord::decode(Some(&record.key), record.value.as_deref()).unwrap();
+        groups.replay(decoded.expect("a record of ours"));
+    }
+    groups
+}
+
+fn assert_same_groups(before: &Groups, after: &Groups) {
+    for (id, group) in &before.groups {
+        match (group, after.groups.get(id)) {
+            (Group::Consumer(before), Some(Group::Consumer(after))) => assert_same(before, after),
+            (Group::Consumer(before), after) => {
+                assert!(before.is_gone() && after.is_none(), "{before:?} became {after:?}");
+            }
+            _ => {}
+        }
+    }
+    assert!(after.groups.keys().all(|id| before.groups.contains_key(id)));
 }
 
 fn assert_same(before: &ConsumerGroup, after: &ConsumerGroup) {
