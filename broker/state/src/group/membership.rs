@@ -49,7 +49,7 @@ impl Groups {
                 self.groups.remove(&id);
             }
             Some(Group::Consumer(group)) => {
-                group.join(ticket, request, cx, out);
+                group.join(ticket, &request, cx, out);
                 return Some(id);
             }
             None | Some(Group::Classic(_)) => {}
@@ -84,7 +84,7 @@ impl Groups {
         let id = Arc::clone(&request.group_id);
         match self.groups.get_mut(&id) {
             Some(Group::Classic(group)) => group.sync(ticket, request, cx, out),
-            Some(Group::Consumer(group)) => group.sync(ticket, request, cx, out),
+            Some(Group::Consumer(group)) => group.sync(ticket, &request, cx, out),
             None => {
                 out.reply(ticket, GroupReply::Sync(SyncReply::refused(absent(&id))));
                 return None;

@@ -5,6 +5,8 @@
 //! and goes on from there. Deadlines, and what was seen of the metadata, are not durable.
 
 pub mod assignment;
+mod classic_member;
+mod embedded;
 pub mod heartbeat;
 pub mod member;
 #[cfg(test)]
@@ -29,9 +31,7 @@ use self::timers::{Timer, Timers};
 use super::effects::{Context, Effects};
 use super::record::GroupRecord;
 use super::reply::{DescribedConsumerGroup, DescribedConsumerMember, GroupReply};
-use super::request::{
-    ConsumerHeartbeatRequest, HeartbeatRequest, JoinRequest, LeaveRequest, SyncRequest, Ticket,
-};
+use super::request::{ConsumerHeartbeatRequest, Ticket};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{MonotonicNs, PartitionIndex, TopicId};
 use std::collections::BTreeMap;
@@ -225,32 +225,6 @@ impl ConsumerGroup {
     ) {
         let reply = self.report(request, cx, out);
         out.reply(ticket, GroupReply::ConsumerHeartbeat(reply));
-    }
-
-    /// JoinGroup of a member that speaks the classic protocol (KIP-848, "Migration").
-    pub fn join(&mut self, ticket: Ticket, _request: JoinRequest, _cx: &Context<'_>, out: &mut Effects) {
-        out.reply(ticket, GroupReply::Unavailable(ErrorCode::CoordinatorNotAvailable));
-    }
-
-    /// SyncGroup of such a member.
-    pub fn sync(&mut self, ticket: Ticket, _request: SyncRequest, _cx: &Context<'_>, out: &mut Effects) {
-        out.reply(ticket, GroupReply::Unavailable(ErrorCode::CoordinatorNotAvailable));
-    }
-
-    /// Heartbeat of such a member.
-    pub fn heartbeat(
-        &mut self,
-        ticket: Ticket,
-        _request: &HeartbeatRequest,
-        _cx: &Context<'_>,
-        out: &mut Effects,
-    ) {
-        out.reply(ticket, GroupReply::Unavailable(ErrorCode::CoordinatorNotAvailable));
-    }
-
-    /// LeaveGroup of such a member, or of any member by an operator's hand.
-    pub fn leave(&mut self, ticket: Ticket, _request: &LeaveRequest, _cx: &Context<'_>, out: &mut Effects) {
-        out.reply(ticket, GroupReply::Unavailable(ErrorCode::CoordinatorNotAvailable));
     }
 
     /// Whether the group has no members, so that it may be deleted.

@@ -41,6 +41,13 @@ impl Timers {
         self.due.insert((at, Arc::clone(member_id), timer));
     }
 
+    /// Sets a timer that does not run yet.
+    pub fn set_if_absent(&mut self, member_id: &Arc<str>, timer: Timer, at: MonotonicNs) {
+        if !self.at.contains_key(&(Arc::clone(member_id), timer)) {
+            self.set(member_id, timer, at);
+        }
+    }
+
     /// Stops a timer.
     pub fn cancel(&mut self, member_id: &Arc<str>, timer: Timer) {
         if let Some(at) = self.at.remove(&(Arc::clone(member_id), timer)) {
@@ -77,7 +84,8 @@ mod tests {
         timers.set(&first, Timer::Session, MonotonicNs(10));
         timers.set(&second, Timer::Session, MonotonicNs(20));
         timers.set(&first, Timer::Session, MonotonicNs(30));
-        timers.set(&second, Timer::Revocation, MonotonicNs(40));
+        timers.set_if_absent(&first, Timer::Session, MonotonicNs(1));
+        timers.set_if_absent(&second, Timer::Revocation, MonotonicNs(40));
         timers.set(&second, Timer::Join, MonotonicNs(5));
         timers.cancel(&second, Timer::Join);
         assert_eq!(timers.first(), Some(MonotonicNs(20)));
