@@ -3,6 +3,7 @@
 mod joining;
 mod leaving;
 mod loading;
+mod model;
 mod rebalancing;
 mod reporting;
 mod stage;

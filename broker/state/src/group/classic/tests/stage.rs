@@ -10,7 +10,7 @@ use crate::settings::{BrokerSettings, GroupSettings};
 use bytes::Bytes;
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{MonotonicNs, TimestampMs, Uuid};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub const GROUP: &str = "g";
@@ -90,7 +90,12 @@ pub struct Stage {
     next_ticket: u64,
     open: BTreeSet<Ticket>,
     replies: BTreeMap<Ticket, GroupReply>,
-    /// All that was ever written.
+    /// Whether effects wait for [`Stage::release`] until they are durable.
+    pub is_slow: bool,
+    undurable: VecDeque<Effects>,
+    /// What was answered since somebody looked, in this order.
+    pub released: Vec<(Ticket, GroupReply)>,
+    /// All that is durable.
     pub log: Vec<GroupRecord>,
 }
 
@@ -105,6 +110,9 @@ impl Stage {
             next_ticket: 0,
             open: BTreeSet::new(),
             replies: BTreeMap::new(),
+            is_slow: false,
+            undurable: VecDeque::new(),
+            released: Vec::new(),
             log: Vec::new(),
         }
     }
@@ -119,16 +127,29 @@ impl Stage {
 
     /// Takes effects in, as a driver does: what is written is what can be read.
     pub fn absorb(&mut self, effects: Effects) {
-        for record in effects.records {
+        for record in &effects.records {
             let encoded = record.encode().expect("records can be written");
             let read = GroupRecord::decode(Some(&encoded.key), encoded.value.as_deref());
             assert_eq!(read, Ok(Some(record.clone())), "a record is read as it was written");
-            self.log.push(record);
         }
+        for (ticket, reply) in &effects.replies {
+            assert!(self.open.remove(ticket), "{ticket:?} is answered twice, or was never asked: {reply:?}");
+        }
+        self.undurable.push_back(effects);
+        if !self.is_slow {
+            while self.release() {}
+        }
+    }
+
+    /// The oldest effects are durable: their replies go out. `false` if there are none.
+    pub fn release(&mut self) -> bool {
+        let Some(effects) = self.undurable.pop_front() else { return false };
+        self.log.extend(effects.records);
         for (ticket, reply) in effects.replies {
-            assert!(self.open.remove(&ticket), "{ticket:?} is answered twice, or was never asked: {reply:?}");
+            self.released.push((ticket, reply.clone()));
             self.replies.insert(ticket, reply);
         }
+        true
     }
 
     pub fn send(&mut self, request: GroupRequest) -> Ticket {
@@ -163,8 +184,10 @@ impl Stage {
         assert!(self.groups.next_deadline().is_none_or(|next| next > now.monotonic), "nothing is left over");
     }
 
-    /// The coordinator is lost, and another one reads the log. Open requests get no reply.
+    /// The coordinator is lost, and another one reads the log. Open requests get no reply, nor do those whose effects
+    /// are not durable.
     pub fn restart(&mut self) {
+        self.undurable.clear();
         self.open.clear();
         self.groups = Groups::default();
         for record in &self.log {
@@ -176,6 +199,14 @@ impl Stage {
 
     pub fn take(&mut self, ticket: Ticket) -> Option<GroupReply> {
         self.replies.remove(&ticket)
+    }
+
+    pub fn is_answered(&self, ticket: Ticket) -> bool {
+        self.replies.contains_key(&ticket)
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.open.len()
     }
 
     pub fn is_waiting(&self, ticket: Ticket) -> bool {
