@@ -320,7 +320,7 @@ const fn sync_refused(error: ErrorCode) -> GroupReply {
 }
 
 /// A member sends a request while its last one of the kind still waits: its client gave that one up, or two
-/// processes share one id. The older one is told to try again.
+/// processes share one id. The older one is told to try again (KAFKA-20938).
 fn supersede(ticket: Ticket, reply: impl FnOnce(ErrorCode) -> GroupReply, out: &mut Effects) {
-    out.reply(ticket, reply(ErrorCode::RebalanceInProgress));
+    out.reply(ticket, reply(ErrorCode::NotCoordinator));
 }

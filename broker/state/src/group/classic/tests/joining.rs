@@ -148,7 +148,7 @@ fn a_join_that_is_sent_again_is_answered_once_and_the_older_one_is_sent_off() {
     let members = stage.stable(&[Who::dynamic("a"), Who::dynamic("b")]);
     let first = stage.join(&members[0]);
     let second = stage.join(&members[0]);
-    assert_eq!(stage.joined(first).error, ErrorCode::RebalanceInProgress);
+    assert_eq!(stage.joined(first).error, ErrorCode::NotCoordinator);
     let other = stage.join(&members[1]);
     assert_eq!(stage.joined(second).generation, 2);
     assert_eq!(stage.joined(other).generation, 2);

@@ -94,7 +94,7 @@ fn a_sync_that_is_sent_again_is_answered_once_and_the_older_one_is_sent_off() {
     let members = stage.completing(&[Who::dynamic("a"), Who::dynamic("b")]);
     let first = stage.sync_with(&members[1], 1, &[]);
     let second = stage.sync_with(&members[1], 1, &[]);
-    assert_eq!(stage.synced(first).error, ErrorCode::RebalanceInProgress);
+    assert_eq!(stage.synced(first).error, ErrorCode::NotCoordinator);
     stage.sync_with(&members[0], 1, &[(&members[1].member_id, "B")]);
     assert_eq!(stage.synced(second).assignment, "B");
 }
