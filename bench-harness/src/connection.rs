@@ -2,7 +2,7 @@
 //! beside its load.
 
 use crate::failure::Failure;
-use logmill_wire::api::{self, ApiRequest, Message, api_versions, header_versions, response_header};
+use logmill_wire::api::{self, ApiRequest, Message, api_versions};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::primitives::Reader;
 use std::collections::BTreeMap;
@@ -81,8 +81,7 @@ impl Connection {
     pub fn version<'a, R: ApiRequest<'a>>(&self, limit: i16) -> Result<i16, Failure> {
         let none = || Failure::NoCommonVersion { address: self.address.clone(), api: R::NAME };
         let &(broker_min, broker_max) = self.versions.get(&R::KEY).ok_or_else(none)?;
-        let version = broker_max.min(*R::VERSIONS.end()).min(limit);
-        if version >= broker_min.max(*R::VERSIONS.start()) { Ok(version) } else { Err(none()) }
+        api::newest_common_version::<R>(broker_min..=broker_max.min(limit)).ok_or_else(none)
     }
 
     /// Sends a request in the newest common version and waits for its response.
@@ -111,8 +110,7 @@ impl Connection {
             .and_then(|frame| frame.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()))
             .map_err(|cause| self.failed("a response was awaited", cause))?;
         let mut reader = Reader::new(&response);
-        let header_version = header_versions(R::KEY, version).map_or(0, |versions| versions.response);
-        let header = response_header::ResponseHeader::decode(&mut reader, header_version)
+        let header = api::decode_response_header(&mut reader, R::KEY, version)
             .map_err(|error| self.protocol(format!("a response's header: {error}")))?;
         if header.correlation_id != correlation_id {
             return Err(

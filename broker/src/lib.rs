@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` beside this crate is the map; modules are declared from the top of the house down.
 
 pub mod cli;
+pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod coordinator;

@@ -3,14 +3,21 @@
 //! Exit status: 0 when all went well, 1 for a failure, 2 when the command line is wrong. Errors go to standard error as
 //! `error: cause` and `remedy: what to do`.
 
+mod connect;
+mod produce;
 mod show_config;
+mod table;
+mod topic;
 
 use crate::config::{CONFIG_FILE, Config, ConfigError, Sources};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use connect::Connect;
+use produce::Produce;
 use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use topic::TopicCommand;
 
 /// A wrong command line.
 const USAGE_STATUS: u8 = 2;
@@ -33,10 +40,27 @@ enum Command {
     Config {
         #[command(flatten)]
         configuration: Configuration,
-        /// Whom the output is for
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
+        #[command(flatten)]
+        output: Output,
     },
+    /// Create, list, describe and delete topics
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Topic {
+        #[command(flatten)]
+        connect: Connect,
+        #[command(subcommand)]
+        command: TopicCommand,
+    },
+    /// Send the lines of standard input to a topic
+    Produce(Produce),
+}
+
+/// How a command shows what it found.
+#[derive(Args, Clone, Copy, Debug)]
+struct Output {
+    /// Whom the output is for
+    #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
+    format: Format,
 }
 
 /// Whom an output is for.
@@ -116,20 +140,25 @@ fn run_with(
     };
     let outcome = match arguments.command.unwrap_or(Command::Serve(arguments.configuration)) {
         Command::Serve(configuration) => match configuration.load(environment) {
-            Ok(config) => serve(config),
+            Ok(config) => serve(config).map_err(|failure| vec![failure]),
             Err(wrong) => return report_all(&wrong, errors),
         },
-        Command::Config { configuration, format } => match configuration.load(environment) {
-            Ok(config) => show_config::write(&config, format == Format::Json, output).map_err(|error| {
-                Failure::new(format!("cannot write the settings: {error}"), "check the output")
-            }),
-            Err(wrong) => return report_all(&wrong, errors),
-        },
+        Command::Config { configuration, output: Output { format } } => {
+            match configuration.load(environment) {
+                Ok(config) => show_config::write(&config, format == Format::Json, output)
+                    .map_err(|error| vec![error.into()]),
+                Err(wrong) => return report_all(&wrong, errors),
+            }
+        }
+        Command::Topic { connect, command } => topic::run(&command, &connect, output),
+        Command::Produce(produce) => produce::run(&produce, errors),
     };
     match outcome {
         Ok(()) => 0,
-        Err(failure) => {
-            report(&failure.cause, &failure.remedy, errors);
+        Err(failures) => {
+            for failure in failures {
+                report(&failure.cause, &failure.remedy, errors);
+            }
             1
         }
     }

@@ -8,6 +8,7 @@
 )]
 
 mod client;
+mod commands;
 mod confine;
 mod crowd;
 mod degraded;

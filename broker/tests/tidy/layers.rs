@@ -23,7 +23,7 @@ const ASIDE: &[(&str, &str)] = &[("cluster", "partition")];
 
 /// Modules outside the layers: what they may name, and who may name them (nobody in the list: everybody may).
 const BESIDE: &[(&str, &[&str], &[&str])] =
-    &[("metrics", &[], &[]), ("config", &[], &["main", "cli", "node"])];
+    &[("metrics", &[], &[]), ("config", &[], &["main", "cli", "node"]), ("client", &[], &["cli"])];
 
 /// Who puts the broker together and may name a backend of the runtime.
 const ASSEMBLERS: &[&str] = &["main", "node", "runtime"];
@@ -138,6 +138,8 @@ fn upward_names_are_found() {
     assert_eq!(problems("broker/src/log/reader.rs", "use super::super::request;"), 1);
     assert_eq!(problems("broker/src/request/fetch.rs", "use crate::config::Config;"), 1);
     assert_eq!(problems("broker/src/config/mod.rs", "use crate::runtime::Runtime;"), 1);
+    assert_eq!(problems("broker/src/client/mod.rs", "use crate::runtime::Runtime;"), 1);
+    assert_eq!(problems("broker/src/node/mod.rs", "use crate::client::Cluster;"), 1);
     assert_eq!(problems("broker/src/novelty.rs", "use crate::runtime::Runtime;"), 1);
     assert_eq!(problems("broker/src/log/mod.rs", "use crate::runtime::simulated::Disk;"), 1);
 }
@@ -150,7 +152,7 @@ fn downward_names_are_fine() {
     );
     assert_eq!(problems("broker/src/log/reader.rs", "use super::segment; // crate::request\n"), 0);
     assert_eq!(problems("broker/src/main.rs", "fn main() { logmill::cli::run(logmill::node::serve) }"), 0);
-    assert_eq!(problems("broker/src/cli/mod.rs", "use crate::config::Config;"), 0);
+    assert_eq!(problems("broker/src/cli/mod.rs", "use crate::{client::Cluster, config::Config};"), 0);
     assert_eq!(problems("broker/src/log/mod.rs", "#[cfg(test)]\nmod tests { use crate::request::X; }"), 0);
     assert_eq!(problems("broker/src/node/mod.rs", "use crate::runtime::uring::Ring;"), 0);
 }

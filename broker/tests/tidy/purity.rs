@@ -5,13 +5,13 @@ use crate::source::{Source, line_of, words};
 
 /// What no rule of the broker may use, and the folders in which it may stand.
 const BANNED: &[(&str, &[&str])] = &[
-    ("Instant::now", &["broker/src/runtime/"]),
-    ("SystemTime::now", &["broker/src/runtime/"]),
-    ("thread::sleep", &["broker/src/runtime/"]),
-    ("thread::spawn", &["broker/src/runtime/", "broker/src/node/", "broker/src/admin/"]),
+    ("Instant::now", &["broker/src/runtime/", "broker/src/client/"]),
+    ("SystemTime::now", &["broker/src/runtime/", "broker/src/client/"]),
+    ("thread::sleep", &["broker/src/runtime/", "broker/src/client/"]),
+    ("thread::spawn", &["broker/src/runtime/", "broker/src/node/", "broker/src/admin/", "broker/src/cli/"]),
     ("std::collections::HashMap", &["broker/wire/src/hashing.rs", "broker/src/runtime/uring/"]),
     ("std::collections::HashSet", &["broker/wire/src/hashing.rs", "broker/src/runtime/uring/"]),
-    ("TcpStream", &["broker/src/runtime/", "broker/src/admin/"]),
+    ("TcpStream", &["broker/src/runtime/", "broker/src/admin/", "broker/src/client/"]),
     ("TcpListener", &["broker/src/runtime/", "broker/src/admin/"]),
     ("std::fs", &["broker/src/runtime/", "broker/src/config/", "broker/src/node/"]),
     ("std::env", &["broker/src/cli/", "broker/src/runtime/uring/", "broker/src/node/"]),

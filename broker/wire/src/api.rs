@@ -150,6 +150,27 @@ pub fn decode_request_header<'a>(
     request_header::RequestHeader::decode(reader, versions.request)
 }
 
+/// Decodes the header of a response, the size prefix excluded, to a request of this API and version; the reader is
+/// left at the body.
+///
+/// # Errors
+/// [`DecodeError::UnknownApiKey`]; otherwise what is wrong with the bytes.
+pub fn decode_response_header(
+    reader: &mut Reader<'_>,
+    key: i16,
+    version: i16,
+) -> Result<response_header::ResponseHeader, DecodeError> {
+    let versions = header_versions(key, version).ok_or(DecodeError::UnknownApiKey)?;
+    response_header::ResponseHeader::decode(reader, versions.response)
+}
+
+/// The newest version of an API that the codec and a broker that announced `offered` both speak (KIP-35).
+#[must_use]
+pub fn newest_common_version<'a, R: ApiRequest<'a>>(offered: RangeInclusive<i16>) -> Option<i16> {
+    let version = *offered.end().min(R::VERSIONS.end());
+    (version >= *offered.start().max(R::VERSIONS.start())).then_some(version)
+}
+
 /// A whole request frame: size, header and body.
 ///
 /// # Errors

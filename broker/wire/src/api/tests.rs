@@ -161,3 +161,21 @@ fn frames_carry_size_header_and_body() {
     assert_eq!(frame, [0, 0, 0, 10, 0, 0, 0, 5, 0, 35, 0, 0, 0, 0]);
     assert_eq!(response_frame(&versions, 12_345, 0, 5), Err(EncodeError::UnsupportedVersion));
 }
+
+#[test]
+fn the_newest_common_version_lies_in_both_ranges() {
+    let newest = newest_common_version::<find_coordinator::Request<'_>>;
+    assert_eq!([newest(0..=99), newest(0..=2), newest(6..=7)], [Some(6), Some(2), Some(6)]);
+    assert_eq!([newest(7..=9), newest(-3..=-1)], [None, None]);
+}
+
+#[test]
+fn a_responses_header_ends_where_its_body_begins() {
+    for (version, header) in [(2, 4), (3, 5)] {
+        let frame = response_frame(&find_coordinator::Response::default(), 10, version, 77).unwrap().concat();
+        let mut reader = Reader::new(&frame[4..]);
+        let decoded = decode_response_header(&mut reader, 10, version).unwrap();
+        assert_eq!((decoded.correlation_id, frame.len() - 4 - reader.remaining()), (77, header));
+    }
+    assert!(decode_response_header(&mut Reader::new(&[0; 8]), 999, 0).is_err());
+}

@@ -1,0 +1,209 @@
+//! The commands that talk to a cluster, as a user runs them.
+
+use super::node::{Node, Plan};
+use super::turn;
+use super::workspace::Folder;
+use serde_json::Value;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// What a command did.
+struct Ran {
+    status: i32,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+impl Ran {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("text")
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// Asserts that all went well.
+    fn well(self) -> Self {
+        assert_eq!(self.status, 0, "{}{}", self.text(), self.stderr);
+        self
+    }
+}
+
+/// Runs a command to its end, with `input` as its standard input.
+fn run_with_input(arguments: &[&str], input: &[u8]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_logmill"));
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.env_clear().spawn().expect("the executable runs");
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // The command may end without having read everything.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    Ran { status: output.status.code().expect("a status"), stdout: output.stdout, stderr }
+}
+
+/// A node, and the commands that name it.
+struct Bench {
+    node: Node,
+    _folder: Folder,
+    address: String,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = Folder::new();
+        let node = Plan::new(folder.path()).start();
+        let address = node.address().to_string();
+        Self { node, _folder: folder, address }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_with_input(arguments, b"")
+    }
+
+    fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
+        run_with_input(&[arguments, &["--bootstrap-server", &self.address]].concat(), input)
+    }
+}
+
+/// Lines `k0:value 0` and so on, with keys that repeat.
+fn lines(count: usize) -> Vec<u8> {
+    (0..count).flat_map(|number| format!("k{}:value {number}\n", number % 100).into_bytes()).collect()
+}
+
+#[test]
+fn topics_are_created_described_listed_and_deleted() {
+    let _turn = turn::shared();
+    let bench = Bench::new();
+    let created =
+        bench.run(&["topic", "create", "orders", "--partitions", "3", "--config", "retention.ms=-1"]);
+    assert_eq!(created.well().text(), "created topic orders with 3 partitions, 1 replica each\n");
+    bench.run_with_input(&["produce", "orders", "--partition", "2"], b"one\ntwo").well();
+    let described = bench.run(&["topic", "describe", "orders"]).well();
+    let rows: Vec<Vec<&str>> =
+        described.text().lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0][..2], ["topic", "orders"]);
+    assert_eq!(rows[1], ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN", "SYNC", "START", "END"]);
+    assert_eq!(rows[4], ["2", "1", "0", "1", "1", "0", "2"]);
+    let described = bench.run(&["topic", "describe", "--format", "json"]).well().json();
+    let topic = &described["topics"][0];
+    assert_eq!(topic["name"], "orders");
+    assert_eq!(topic["partitions"].as_array().map(Vec::len), Some(3));
+    assert_eq!(topic["partitions"][2]["end"], 2);
+    let created = bench.run(&["topic", "create", "a", "--format", "json", "--partitions", "2"]).well().json();
+    assert_eq!((&created["partitions"], &created["replication_factor"]), (&2.into(), &1.into()));
+    let listed = bench.run(&["topic", "list"]).well();
+    let names: Vec<&str> = listed.text().lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, ["TOPIC", "a", "orders"]);
+    let deleted = bench.run(&["topic", "delete", "a", "nope", "orders"]);
+    assert_eq!((deleted.status, deleted.text()), (1, "deleted topic a\ndeleted topic orders\n"));
+    assert!(deleted.stderr.starts_with("error: topic nope cannot be deleted"), "{}", deleted.stderr);
+    let listed = bench.run(&["topic", "list", "--format", "json"]).well().json();
+    assert_eq!(listed["topics"].as_array().map(Vec::len), Some(0));
+    bench.node.stop();
+}
+
+#[test]
+fn lines_are_delivered_with_keys_headers_and_every_codec() {
+    let _turn = turn::shared();
+    let bench = Bench::new();
+    let mut client = bench.node.client();
+    bench.run(&["topic", "create", "keyed", "--partitions", "4"]).well();
+    let produced = bench.run_with_input(&["produce", "keyed", "--key-separator", ":"], &lines(10_000)).well();
+    assert!(produced.stderr.starts_with("delivered 10000 records ("), "{}", produced.stderr);
+    let mut total = 0;
+    for partition in 0..4 {
+        let values = client.read_all("keyed", partition, 0);
+        total += values.len();
+        // One key is in one partition, and its records are in order.
+        let number = |value: &[u8]| -> usize {
+            String::from_utf8_lossy(value).strip_prefix("value ").unwrap().parse().unwrap()
+        };
+        let numbers: Vec<usize> = values.iter().map(|(_, value)| number(value)).collect();
+        let keys: std::collections::BTreeSet<usize> = numbers.iter().map(|number| number % 100).collect();
+        assert_eq!(numbers.len(), keys.len() * 100);
+        assert!(numbers.is_sorted());
+    }
+    assert_eq!(total, 10_000);
+    // Kafka's producers put the key "21" into partition 0 of 4: murmur2 is -973932308.
+    bench.run_with_input(&["produce", "keyed", "--key-separator", ":"], b"21:kafka").well();
+    let place = (-973_932_308_i32 & 0x7fff_ffff) % 4;
+    assert!(client.read_all("keyed", place, 0).iter().any(|(_, value)| value == b"kafka"));
+
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let arguments = ["produce", codec, "--compression", codec, "--header", "a=b", "--format", "json"];
+        let produced = bench.run_with_input(&arguments, b"one\n\nthree\r\n").well();
+        let summary: Value = serde_json::from_str(&produced.stderr).expect("a summary");
+        assert_eq!((&summary["delivered"], &summary["failed"]), (&3.into(), &0.into()));
+        let values = [(0, b"one".to_vec()), (1, Vec::new()), (2, b"three\r".to_vec())];
+        assert_eq!(client.read_all(codec, 0, 0), values, "{codec}");
+    }
+    for acks in ["0", "1", "-1"] {
+        bench.run_with_input(&["produce", "acks", "--acks", acks], b"x").well();
+    }
+    assert_eq!(client.read_all("acks", 0, 0).len(), 3);
+}
+
+#[test]
+fn what_cannot_be_delivered_is_said_and_the_rest_is_delivered() {
+    let _turn = turn::shared();
+    let bench = Bench::new();
+    let mut client = bench.node.client();
+    bench.run(&["topic", "create", "small", "--config", "max.message.bytes=1000"]).well();
+    // Many lines in one batch are more than the topic takes, but only one line by itself.
+    let mut input: Vec<u8> = lines(100);
+    input.extend(vec![b'x'; 3000]);
+    input.push(b'\n');
+    input.extend(lines(100));
+    let produced = bench.run_with_input(&["produce", "small"], &input);
+    assert_eq!(produced.status, 1);
+    assert!(produced.stderr.contains("error: 1 line not delivered: "), "{}", produced.stderr);
+    assert!(produced.stderr.contains("(MESSAGE_TOO_LARGE)\nremedy: "), "{}", produced.stderr);
+    let values: Vec<u8> = client
+        .read_all("small", 0, 0)
+        .into_iter()
+        .flat_map(|(_, value)| [value, b"\n".to_vec()].concat())
+        .collect();
+    assert_eq!(values, [lines(100), lines(100)].concat());
+
+    let produced = bench.run_with_input(&["produce", "small", "--key-separator", ":"], b"a:b\nc\nd:e\n");
+    assert_eq!(produced.status, 1);
+    assert!(produced.stderr.contains("error: line 2 has no key separator"), "{}", produced.stderr);
+    assert_eq!(client.read_all("small", 0, 0).len(), 201);
+    let produced = bench.run_with_input(&["produce", "small", "--partition", "9"], b"a");
+    assert_eq!(produced.status, 1);
+    assert!(produced.stderr.contains("error: topic small has no partition 9"), "{}", produced.stderr);
+}
+
+#[test]
+fn wrong_usage_is_2_and_an_unreachable_broker_1_with_a_remedy() {
+    let _turn = turn::shared();
+    for wrong in [
+        &["topic"][..],
+        &["topic", "create"],
+        &["topic", "create", "x", "--partitions", "0"],
+        &["topic", "list", "--bootstrap-server", "nowhere"],
+        &["topic", "list", "--format", "xml"],
+        &["produce"],
+        &["produce", "x", "--acks", "2"],
+        &["produce", "x", "--compression", "brotli"],
+        &["produce", "x", "--header", "novalue"],
+    ] {
+        let ran = run_with_input(wrong, b"");
+        assert_eq!((ran.status, ran.text()), (2, ""), "{wrong:?}: {}", ran.stderr);
+    }
+    // Nobody listens on a port that was just given back.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = format!("127.0.0.1:{port},localhost:{port}");
+    for command in [&["topic", "list"][..], &["produce", "x"]] {
+        let ran = run_with_input(&[command, &["--bootstrap-server", &server]].concat(), b"line\n");
+        assert_eq!((ran.status, ran.text()), (1, ""), "{command:?}");
+        let expected = format!("error: no broker can be reached: 127.0.0.1:{port}: Connection refused");
+        assert!(ran.stderr.starts_with(&expected), "{}", ran.stderr);
+        assert!(ran.stderr.contains("\nremedy: start a broker"), "{}", ran.stderr);
+    }
+}
