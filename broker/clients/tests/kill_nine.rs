@@ -8,6 +8,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "processes and clients run on the real clock")]
 
+use logmill_clients::broker::Broker;
+use logmill_clients::chance::{Random, number_from, seed};
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -16,14 +18,10 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use std::{env, process, thread};
+use std::thread;
+use std::time::{Duration, Instant};
 
 const TOPIC: &str = "load";
 const PARTITIONS: i32 = 8;
@@ -76,107 +74,6 @@ impl ProducerContext for Acknowledgements {
             Err((error, _)) => sent.errors.push(format!("record {at} failed: {error}")),
         }
     }
-}
-
-struct Broker {
-    binary: PathBuf,
-    folder: PathBuf,
-    port: u16,
-    process: Option<Child>,
-}
-
-impl Broker {
-    fn new() -> Self {
-        let folder = env::temp_dir().join(format!("logmill-kill-nine-{}", process::id()));
-        fs::create_dir_all(&folder).expect("the temporary directory takes a folder");
-        // Not one that the kernel may give to a client's connection while the broker is down.
-        let port = (20_000..30_000).cycle().skip(process::id() as usize % 10_000).take(10_000);
-        let port = { port }.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-        Self { binary: binary(), folder, port: port.expect("a free port"), process: None }
-    }
-
-    fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    /// Starts the process, and waits until it says that it serves.
-    fn start(&mut self) {
-        let output = self.folder.join("output");
-        let stdout = File::create(&output).expect("a file for the output");
-        let stderr = stdout.try_clone().expect("a second handle");
-        let mut command = Command::new(&self.binary);
-        for setting in [
-            format!("log.dirs={}", self.folder.join("data").display()),
-            format!("listeners=PLAINTEXT://{}", self.bootstrap()),
-            format!("num.partitions={PARTITIONS}"),
-            "logmill.shards=2".to_owned(),
-        ] {
-            command.arg("--set").arg(setting);
-        }
-        // Variables of this name are the broker's settings; those of the tests must not reach it.
-        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LOGMILL_")) {
-            command.env_remove(name);
-        }
-        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-        let mut process = command.spawn().expect("the broker's binary can be started");
-        let begin = Instant::now();
-        loop {
-            let text = fs::read_to_string(&output).unwrap_or_default();
-            if text.contains("\n  durability ") {
-                break;
-            }
-            let ended = process.try_wait().expect("the state of a process of ours");
-            assert!(ended.is_none(), "the broker ended ({ended:?}) instead of serving:\n{text}");
-            assert!(begin.elapsed() < PATIENCE, "the broker does not come up:\n{text}");
-            thread::sleep(Duration::from_millis(2));
-        }
-        self.process = Some(process);
-    }
-
-    fn output(&self) -> String {
-        fs::read_to_string(self.folder.join("output")).unwrap_or_default()
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let ended = process.try_wait().expect("the state of a process of ours");
-            if let Some(status) = ended {
-                let text = self.output();
-                // Not again from a drop while this unwinds.
-                assert!(thread::panicking(), "the broker ended on its own ({status}):\n{text}");
-            }
-            // SIGKILL, to this very process.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-fn binary() -> PathBuf {
-    if let Some(path) = env::var_os("LOGMILL_CI_BIN") {
-        return path.into();
-    }
-    let test = env::current_exe().expect("the test's own path");
-    let profile_folder = test.ancestors().nth(2).expect("a test lies in TARGET/PROFILE/deps");
-    let profile = match profile_folder.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(name) => name,
-    };
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--locked", "-p", "logmill", "--bin", "logmill", "--profile", profile])
-        .arg("--target-dir")
-        .arg(profile_folder.parent().unwrap_or(Path::new("target")))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
-    assert!(status.is_ok_and(|status| status.success()), "the broker does not build");
-    profile_folder.join("logmill")
 }
 
 fn client(bootstrap: &str) -> ClientConfig {
@@ -346,24 +243,6 @@ fn judge(acknowledged: &[Vec<Option<(i32, i64)>>], on_the_way: &Content, content
     problems
 }
 
-/// Numbers that a seed decides (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
-
-fn number_from(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
-}
-
 /// Kills the broker at moments that the seed decides; after each restart every producer must get on.
 fn kill_again_and_again(broker: &mut Broker, kills: u64, random: &mut Random, sent: &[Arc<Mutex<Sent>>]) {
     let acknowledged = || -> Vec<usize> {
@@ -404,12 +283,9 @@ fn kill_again_and_again(broker: &mut Broker, kills: u64, random: &mut Random, se
 #[test]
 fn nothing_acknowledged_is_lost_doubled_or_changed() {
     let kills = number_from("LOGMILL_CI_KILLS").unwrap_or(12);
-    let seed = number_from("LOGMILL_CI_SEED").unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|time| time.subsec_nanos());
-        u64::from(now.unwrap_or(0))
-    });
+    let seed = seed();
     eprintln!("LOGMILL_CI_SEED={seed} LOGMILL_CI_KILLS={kills}");
-    let mut broker = Broker::new();
+    let mut broker = Broker::new("kill-nine", &[("num.partitions", PARTITIONS.to_string())]);
     broker.start();
     let bootstrap = broker.bootstrap();
     let sent: Vec<Arc<Mutex<Sent>>> = (0..PRODUCERS).map(|_| Arc::default()).collect();
@@ -431,7 +307,7 @@ fn nothing_acknowledged_is_lost_doubled_or_changed() {
             (content, problems)
         });
         let killing = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            kill_again_and_again(&mut broker, kills, &mut Random(seed), &sent);
+            kill_again_and_again(&mut broker, kills, &mut Random::new(seed), &sent);
         }));
         abandoned.store(killing.is_err(), Ordering::Relaxed);
         stop_producers.store(true, Ordering::Relaxed);
