@@ -4,7 +4,7 @@
 use super::command::MetadataError;
 use crate::log::{Log, LogSettings, Store};
 use crate::partition::command::{Acks, PartitionError, ReadRequest};
-use crate::partition::{Partition, PartitionPolicy};
+use crate::partition::{ContentPolicy, Partition, PartitionPolicy};
 use crate::runtime::{Runtime, gather};
 use logmill_state::log_plan::CleanupSettings;
 use logmill_state::metadata::{Image, Record};
@@ -81,7 +81,13 @@ impl<R: Runtime> MetadataLog<R> {
         let append = AppendPolicy { max_message_bytes: i32::MAX, ..AppendPolicy::default() };
         let log_settings = LogSettings { segment_bytes: 1 << 30, segment_ms: i64::MAX };
         let cleanup = CleanupSettings::KEEP_ALL;
-        let policy = PartitionPolicy { append, log: log_settings, min_insync_replicas: 1, cleanup };
+        let policy = PartitionPolicy {
+            append,
+            contents: ContentPolicy::AS_SENT,
+            log: log_settings,
+            min_insync_replicas: 1,
+            cleanup,
+        };
         let partition =
             Partition::host(runtime, log, leader, epoch, policy).map_err(MetadataLogError::Unreadable)?;
         Ok(Self { partition })

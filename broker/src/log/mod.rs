@@ -23,6 +23,7 @@ mod recovery;
 mod redo;
 mod removal;
 mod segment;
+mod size;
 mod start;
 mod store;
 mod tail;

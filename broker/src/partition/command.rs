@@ -208,6 +208,13 @@ pub enum PartitionCommand {
         /// The way back, for the log's start once that is durable.
         reply: oneshot::Sender<Result<Offset, PartitionError>>,
     },
+    /// How many bytes logs have; sent to a shard by [`PartitionRouter::send_to`](super::router::PartitionRouter).
+    Sizes {
+        /// Of which partitions of that shard; `None` for all that were ever appended to.
+        partitions: Option<Vec<TopicPartition>>,
+        /// The way back; partitions without a log are left out.
+        reply: oneshot::Sender<Result<Vec<(TopicPartition, u64)>, PartitionError>>,
+    },
     /// The end of a leader epoch (KIP-101, KIP-320).
     EpochEnd {
         /// Where.
@@ -223,10 +230,11 @@ pub enum PartitionCommand {
 
 impl PartitionCommand {
     /// The partition that is asked; of several, which are all on one shard, the first. There is none in a command
-    /// to append nothing.
+    /// to append nothing, or in one for a whole shard.
     #[must_use]
     pub fn partition(&self) -> Option<TopicPartition> {
         match self {
+            Self::Sizes { .. } => None,
             Self::Append { appends, .. } => appends.first().map(|append| append.partition),
             Self::Read { partition, .. }
             | Self::Watch { partition, .. }

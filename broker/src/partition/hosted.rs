@@ -4,6 +4,7 @@
 //! in a queue while room is made, and all later ones behind it.
 
 use super::command::{Acks, AppendReply, Appended, PartitionError};
+use super::contents::ContentPolicy;
 use super::deletion::Deletion;
 use crate::log::{Log, LogError, LogSettings, Owner};
 use crate::runtime::Runtime;
@@ -11,9 +12,11 @@ use crate::runtime::event::Event;
 use bytes::Bytes;
 use logmill_state::log_plan::CleanupSettings;
 use logmill_state::partition::{AppendDecision, AppendPolicy, Leader, PartitionSnapshot, TimestampType};
+use logmill_wire::compression::Codec;
 use logmill_wire::ids::{LeaderEpoch, Offset, TimestampMs};
 use logmill_wire::record_batch::{
-    BatchHeader, BatchView, set_log_append_time, validate_header, validate_records,
+    BatchHeader, BatchView, ContentRules, set_log_append_time, validate_contents, validate_header,
+    validate_records,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -23,6 +26,8 @@ struct QueuedAppend {
     records: Bytes,
     acks: Acks,
     reply: AppendReply,
+    /// Whether the records have the form that the topic demands.
+    is_in_form: bool,
 }
 
 struct Waiter {
@@ -36,6 +41,8 @@ struct Waiter {
 pub struct PartitionPolicy {
     /// What is accepted.
     pub append: AppendPolicy,
+    /// What is demanded of the records themselves.
+    pub contents: ContentPolicy,
     /// When segments end.
     pub log: LogSettings,
     /// `min.insync.replicas`.
@@ -114,8 +121,10 @@ impl<R: Runtime> Partition<R> {
             reply.send(Err(PartitionError::NotHosted));
             return;
         }
-        let append = QueuedAppend { records, acks, reply };
-        let ready = self.queue.borrow().is_empty() && self.log_has_room(append.records.len(), now);
+        let is_in_form = !self.must_be_reworked(&records);
+        let append = QueuedAppend { records, acks, reply, is_in_form };
+        let ready =
+            is_in_form && self.queue.borrow().is_empty() && self.log_has_room(append.records.len(), now);
         if ready {
             self.carry_out(append, now);
             return;
@@ -131,9 +140,39 @@ impl<R: Runtime> Partition<R> {
         self.log.can_append(bytes as u64, now, &self.policy.get().log)
     }
 
+    fn must_be_reworked(&self, records: &[u8]) -> bool {
+        let policy = self.policy.get();
+        policy.contents.concerns(records, policy.append.max_message_bytes)
+    }
+
+    /// Brings the records of the first append in the queue into the topic's form, or refuses it.
+    async fn rework_first(&self, records: Bytes) {
+        let reworked = self.rework(records, self.policy.get().contents).await;
+        let mut queue = self.queue.borrow_mut();
+        // Only the partition's end takes appends out of the queue meanwhile, and then all of them.
+        match (reworked, queue.front_mut()) {
+            (Ok(records), Some(append)) => {
+                append.records = records;
+                append.is_in_form = true;
+            }
+            (Err(error), Some(_)) => {
+                if let Some(append) = queue.pop_front() {
+                    append.reply.send(Err(error));
+                }
+            }
+            (_, None) => {}
+        }
+    }
+
     async fn drain_queue(self: Rc<Self>) {
         loop {
-            let Some(bytes) = self.queue.borrow().front().map(|append| append.records.len()) else { break };
+            let first = self.queue.borrow().front().map(|append| (append.records.clone(), append.is_in_form));
+            let Some((records, is_in_form)) = first else { break };
+            if !is_in_form {
+                self.rework_first(records).await;
+                continue;
+            }
+            let bytes = records.len();
             if !self.log_has_room(bytes, self.runtime.wall_clock()) {
                 let (now, next_offset) = (self.runtime.wall_clock(), self.leader.borrow().next_offset());
                 let prepared = self.log.prepare(bytes as u64, next_offset, now, &self.policy.get().log).await;
@@ -181,7 +220,13 @@ impl<R: Runtime> Partition<R> {
         }
         let batch = BatchView::only(&append.records).map_err(PartitionError::Batch)?;
         validate_header(&batch).map_err(PartitionError::Batch)?;
-        validate_records(&batch).map_err(PartitionError::Batch)?;
+        let keys_required = policy.contents.keys_required;
+        if keys_required && batch.header().attributes.codec_id() == Codec::None.id() {
+            let rules = ContentRules { keys_required, limit_bytes: 0 };
+            validate_contents(&batch, rules).map(drop).map_err(PartitionError::Batch)?;
+        } else {
+            validate_records(&batch).map(drop).map_err(PartitionError::Batch)?;
+        }
         let decision =
             self.leader.borrow().decide_append(std::slice::from_ref(batch.header()), &policy.append, now);
         let log_start_offset = self.leader.borrow().log_start_offset();

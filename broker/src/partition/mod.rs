@@ -1,6 +1,7 @@
 //! Partitions: the pure leader state driven over journal and log.
 
 pub mod command;
+mod contents;
 mod deletion;
 mod hosted;
 mod lookup;
@@ -8,5 +9,6 @@ mod reply;
 pub mod router;
 mod table;
 
+pub use contents::ContentPolicy;
 pub use hosted::{Partition, PartitionPolicy};
 pub use table::PartitionTable;

@@ -31,6 +31,16 @@ impl PartitionRouter {
         Self { shards, send }
     }
 
+    /// All shards that own partitions.
+    pub fn shards(&self) -> impl Iterator<Item = ShardIndex> + use<> {
+        (0..self.shards).map(ShardIndex)
+    }
+
+    /// Sends a command that concerns a whole shard.
+    pub fn send_to(&self, shard: ShardIndex, command: PartitionCommand) {
+        (self.send)(shard, command);
+    }
+
     /// The shard that owns a partition.
     #[must_use]
     pub fn shard_of(&self, partition: TopicPartition) -> ShardIndex {

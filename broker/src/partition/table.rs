@@ -2,13 +2,15 @@
 //! nothing but its place in the metadata.
 
 use super::command::{Acks, AppendReplies, PartitionAppend, PartitionCommand, PartitionError, ReadReply};
-use super::hosted::{Partition, PartitionPolicy};
+use super::contents::ContentPolicy;
+use super::hosted::{Partition, PartitionPolicy, storage_error};
 use crate::log::{Log, LogSettings, Store};
 use crate::runtime::Runtime;
 use logmill_state::log_plan::CleanupSettings;
 use logmill_state::metadata::{Image, Topic, is_internal_topic};
 use logmill_state::partition::{AppendOrigin, AppendPolicy, Leader, TimestampType};
-use logmill_state::settings::{self, BrokerSettings, TopicSettings};
+use logmill_state::settings::{self, BrokerSettings, CompressionType, TopicSettings};
+use logmill_wire::compression::Codec;
 use logmill_wire::hashing::HashMap;
 use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, TopicId, TopicPartition};
 use std::cell::RefCell;
@@ -110,6 +112,10 @@ impl<R: Runtime> PartitionTable<R> {
                 Ok(partition) => partition.delete_records(before, reply),
                 Err(error) => reply.send(Err(error)),
             },
+            PartitionCommand::Sizes { partitions, reply } => {
+                let table = Rc::clone(self);
+                self.runtime.spawn(async move { reply.send(table.sizes(partitions).await) });
+            }
             PartitionCommand::EpochEnd { partition, current_leader_epoch, epoch, reply } => {
                 let hosted = self.hosted(partition);
                 reply.send(hosted.and_then(|partition| partition.epoch_end(current_leader_epoch, epoch)));
@@ -126,6 +132,33 @@ impl<R: Runtime> PartitionTable<R> {
                 Err(error) => reply.send(Err(error)),
             }
         }
+    }
+
+    async fn sizes(
+        &self,
+        partitions: Option<Vec<TopicPartition>>,
+    ) -> Result<Vec<(TopicPartition, u64)>, PartitionError> {
+        let health = self.store.health();
+        if health.is_failed() {
+            return Err(PartitionError::Storage(health.cause().unwrap_or_default()));
+        }
+        let all = || -> BTreeSet<TopicPartition> {
+            self.hosted.borrow().keys().copied().chain(self.store.stored_logs()).collect()
+        };
+        let mut sizes = Vec::new();
+        for key in partitions.unwrap_or_else(|| all().into_iter().collect()) {
+            let hosted = self.hosted.borrow().get(&key).map(|partition| Rc::clone(partition.log()));
+            let size = match (hosted, self.store.state_of(key)) {
+                (Some(log), _) => log.size_bytes().await,
+                (None, Some(state)) => self.store.size_of(&state).await,
+                (None, None) => continue,
+            };
+            sizes.push((key, size.map_err(storage_error)?));
+            if self.runtime.should_yield() {
+                self.runtime.yield_now().await;
+            }
+        }
+        Ok(sizes)
     }
 
     fn hosted(self: &Rc<Self>, key: TopicPartition) -> Result<Rc<Partition<R>>, PartitionError> {
@@ -172,6 +205,7 @@ impl<R: Runtime> PartitionTable<R> {
             // What a coordinator has decided must fit: a group's members are one record, however many they are.
             policy.append.origin = AppendOrigin::Coordinator;
             policy.append.max_message_bytes = i32::MAX;
+            policy.contents = ContentPolicy::AS_SENT;
         }
         policy
     }
@@ -180,7 +214,28 @@ impl<R: Runtime> PartitionTable<R> {
 fn default_policy() -> PartitionPolicy {
     let append = AppendPolicy::default();
     let log = LogSettings { segment_bytes: append.segment_bytes.unsigned_abs().into(), segment_ms: i64::MAX };
-    PartitionPolicy { append, log, min_insync_replicas: 1, cleanup: CleanupSettings::KEEP_ALL }
+    PartitionPolicy {
+        append,
+        contents: ContentPolicy::AS_SENT,
+        log,
+        min_insync_replicas: 1,
+        cleanup: CleanupSettings::KEEP_ALL,
+    }
+}
+
+/// The codec and the level that the topic keeps its batches in, if that is not the producer's matter.
+fn codec(settings: &TopicSettings) -> Option<(Codec, Option<i32>)> {
+    match settings.compression_type {
+        CompressionType::Producer => None,
+        CompressionType::Uncompressed => Some((Codec::None, None)),
+        CompressionType::Gzip => {
+            let level = settings.compression_gzip_level;
+            Some((Codec::Gzip, (level >= 0).then_some(level)))
+        }
+        CompressionType::Snappy => Some((Codec::Snappy, None)),
+        CompressionType::Lz4 => Some((Codec::Lz4, Some(settings.compression_lz4_level))),
+        CompressionType::Zstd => Some((Codec::Zstd, Some(settings.compression_zstd_level))),
+    }
 }
 
 fn policy(settings: &TopicSettings) -> PartitionPolicy {
@@ -198,6 +253,7 @@ fn policy(settings: &TopicSettings) -> PartitionPolicy {
             timestamp_before_max_ms: clamp(settings.timestamp_before_max_ms),
             timestamp_after_max_ms: clamp(settings.timestamp_after_max_ms),
         },
+        contents: ContentPolicy { codec: codec(settings), keys_required: settings.cleanup_policy.compact },
         log: LogSettings { segment_bytes, segment_ms: clamp(settings.segment_ms) },
         min_insync_replicas: settings.min_insync_replicas,
         cleanup: CleanupSettings {

@@ -62,6 +62,15 @@ pub struct DirectoryEntry {
     pub length: u64,
 }
 
+/// The room on the filesystem that a directory lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Its size, in bytes.
+    pub total_bytes: u64,
+    /// What this process may still take, in bytes.
+    pub usable_bytes: u64,
+}
+
 /// The outcome of [`Runtime::offload`] when the work did not finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffloadError {
@@ -130,6 +139,9 @@ pub trait Runtime: Clone + 'static {
 
     /// What stands in a directory, in the order of names.
     fn read_directory(&self, path: &Path) -> impl Future<Output = io::Result<Vec<DirectoryEntry>>> + 'static;
+
+    /// How much room there is on the filesystem that a directory lies on.
+    fn volume(&self, directory: &Path) -> impl Future<Output = io::Result<Volume>> + 'static;
 
     /// Makes the names in a directory durable.
     fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static;

@@ -49,6 +49,7 @@ pub(crate) enum Asked {
     Watch(TopicPartition, i64),
     Find(OffsetQuery),
     EpochEnd(LeaderEpoch),
+    Sizes(Option<usize>),
 }
 
 fn registration(broker_id: NodeId, listener: &str, starts: i32) -> Record {
@@ -77,6 +78,8 @@ pub(crate) struct FakeBroker {
     pub errors: RefCell<BTreeMap<TopicPartition, PartitionError>>,
     /// What every change of the metadata fails with.
     pub metadata_error: RefCell<Option<MetadataError>>,
+    /// What asking for sizes fails with.
+    pub sizes_error: RefCell<Option<PartitionError>>,
     /// How long appends and changes of the metadata take.
     pub delay: Cell<Option<Duration>>,
     pub asked: RefCell<Vec<Asked>>,
@@ -99,6 +102,7 @@ impl FakeBroker {
             logs: RefCell::default(),
             errors: RefCell::default(),
             metadata_error: RefCell::default(),
+            sizes_error: RefCell::default(),
             delay: Cell::default(),
             asked: RefCell::default(),
             metadata_commands: Cell::default(),
@@ -301,7 +305,23 @@ impl FakeBroker {
         });
     }
 
+    fn tell_sizes(&self, partitions: Option<&[TopicPartition]>) -> Vec<(TopicPartition, u64)> {
+        let logs = self.logs.borrow();
+        let wanted = |key: &&TopicPartition| partitions.is_none_or(|all| all.contains(key));
+        let bytes = |log: &FakeLog| log.batches.iter().map(|(_, batch)| batch.len() as u64).sum();
+        logs.iter().filter(|(key, _)| wanted(key)).map(|(key, log)| (*key, bytes(log))).collect()
+    }
+
     fn handle(self: Rc<Self>, command: PartitionCommand) {
+        let command = match command {
+            PartitionCommand::Sizes { partitions, reply } => {
+                self.asked.borrow_mut().push(Asked::Sizes(partitions.as_ref().map(Vec::len)));
+                let failure = self.sizes_error.borrow().clone();
+                reply.send(failure.map_or_else(|| Ok(self.tell_sizes(partitions.as_deref())), Err));
+                return;
+            }
+            command => command,
+        };
         let Some(partition) = command.partition() else { return };
         let error = self.errors.borrow().get(&partition).cloned();
         match command {
@@ -370,6 +390,7 @@ impl FakeBroker {
                 };
                 reply.send(error.map_or(Ok(found), Err));
             }
+            PartitionCommand::Sizes { .. } => {}
             PartitionCommand::EpochEnd { epoch, reply, .. } => {
                 self.asked.borrow_mut().push(Asked::EpochEnd(epoch));
                 let end = self.logs.borrow().get(&partition).map_or(0, |log| log.end);

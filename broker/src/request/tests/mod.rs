@@ -5,6 +5,7 @@ mod create_and_delete;
 mod fakes;
 mod fetch;
 mod groups;
+mod log_dirs;
 mod lookups;
 mod metadata;
 mod mutations;

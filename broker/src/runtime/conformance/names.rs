@@ -61,6 +61,10 @@ pub(super) async fn directories_nest<R: Runtime>(site: Site<R>) -> Verdict {
     make(&site, "a/b/c/file", 1).await?;
     expect_mark(&site, "a/b/c/file", 1).await?;
     ensure!(names(&site.runtime, &site.directory.join("a")).await? == ["b"], "a directory lists wrong");
+    let volume = site.runtime.volume(&deep).await.about("ask for the room on the volume")?;
+    ensure!(0 < volume.usable_bytes && volume.usable_bytes <= volume.total_bytes, "a volume has {volume:?}");
+    let nowhere = site.runtime.volume(&site.directory.join("nowhere")).await;
+    expect_error(nowhere, io::ErrorKind::NotFound, "asking for the room on no volume")?;
     let through_file = site.runtime.create_directory(&deep.join("file").join("d")).await;
     ensure!(through_file.is_err(), "a directory was made within a file");
     let as_file = site.runtime.open(&deep, OpenMode::ReadWrite).await;

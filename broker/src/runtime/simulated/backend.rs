@@ -4,7 +4,7 @@ use super::core::{Completion, Core, Kind, Life};
 use super::disk::{Disk, Operation};
 use super::file::{OpenFile, Pace, SimulatedFile};
 use super::stream::{SimulatedConnection, SimulatedHandle, SimulatedListener};
-use crate::runtime::{DirectoryEntry, OffloadError, OpenMode, Runtime};
+use crate::runtime::{DirectoryEntry, OffloadError, OpenMode, Runtime, Volume};
 use logmill_wire::ids::{MonotonicNs, ShardIndex, TimestampMs};
 use std::future::Future;
 use std::io;
@@ -176,6 +176,11 @@ impl Runtime for SimulatedRuntime {
     fn read_directory(&self, path: &Path) -> impl Future<Output = io::Result<Vec<DirectoryEntry>>> + 'static {
         let at = path.to_owned();
         self.names(Operation::Names, path, move |disk| disk.read_directory(&at))
+    }
+
+    fn volume(&self, directory: &Path) -> impl Future<Output = io::Result<Volume>> + 'static {
+        let at = directory.to_owned();
+        self.names(Operation::Names, directory, move |disk| disk.read_directory(&at).map(|_| disk.volume()))
     }
 
     fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {

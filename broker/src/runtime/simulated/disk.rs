@@ -5,7 +5,8 @@
 use super::chance::Chance;
 use super::content::Content;
 use super::options::DiskOptions;
-use crate::runtime::{DirectoryEntry, OpenMode};
+use crate::runtime::{DirectoryEntry, OpenMode, Volume};
+use logmill_wire::limits::PAGE_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path};
@@ -192,15 +193,19 @@ impl Disk {
     pub fn check_space(&self, node: Node, position: u64, length: u64) -> io::Result<()> {
         let Some(capacity) = self.capacity_bytes else { return Ok(()) };
         let Some(file) = self.files.get(&node) else { return Ok(()) };
-        let taken: u64 = self
-            .files
-            .values()
-            .filter(|file| file.is_linked || file.open > 0)
-            .map(|file| file.content.reserved_pages())
-            .sum();
-        let page = logmill_wire::limits::PAGE_BYTES as u64;
-        let missing = file.content.missing_pages(position, length);
-        if missing > 0 && (taken + missing) * page > capacity { Err(error(libc::ENOSPC)) } else { Ok(()) }
+        let missing = file.content.missing_pages(position, length) * PAGE_BYTES as u64;
+        if missing > 0 && self.taken_bytes() + missing > capacity { Err(error(libc::ENOSPC)) } else { Ok(()) }
+    }
+
+    fn taken_bytes(&self) -> u64 {
+        let files = self.files.values().filter(|file| file.is_linked || file.open > 0);
+        files.map(|file| file.content.reserved_pages()).sum::<u64>() * PAGE_BYTES as u64
+    }
+
+    /// The room that there is; a disk without bounds is as large as a number can say.
+    pub fn volume(&self) -> Volume {
+        let total_bytes = self.capacity_bytes.unwrap_or(i64::MAX as u64);
+        Volume { total_bytes, usable_bytes: total_bytes.saturating_sub(self.taken_bytes()) }
     }
 
     /// The content of an open file.

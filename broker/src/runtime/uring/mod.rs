@@ -32,7 +32,7 @@ pub use probe::{Features, KERNEL_MIN, StartError};
 pub use socket::{UringConnection, UringConnectionHandle, UringListener};
 pub use start::{Options, ShardThreads, available_cores, block_on};
 
-use super::{DirectoryEntry, OffloadError, OpenMode, Runtime};
+use super::{DirectoryEntry, OffloadError, OpenMode, Runtime, Volume};
 use executor::{POLL_NS_MAX, Shard, YieldNow};
 use future::Sleep;
 use logmill_wire::ids::{MonotonicNs, ShardIndex, TimestampMs};
@@ -156,6 +156,11 @@ impl Runtime for UringRuntime {
 
     fn sync_directory(&self, path: &Path) -> impl Future<Output = io::Result<()>> + 'static {
         self.clone().sync_names(path.to_owned())
+    }
+
+    fn volume(&self, directory: &Path) -> impl Future<Output = io::Result<Volume>> + 'static {
+        let path = directory.to_owned();
+        self.clone().block(move || system::volume(&path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> + 'static {

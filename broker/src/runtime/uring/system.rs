@@ -1,7 +1,11 @@
 //! The few system calls that the standard library and `socket2` do not offer.
 
+use crate::runtime::Volume;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -45,6 +49,20 @@ pub(super) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
 pub(super) fn lower_priority(nice: i32) -> io::Result<()> {
     // SAFETY: no pointers; 0 stands for the calling thread.
     check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop)
+}
+
+/// The room on the filesystem that a path lies on.
+pub(super) fn volume(path: &Path) -> io::Result<Volume> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: a `statvfs` is a structure of integers, for which all zeros is a value.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends with a zero byte, and both pointers outlive the call.
+    check(unsafe { libc::statvfs(path.as_ptr(), &mut found) })?;
+    let block = found.f_frsize;
+    Ok(Volume {
+        total_bytes: found.f_blocks.saturating_mul(block),
+        usable_bytes: found.f_bavail.saturating_mul(block),
+    })
 }
 
 /// The kernel's release, such as `6.1.0-13-amd64`; empty if it cannot be told.

@@ -162,7 +162,15 @@ impl Kind {
         match self.value_type() {
             ValueType::Boolean => text.trim().to_ascii_lowercase(),
             ValueType::Short | ValueType::Int | ValueType::Long | ValueType::Double => text.trim().to_owned(),
-            ValueType::List => list_items(text).collect::<Vec<_>>().join(","),
+            ValueType::List => {
+                let mut items: Vec<&str> = Vec::new();
+                for item in list_items(text) {
+                    if !matches!(self, Self::ChoicesOrNone(_)) || !items.contains(&item) {
+                        items.push(item);
+                    }
+                }
+                items.join(",")
+            }
             ValueType::String | ValueType::Password => text.to_owned(),
         }
     }
@@ -464,6 +472,7 @@ mod tests {
         assert_eq!(Kind::Boolean.canonical("TRUE "), "true");
         assert_eq!(Kind::List.canonical("a, b,,c"), "a,b,c");
         assert_eq!(Kind::Text.canonical(" a "), " a ");
+        assert_eq!(Kind::ChoicesOrNone(&["a", "b"]).canonical("b,a,b"), "b,a");
     }
 
     #[test]

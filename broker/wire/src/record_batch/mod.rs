@@ -8,6 +8,7 @@ mod batches;
 mod builder;
 mod contents;
 mod error;
+mod recompress;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub use contents::{
     Contents, first_record_at_or_after, first_record_from, max_timestamp_record, max_timestamp_record_from,
 };
 pub use error::{BatchError, RecordError};
+pub use recompress::recompress;
 pub use record::{RECORD_BYTES_MIN, Record, RecordHeader, RecordHeaders, Records, records};
 pub use validate::{
     ContentRules, RecordsSummary, validate_contents, validate_header, validate_records,
