@@ -137,24 +137,30 @@ impl Groups {
         out: &mut Effects,
     ) -> Touched {
         let id = Arc::clone(&request.group_id);
-        let mut refuse = |refused| {
+        let refuse = |refused, out: &mut Effects| {
             out.reply(ticket, GroupReply::ConsumerHeartbeat(Err(refused)));
             None
         };
         if let Err(refused) = consumer::heartbeat::check(request, cx.settings) {
-            return refuse(refused);
+            return refuse(refused, out);
         }
         match self.groups.get_mut(&id) {
             None if request.member_epoch != JOINING => {
-                return refuse(Refused::new(ErrorCode::GroupIdNotFound, format!("Group {id} not found.")));
+                let message = format!("Group {id} not found.");
+                return refuse(Refused::new(ErrorCode::GroupIdNotFound, message), out);
             }
             Some(Group::Classic(group)) if group.is_empty() && request.member_epoch == JOINING => {
                 out.records.push(GroupRecord::Classic { group_id: Arc::clone(&id), value: None });
                 self.groups.remove(&id);
             }
+            Some(Group::Classic(_)) if request.member_epoch == JOINING => {
+                if let Err(refused) = self.upgrade(&id, cx, out) {
+                    return refuse(refused, out);
+                }
+            }
             Some(Group::Classic(_)) => {
                 let message = format!("Group {id} is not a consumer group.");
-                return refuse(Refused::new(ErrorCode::GroupIdNotFound, message));
+                return refuse(Refused::new(ErrorCode::GroupIdNotFound, message), out);
             }
             None | Some(Group::Consumer(_)) => {}
         }

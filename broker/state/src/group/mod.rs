@@ -193,6 +193,7 @@ impl Groups {
             GroupRequest::List(request) => self.list(ticket, &request, &mut out),
         };
         if let Some(group_id) = touched {
+            self.downgrade_if_all_classic(&group_id, cx, &mut out);
             self.note_deadline(&group_id);
         }
         out
@@ -217,6 +218,7 @@ impl Groups {
                 Some(Group::Consumer(group)) => group.expire(cx, &mut out),
                 None => {}
             }
+            self.downgrade_if_all_classic(&group_id, cx, &mut out);
             self.note_deadline(&group_id);
         }
         out
@@ -254,5 +256,6 @@ impl Groups {
 }
 
 mod membership;
+mod migration;
 mod offset_requests;
 mod overview;

@@ -115,6 +115,10 @@ impl Member {
         self.protocols.iter().find(|(name, _)| **name == *protocol).map(|(_, metadata)| metadata)
     }
 
+    pub(super) const fn protocols(&self) -> &Protocols {
+        &self.protocols
+    }
+
     pub(super) fn has_protocols(&self, protocols: &Protocols) -> bool {
         self.protocols == *protocols
     }

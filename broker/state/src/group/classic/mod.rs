@@ -4,6 +4,7 @@
 //! A generation is durable once its leader has synced: the record that tells of it is among the same effects as the
 //! replies that hand out its assignments. What a crash takes back is a generation that nobody has an assignment of.
 
+pub(super) mod conversion;
 mod join;
 mod leave;
 mod member;

@@ -6,9 +6,12 @@
 
 pub mod assignment;
 mod classic_member;
+mod conversion;
 mod embedded;
 pub mod heartbeat;
 pub mod member;
+#[cfg(test)]
+mod migration_tests;
 #[cfg(test)]
 mod model;
 mod offsets;
