@@ -130,6 +130,8 @@ class Client:
             "auto_offset_reset": "earliest",
             "session_timeout_ms": 6000,
             "heartbeat_interval_ms": 1000,
+            # A member that leads the group before it has heard of a new topic assigns nothing until it asks again.
+            "metadata_max_age_ms": 1000,
         })
 
 
