@@ -27,8 +27,10 @@ fn each_newcomer_extends_the_first_rebalance_up_to_the_rebalance_timeout() {
         stage.pass(2_000);
         tickets.push(stage.join(&Who { rebalance_ms, ..Who::dynamic(&format!("m{number}")) }));
     }
-    // Delays of 3, 3, 3 and 1 s: ten in all.
-    stage.pass(1_999);
+    // Delays of 3, 3, 3 and 1 s: ten in all, however late the last one comes.
+    stage.pass(1_500);
+    tickets.push(stage.join(&Who { rebalance_ms, ..Who::dynamic("late") }));
+    stage.pass(499);
     assert!(tickets.iter().all(|ticket| stage.is_waiting(*ticket)));
     stage.pass(1);
     for ticket in tickets {

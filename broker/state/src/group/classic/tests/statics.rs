@@ -163,6 +163,35 @@ fn a_rebalance_that_no_static_member_joins_is_tried_until_sessions_end() {
 }
 
 #[test]
+fn an_absent_static_leader_leads_no_longer() {
+    let mut stage = Stage::new();
+    let long = Who { session_ms: 6 * REBALANCE_MS, ..Who::fixed("a") };
+    let members = stage.stable(&[long, Who::dynamic("b")]);
+    let ticket = stage.join(&members[1].with_protocols(&["range", "sticky"]));
+    stage.pass(REBALANCE);
+    let reply = stage.joined(ticket);
+    assert_eq!((&reply.leader, reply.members.len()), (&members[1].member_id, 2));
+}
+
+#[test]
+fn one_that_comes_back_into_a_rebalance_that_nobody_joined_ends_it() {
+    let mut stage = Stage::new();
+    let session_ms = 6 * REBALANCE_MS;
+    let clients = [Who { session_ms, ..Who::fixed("a") }, Who { session_ms, ..Who::fixed("b") }];
+    let members = stage.stable(&[clients[0].clone(), clients[1].clone(), Who::dynamic("c")]);
+    assert_eq!(stage.leave(&[&members[2]]), [ErrorCode::None]);
+    stage.pass(REBALANCE + 1);
+    let ticket = stage.join(&clients[1]);
+    assert!(stage.is_waiting(ticket));
+    stage.pass(REBALANCE - 1);
+    assert_eq!(
+        stage.joined(ticket).members.len(),
+        2,
+        "the other one is not waited for until its session ends"
+    );
+}
+
+#[test]
 fn one_that_restarts_before_it_has_synced_is_waited_for_under_its_new_id() {
     let mut stage = Stage::new();
     let session_ms = 10 * REBALANCE_MS;
