@@ -26,9 +26,8 @@ impl Groups {
             out.reply(ticket, GroupReply::Join(JoinReply::refused(ErrorCode::InvalidGroupId, &request)));
             return None;
         }
-        let session_timeout_ms = u64::try_from(request.session_timeout_ms).unwrap_or(0);
         let bounds = cx.settings.min_session_timeout_ms..=cx.settings.max_session_timeout_ms;
-        if request.session_timeout_ms < 0 || !bounds.contains(&session_timeout_ms) {
+        if !u64::try_from(request.session_timeout_ms).is_ok_and(|timeout_ms| bounds.contains(&timeout_ms)) {
             let refused = JoinReply::refused(ErrorCode::InvalidSessionTimeout, &request);
             out.reply(ticket, GroupReply::Join(refused));
             return None;

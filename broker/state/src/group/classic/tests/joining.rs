@@ -85,6 +85,9 @@ fn session_timeouts_are_bounded() {
         let client = Who { session_ms, requires_known_id: true, ..Who::dynamic("c") };
         assert_eq!(join_error(&mut stage, &client), error, "{session_ms}");
     }
+    stage.settings.min_session_timeout_ms = 0;
+    let client = Who { session_ms: -1, ..Who::dynamic("c") };
+    assert_eq!(join_error(&mut stage, &client), ErrorCode::InvalidSessionTimeout);
 }
 
 #[test]

@@ -93,4 +93,5 @@ fn an_initial_rebalance_that_everybody_leaves_ends_in_its_time() {
     assert_eq!(stage.state(), "PreparingRebalance");
     stage.pass(DELAY_MS);
     assert_eq!(stage.state(), "Empty");
+    assert_eq!(stage.groups.next_deadline(), None, "no session is left");
 }

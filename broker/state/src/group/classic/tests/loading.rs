@@ -142,6 +142,17 @@ fn a_generation_survives_its_coordinator() {
 }
 
 #[test]
+fn a_loaded_member_that_never_comes_is_removed_after_its_session() {
+    let mut stage = Stage::new();
+    stage.stable(&[Who::dynamic("a")]);
+    stage.restart();
+    stage.pass(SESSION - 1);
+    assert_eq!(stage.state(), "Stable");
+    stage.pass(1);
+    assert_eq!(stage.state(), "Empty");
+}
+
+#[test]
 fn a_generation_that_nobody_was_assigned_is_forgotten() {
     let mut stage = Stage::new();
     let members = stage.stable(&[Who::dynamic("a"), Who::dynamic("b")]);
@@ -220,6 +231,7 @@ fn a_coordinator_that_stops_sends_everybody_to_another_one() {
     assert_eq!(stage.heartbeat(&members[0], 1), ErrorCode::CoordinatorNotAvailable);
     let ticket = stage.join(&members[0]);
     assert_eq!(stage.joined(ticket).error, ErrorCode::CoordinatorNotAvailable);
+    assert_eq!(stage.groups.next_deadline(), None, "nothing happens any more");
     let mut stage = Stage::new();
     let joining = stage.join(&Who::dynamic("a"));
     let effects = stage.groups.unload();
