@@ -127,6 +127,7 @@ fn a_restart_while_members_join_fences_the_join_that_waits() {
     let restarted = stage.join(&Who::fixed("b"));
     let fenced = stage.joined(waiting);
     assert_eq!((fenced.error, &fenced.member_id), (ErrorCode::FencedInstanceId, &members[1].member_id));
+    assert!(stage.is_waiting(leader) && stage.is_waiting(restarted), "one is missing");
     let last = stage.join(&members[2]);
     assert_eq!([leader, restarted, last].map(|ticket| stage.joined(ticket).generation), [2, 2, 2]);
 }
