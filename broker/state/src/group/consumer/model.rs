@@ -1,5 +1,8 @@
 //! Members that come, go, dawdle, and lose answers, in schedules of a seed; and what must hold through all of it.
 
+mod classic;
+
+use self::classic::Classic;
 use super::test_bed::{Bed, GROUP, as_instance, assigned, joining, owning, reporting};
 use crate::group::{ConsumerHeartbeatReply, ConsumerHeartbeatRequest, Refused};
 use crate::test_random::Random;
@@ -23,6 +26,8 @@ type Partitions = BTreeSet<(TopicId, i32)>;
 struct Client {
     id: String,
     instance: Option<String>,
+    /// Set for one that speaks the classic protocol.
+    classic: Option<Classic>,
     topics: Vec<&'static str>,
     regex: Option<&'static str>,
     epoch: i32,
@@ -83,7 +88,9 @@ impl Client {
 impl World {
     fn new(seed: u64) -> Self {
         let mut world = Self {
-            bed: Bed::new(),
+            // A group that is left to classic members stays as it is; what becomes of one that does not has its own
+            // tests.
+            bed: Bed::with(&[("group.consumer.migration.policy", "upgrade")]),
             random: Random::seeded(seed),
             clients: Vec::new(),
             away: Vec::new(),
@@ -129,10 +136,17 @@ impl World {
             None if self.random.chance(30) => Some(format!("i{}", self.ids)),
             None => None,
         };
-        let (topics, regex) = self.subscription();
+        let (mut topics, mut regex) = self.subscription();
+        let is_classic = instance.is_none() && self.random.chance(35);
+        let is_eager = self.random.chance(50);
+        if is_classic {
+            regex = None;
+            topics.push("eu-a");
+        }
         self.clients.push(Client {
             id: format!("m{}", self.ids),
             instance,
+            classic: is_classic.then_some(Classic { is_eager, joins: true }),
             topics,
             regex,
             epoch: 0,
@@ -145,9 +159,21 @@ impl World {
         });
     }
 
+    /// A client of the consumer protocol that keeps the group one of its kind.
+    fn join_with(&mut self, topic: &'static str) {
+        self.join();
+        let Some(client) = self.clients.last_mut() else { return };
+        (client.classic, client.topics, client.regex) = (None, vec![topic], None);
+    }
+
     fn leave(&mut self) {
         let Some(at) = self.any_client() else { return };
         let client = self.clients.remove(at);
+        if client.classic.is_some() {
+            let left = self.leave_as_classic(&client);
+            assert!(left || client.epoch == 0, "{} could not leave", client.id);
+            return;
+        }
         let epoch = if client.instance.is_some() && self.random.chance(60) { -2 } else { -1 };
         let mut request = reporting(&client.id, epoch);
         request.member.instance_id = client.instance.as_deref().map(Arc::from);
@@ -174,7 +200,7 @@ impl World {
             11 if self.partitions.remove("eu-new").is_some() => self.bed.delete_topic("eu-new"),
             12..=13 => {
                 let subscription = self.subscription();
-                if let Some(at) = self.any_client() {
+                if let Some(at) = self.any_client().filter(|at| self.clients[*at].classic.is_none()) {
                     (self.clients[at].topics, self.clients[at].regex) = subscription;
                     self.clients[at].is_full = true;
                 }
@@ -203,12 +229,21 @@ impl World {
         self.check();
     }
 
+    /// Whether an answer does not reach its client.
+    fn loses(&mut self) -> bool {
+        self.loses_answers && self.random.chance(10)
+    }
+
     fn report(&mut self, at: usize) {
+        if self.clients[at].classic.is_some() {
+            self.report_as_classic(at);
+            return;
+        }
         let client = &mut self.clients[at];
         client.next_report = self.second + REPORT_EVERY_S;
         let reply = self.bed.beat(client.request());
-        if self.loses_answers && self.random.chance(10) {
-            client.is_full = true;
+        if self.loses() {
+            self.clients[at].is_full = true;
             return;
         }
         match reply {
@@ -300,6 +335,7 @@ fn partitions_have_one_owner_and_targets_are_reached() {
                 world.second_passes();
             }
             world.loses_answers = false;
+            world.join_with("eu-a");
             for _ in 0..SETTLING_S {
                 world.second_passes();
             }
