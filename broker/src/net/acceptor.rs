@@ -4,8 +4,8 @@ use super::connection::ConnectionInfo;
 use super::counts::{ConnectionCounts, ConnectionLimits};
 use crate::runtime::{Listener, Runtime};
 use logmill_wire::ids::ShardIndex;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long accepting pauses when there are as many connections as there may be.
@@ -18,10 +18,27 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 pub struct Acceptance {
     /// The counts of all listeners.
     pub counts: Arc<ConnectionCounts>,
-    /// The bounds.
-    pub limits: ConnectionLimits,
+    /// The bounds, which may change while the broker runs.
+    limits: Mutex<Arc<ConnectionLimits>>,
     /// The number of the next connection.
-    pub next_connection_id: AtomicU64,
+    next_connection_id: AtomicU64,
+}
+
+impl Acceptance {
+    /// Nothing is accepted yet.
+    #[must_use]
+    pub fn new(counts: Arc<ConnectionCounts>, limits: ConnectionLimits) -> Self {
+        Self { counts, limits: Mutex::new(Arc::new(limits)), next_connection_id: AtomicU64::new(0) }
+    }
+
+    /// Sets other bounds. Connections that there are stay, even if there are more than may be from now on.
+    pub fn set_limits(&self, limits: ConnectionLimits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+    }
+
+    fn limits(&self) -> Arc<ConnectionLimits> {
+        Arc::clone(&self.limits.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Accepts connections on one listener for as long as the task lives, and gives each to the shard that has the
@@ -35,7 +52,7 @@ pub async fn accept_connections<R: Runtime>(
 ) {
     let mut is_failing = false;
     loop {
-        while acceptance.counts.total() >= acceptance.limits.total {
+        while acceptance.counts.total() >= acceptance.limits().total {
             runtime.sleep(FULL_PAUSE).await;
         }
         let (handle, peer) = match listener.accept().await {
@@ -55,7 +72,7 @@ pub async fn accept_connections<R: Runtime>(
         if std::mem::take(&mut is_failing) {
             tracing::info!(listener = %name, "connections are accepted again");
         }
-        let Some(ticket) = acceptance.counts.enter(peer.ip(), &acceptance.limits) else {
+        let Some(ticket) = acceptance.counts.enter(peer.ip(), &acceptance.limits()) else {
             tracing::debug!(listener = %name, %peer, "an address has as many connections as it may");
             // Adopted and dropped, the connection is closed.
             drop(runtime.adopt(handle));

@@ -15,7 +15,6 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 const PORT: u16 = 9092;
@@ -24,23 +23,22 @@ struct Net {
     fixture: Fixture,
     client: Host,
     counts: Arc<ConnectionCounts>,
+    acceptance: Arc<Acceptance>,
 }
 
 impl Net {
     fn new(settings: &[(&str, &str)]) -> Self {
         let fixture = Fixture::with(settings);
         let counts = ConnectionCounts::new(1);
-        let acceptance = Arc::new(Acceptance {
-            counts: Arc::clone(&counts),
-            limits: ConnectionLimits::from_settings(&fixture.services.settings.network),
-            next_connection_id: AtomicU64::new(1),
-        });
+        let limits = ConnectionLimits::from_settings(&fixture.services.settings.network);
+        let acceptance = Arc::new(Acceptance::new(Arc::clone(&counts), limits));
+        let accepting = Arc::clone(&acceptance);
         let (runtime, services) = (fixture.runtime.clone(), Rc::clone(&fixture.services));
         let address = SocketAddr::new(fixture.host.ip(), PORT);
         fixture.runtime.spawn(async move {
             let listener = runtime.listen(address).await.unwrap();
             let on_shard = runtime.clone();
-            accept_connections(runtime, listener, "PLAINTEXT".into(), acceptance, move |_, handle, info| {
+            accept_connections(runtime, listener, "PLAINTEXT".into(), accepting, move |_, handle, info| {
                 let connection = on_shard.adopt(handle);
                 on_shard.spawn(serve_connection(Rc::clone(&services), connection, info));
             })
@@ -48,7 +46,7 @@ impl Net {
         });
         let client = fixture.world.host("client");
         fixture.world.run_for(Duration::from_millis(100));
-        Self { fixture, client, counts }
+        Self { fixture, client, counts, acceptance }
     }
 
     fn client(&self) -> SimulatedRuntime {
@@ -460,5 +458,25 @@ fn beyond_the_bound_of_all_connections_others_wait() {
         );
         first.connection.shutdown();
         assert_eq!(second.reply().await.map(|reply| reply.0), Some(1));
+    });
+}
+
+#[test]
+fn bounds_may_change_while_connections_are_there() {
+    let net = Net::new(&[]);
+    let acceptance = Arc::clone(&net.acceptance);
+    net.run(|runtime, address| async move {
+        let mut first = Client::connect(runtime.clone(), address).await;
+        assert!(first.send(versions(1)).await);
+        assert!(first.reply().await.is_some());
+        acceptance.set_limits(ConnectionLimits { total: 100, per_address: 1, overrides: Vec::new() });
+        let mut second = Client::connect(runtime.clone(), address).await;
+        assert!(second.is_closed_within(Duration::from_secs(1)).await);
+        assert!(first.send(versions(2)).await);
+        assert!(first.reply().await.is_some(), "what is there stays");
+        acceptance.set_limits(ConnectionLimits { total: 100, per_address: 2, overrides: Vec::new() });
+        let mut third = Client::connect(runtime, address).await;
+        assert!(third.send(versions(3)).await);
+        assert!(third.reply().await.is_some());
     });
 }

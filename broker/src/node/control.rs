@@ -26,7 +26,6 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// The journal of the control shard: metadata changes are few.
@@ -45,6 +44,7 @@ struct Control {
     runtime: UringRuntime,
     node: Arc<Node>,
     post: ControlPost,
+    acceptance: Arc<Acceptance>,
 }
 
 /// Runs the control shard until `stop`, or until the node cannot go on.
@@ -55,7 +55,9 @@ pub async fn run(
     stop: event::Wait,
 ) {
     let post = Post::new(runtime.clone(), endpoint);
-    let control = Control { runtime, node, post };
+    let limits = ConnectionLimits::from_settings(&node.config.settings.network);
+    let acceptance = Arc::new(Acceptance::new(ConnectionCounts::new(node.shards), limits));
+    let control = Control { runtime, node, post, acceptance };
     let outcome = control.start().await;
     let running = match outcome {
         Ok((mut controller, store)) => {
@@ -96,6 +98,7 @@ impl Control {
         controller.publish().await;
         let listeners =
             bound.iter().map(|(name, listener)| format!("{name}://{}", listener.local_address())).collect();
+        self.bound_connections(controller.image());
         self.accept(bound);
         let image = controller.image();
         let mut degradations = Vec::new();
@@ -257,17 +260,12 @@ impl Control {
     }
 
     fn accept(&self, bound: Vec<(String, <UringRuntime as Runtime>::Listener)>) {
-        let acceptance = Arc::new(Acceptance {
-            counts: ConnectionCounts::new(self.node.shards),
-            limits: ConnectionLimits::from_settings(&self.node.config.settings.network),
-            next_connection_id: AtomicU64::new(0),
-        });
         for (name, listener) in bound {
             let post = Rc::clone(&self.post);
             let hand_over = move |shard: ShardIndex, handle: Handle, info: ConnectionInfo| {
                 post.send(shard, ShardMessage::Connection(handle, info));
             };
-            let acceptance = Arc::clone(&acceptance);
+            let acceptance = Arc::clone(&self.acceptance);
             let runtime = self.runtime.clone();
             self.runtime.spawn(accept_connections(runtime, listener, name.into(), acceptance, hand_over));
         }
@@ -283,9 +281,20 @@ impl Control {
                 }
             };
             if let ShardMessage::Metadata(command) = message {
+                let before = controller.image().clone();
                 controller.handle(command).await;
+                if !before.has_same_broker_configs(controller.image()) {
+                    self.bound_connections(controller.image());
+                }
             }
         }
+    }
+
+    /// Bounds connections as the settings say, with those that are set on the running cluster.
+    fn bound_connections(&self, image: &Image) {
+        let started_with = &self.node.config.settings;
+        let settings = image.effective_settings(started_with.node.node_id, started_with);
+        self.acceptance.set_limits(ConnectionLimits::from_settings(&settings.network));
     }
 
     async fn stop_shards(&self) {

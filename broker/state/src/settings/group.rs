@@ -1,6 +1,7 @@
 //! One group's settings: its own, and the broker's where it has none (KIP-848, KIP-932, KIP-1071).
 
 use super::broker::BrokerSettings;
+use super::coordinators::GroupSettings;
 use super::declaration::{Kind, Setting, Synonym};
 use super::error::SettingError;
 use super::typed::settings_group;
@@ -70,6 +71,41 @@ settings_group! {
 /// and the greatest. Of groups that this broker does not serve, the bounds are Kafka's defaults.
 type Bound = (&'static str, &'static str, u64, u64, u64);
 
+/// The times of a consumer group (KIP-848).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsumerTimes {
+    /// How long a member may be silent before it is removed, in milliseconds.
+    pub session_timeout_ms: u64,
+    /// How often a member is told to report, in milliseconds.
+    pub heartbeat_interval_ms: u64,
+}
+
+impl ConsumerTimes {
+    /// Those of a group that has `overrides`. What lies outside of the broker's bounds, which may have changed since
+    /// it was set, is taken as the nearest that they allow, as in Kafka.
+    #[must_use]
+    pub fn of(overrides: &BTreeMap<String, String>, groups: &GroupSettings) -> Self {
+        let own = |key: &str, default: u64, least: u64, greatest: u64| match overrides.get(key) {
+            Some(text) => text.trim().parse().unwrap_or(default).min(greatest).max(least),
+            None => default,
+        };
+        Self {
+            session_timeout_ms: own(
+                "consumer.session.timeout.ms",
+                groups.consumer_session_timeout_ms,
+                groups.consumer_min_session_timeout_ms,
+                groups.consumer_max_session_timeout_ms,
+            ),
+            heartbeat_interval_ms: own(
+                "consumer.heartbeat.interval.ms",
+                groups.consumer_heartbeat_interval_ms,
+                groups.consumer_min_heartbeat_interval_ms,
+                groups.consumer_max_heartbeat_interval_ms,
+            ),
+        }
+    }
+}
+
 impl GroupConfig {
     /// The settings of a group that has `overrides` on a broker with `broker`. What lies outside of the broker's
     /// bounds, which may have changed since it was set, is taken as the nearest that they allow, as in Kafka.
@@ -78,18 +114,9 @@ impl GroupConfig {
         let mut config = Self::parse(overrides, broker)
             .or_else(|_| Self::parse(&BTreeMap::new(), broker))
             .unwrap_or_else(|_| Self::of_defaults());
-        let groups = &broker.groups;
-        let clamp = |value: u64, least: u64, greatest: u64| value.min(greatest).max(least);
-        config.consumer_session_timeout_ms = clamp(
-            config.consumer_session_timeout_ms,
-            groups.consumer_min_session_timeout_ms,
-            groups.consumer_max_session_timeout_ms,
-        );
-        config.consumer_heartbeat_interval_ms = clamp(
-            config.consumer_heartbeat_interval_ms,
-            groups.consumer_min_heartbeat_interval_ms,
-            groups.consumer_max_heartbeat_interval_ms,
-        );
+        let times = ConsumerTimes::of(overrides, &broker.groups);
+        config.consumer_session_timeout_ms = times.session_timeout_ms;
+        config.consumer_heartbeat_interval_ms = times.heartbeat_interval_ms;
         config
     }
 

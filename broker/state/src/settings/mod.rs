@@ -31,7 +31,7 @@ pub use describe::{
 };
 pub use endpoint::{Endpoint, Listener, ListenerProtocol, SecurityProtocol, Voter};
 pub use error::SettingError;
-pub use group::GroupConfig;
+pub use group::{ConsumerTimes, GroupConfig};
 pub use log::{CleanupPolicy, CompressionType, LogSettings, TimestampType};
 pub use network::NetworkSettings;
 pub use node::{NodeSettings, Roles};

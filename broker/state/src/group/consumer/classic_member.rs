@@ -57,7 +57,7 @@ impl ConsumerGroup {
             .map_err(|refused| refused.code)?;
         let member = self.members.get(&member_id).ok_or(ErrorCode::UnknownMemberId)?;
         self.timers.cancel(&member_id, Timer::Join);
-        self.timers.set(&member_id, Timer::Session, session_deadline(member, cx));
+        self.timers.set(&member_id, Timer::Session, session_deadline(member, &self.id, cx));
         self.timers.set(&member_id, Timer::Sync, cx.now.after_ms(request.rebalance_timeout_ms));
         Ok(JoinReply {
             error: ErrorCode::None,
@@ -172,7 +172,7 @@ impl ConsumerGroup {
             cx.image.topic_by_id(topic).map(|topic| (Arc::clone(&topic.name), index))
         });
         let assignment = embedded::write_assignment(version, named);
-        self.timers.set(&member_id, Timer::Session, session_deadline(&member, cx));
+        self.timers.set(&member_id, Timer::Session, session_deadline(&member, &self.id, cx));
         self.timers.cancel(&member_id, Timer::Sync);
         Ok(assignment)
     }
@@ -192,7 +192,7 @@ impl ConsumerGroup {
     /// The member shall join again if there is a new epoch, if it has to give up, or if what it waits for is free.
     fn report_as_classic(&mut self, request: &HeartbeatRequest, cx: &Context<'_>) -> Result<(), ErrorCode> {
         let (member_id, member) = self.classic_member(&request.member, request.generation)?;
-        self.timers.set(&member_id, Timer::Session, session_deadline(&member, cx));
+        self.timers.set(&member_id, Timer::Session, session_deadline(&member, &self.id, cx));
         let shall_join = member.current.epoch < self.group_epoch()
             || match member.current.state {
                 MemberState::UnrevokedPartitions => true,

@@ -5,7 +5,7 @@ use super::reconcile::Course;
 use super::record::{ConsumerRecord, GroupEpoch};
 use super::{
     Arc, Assignment, ConsumerGroup, Context, CurrentAssignment, Effects, ErrorCode, MemberMetadata, Timer,
-    regex, session_deadline,
+    regex, session_deadline, times_of,
 };
 use crate::group::reply::{ConsumerHeartbeatReply, Refused};
 use crate::group::request::{ConsumerHeartbeatRequest, TopicPartitions};
@@ -103,7 +103,7 @@ impl ConsumerGroup {
         let Some(member) = self.members.get(&member_id) else {
             return Err(unknown(&member_id, &self.id));
         };
-        self.timers.set(&member_id, Timer::Session, session_deadline(member, cx));
+        self.timers.set(&member_id, Timer::Session, session_deadline(member, &self.id, cx));
         let is_full = request.member_epoch == JOINING
             || (request.rebalance_timeout_ms.is_some()
                 && (request.subscribed_topics.is_some() || request.subscribed_regex.is_some())
@@ -112,7 +112,7 @@ impl ConsumerGroup {
         let is_told = is_full || !assigned.has_partitions_of(&before.current.assigned);
         Ok(ConsumerHeartbeatReply {
             member_epoch: member.current.epoch,
-            heartbeat_interval_ms: i32::try_from(cx.settings.consumer_heartbeat_interval_ms)
+            heartbeat_interval_ms: i32::try_from(times_of(&self.id, cx).heartbeat_interval_ms)
                 .unwrap_or(i32::MAX),
             assignment: is_told.then(|| assigned.by_topic()),
             member_id,

@@ -35,6 +35,7 @@ use super::effects::{Context, Effects};
 use super::record::GroupRecord;
 use super::reply::{DescribedConsumerGroup, DescribedConsumerMember, GroupReply};
 use super::request::{ConsumerHeartbeatRequest, Ticket};
+use crate::settings::ConsumerTimes;
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{MonotonicNs, PartitionIndex, TopicId};
 use std::collections::BTreeMap;
@@ -210,7 +211,7 @@ impl ConsumerGroup {
     /// The log has been replayed: the sessions of all members begin anew.
     pub fn loaded(&mut self, cx: &Context<'_>) {
         for (member_id, member) in &self.members {
-            self.timers.set(member_id, Timer::Session, session_deadline(member, cx));
+            self.timers.set(member_id, Timer::Session, session_deadline(member, &self.id, cx));
             if member.current.state == MemberState::UnrevokedPartitions && !member.is_classic() {
                 let at = cx.now.after_ms(member.metadata.rebalance_timeout_ms);
                 self.timers.set(member_id, Timer::Revocation, at);
@@ -331,12 +332,17 @@ fn count_one(counts: &mut Counts, what: &Arc<str>, more: bool) {
     }
 }
 
+/// How often the group's members report, and how long they may be silent.
+fn times_of(group_id: &str, cx: &Context<'_>) -> ConsumerTimes {
+    ConsumerTimes::of(cx.image.group_configs(group_id), cx.settings)
+}
+
 /// Until when a member must have reported; one of the classic protocol has said so itself.
-fn session_deadline(member: &Member, cx: &Context<'_>) -> MonotonicNs {
+fn session_deadline(member: &Member, group_id: &str, cx: &Context<'_>) -> MonotonicNs {
     match &member.metadata.classic {
         Some(classic) => cx.now.after_ms(classic.session_timeout_ms),
         None => {
-            let timeout_ms = cx.settings.consumer_session_timeout_ms;
+            let timeout_ms = times_of(group_id, cx).session_timeout_ms;
             cx.now.monotonic.plus_ns(timeout_ms.saturating_mul(NS_PER_MS))
         }
     }

@@ -182,6 +182,20 @@ fn who_is_silent_for_a_session_is_removed() {
 }
 
 #[test]
+fn a_group_has_its_own_times() {
+    let (mut bed, _) = one_member();
+    let configs = [("consumer.session.timeout.ms", "50000"), ("consumer.heartbeat.interval.ms", "7000")];
+    let configs = configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let group_id = bed.group().id.to_string();
+    bed.image.apply(&crate::metadata::Record::GroupConfigsReplaced { group_id, configs }).unwrap();
+    assert_eq!(bed.beat(reporting("a", 1)).unwrap().heartbeat_interval_ms, 7_000);
+    bed.wait(49_999);
+    assert_eq!(bed.member_ids(), ["a"]);
+    bed.wait(1);
+    assert!(bed.member_ids().is_empty());
+}
+
+#[test]
 fn who_does_not_give_up_in_time_is_removed() {
     for restarts in [false, true] {
         let (mut bed, topic) = one_member();
