@@ -50,7 +50,7 @@ impl ConsumerGroup {
             group.write(ConsumerRecord::Current { member_id: Arc::clone(member_id), value }, out);
         }
         for (member_id, member) in &group.members {
-            group.timers.set(member_id, Timer::Session, session_deadline(member, cx));
+            group.timers.set(member_id, Timer::Session, session_deadline(member, &group.id, cx));
         }
         Some(group)
     }
