@@ -54,7 +54,7 @@ impl GroupBuilder {
     ///
     /// # Panics
     /// If the entry does not fit [`GroupBuilder::room`], or the parts do not add up.
-    pub fn add_inline(&mut self, range: &Range, parts: &[ChunkView]) {
+    pub fn add_inline<'a>(&mut self, range: &Range, parts: impl IntoIterator<Item = &'a [u8]>) {
         self.add(|into| append_inline_header(into, range));
         let before = self.filled;
         for part in parts {

@@ -8,6 +8,7 @@ use super::start::LogStart;
 use super::store::Store;
 use super::tail::{page_ceil, page_floor};
 use super::{LogError, LogSettings, Owner};
+use crate::journal::GroupBuilder;
 use crate::runtime::buffer::{Chunk, ChunkView};
 use crate::runtime::{Durability, File, OpenMode, Runtime};
 use crate::shard::signal::Signal;
@@ -76,7 +77,8 @@ pub(super) struct Taken<R: Runtime> {
     pub(super) segment_base: Offset,
     pub(super) to: u64,
     pub(super) declare: bool,
-    pub(super) inline: Vec<(EntryRange, Vec<ChunkView>)>,
+    /// What goes into the group itself, out of memory: around an extent, or all of it.
+    pub(super) inline: [Option<EntryRange>; 2],
     pub(super) extent: Option<(EntryRange, Vec<ChunkView>, Rc<R::File>)>,
     /// Where the log is to start from now on.
     pub(super) start: Option<Offset>,
@@ -532,8 +534,11 @@ impl<R: Runtime> Log<R> {
         let pending = segment.end() - segment.taken;
         let marks = &inner.marks;
         let base = segment.base;
-        let is_batch_end =
-            |end: u64| marks.binary_search_by_key(&(base, end), |mark| (mark.segment_base, mark.end)).is_ok();
+        let segment_end = segment.end();
+        let is_batch_end = |end: u64| {
+            end == segment_end
+                || marks.binary_search_by_key(&(base, end), |mark| (mark.segment_base, mark.end)).is_ok()
+        };
         let range = |position: u64, end: u64| EntryRange {
             log: self.key,
             segment_base: base,
@@ -542,7 +547,7 @@ impl<R: Runtime> Log<R> {
             within_batch: !is_batch_end(end),
         };
         let overhead = crate::journal::ENTRY_OVERHEAD_BYTES as u64;
-        let mut inline = Vec::new();
+        let mut inline = [None, None];
         let mut extent = None;
         let mut to = segment.end();
         let file = segment.file.clone().filter(|_| pending >= extent_min && extent_room >= extent_min);
@@ -554,10 +559,10 @@ impl<R: Runtime> Log<R> {
             budget = budget.checked_sub(head + (to - last_page) + 3 * overhead)?;
             let _ = budget;
             if start < first_page {
-                inline.push((range(start, first_page), segment.tail.views(start..first_page)));
+                inline[0] = Some(range(start, first_page));
             }
             if last_page < to {
-                inline.push((range(last_page, to), segment.tail.views(last_page..to)));
+                inline[1] = Some(range(last_page, to));
             }
             let whole = range(first_page, last_page);
             extent = Some((whole, segment.tail.views(first_page..last_page), file));
@@ -567,13 +572,21 @@ impl<R: Runtime> Log<R> {
             if to <= segment.taken {
                 return None;
             }
-            inline.push((range(start, to), segment.tail.views(start..to)));
+            inline[0] = Some(range(start, to));
         }
         self.store.note_taken(to - segment.taken);
         segment.taken = to;
         self.covered_cut.set(cut);
         let segment_base = segment.base;
         Some(Taken { segment_base, to, declare, inline, extent, start: None })
+    }
+
+    /// Puts what was just taken into the group that is to be written.
+    pub(super) fn put_inline(&self, range: &EntryRange, group: &mut GroupBuilder) {
+        let inner = self.inner.borrow();
+        let segment = inner.segments.iter().find(|segment| segment.base == range.segment_base);
+        let bytes = range.position..range.position + u64::from(range.length);
+        group.add_inline(range, segment.into_iter().flat_map(|segment| segment.tail.slices(bytes.clone())));
     }
 
     /// Whether something is left to take. Otherwise the next append puts the log into the queue again.

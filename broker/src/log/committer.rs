@@ -227,8 +227,8 @@ impl<R: Runtime> Committer<R> {
                 }
                 group.add_extent(range, crc);
             }
-            for (range, views) in &taken.inline {
-                group.add_inline(range, views);
+            for range in taken.inline.iter().flatten() {
+                log.put_inline(range, &mut group);
             }
         }
         // What the group vouches for must be durable before the group is.
@@ -243,7 +243,7 @@ fn size_in_group<R: Runtime>(log: &Log<R>, taken: &Taken<R>) -> usize {
     let declare = if taken.declare { ENTRY_OVERHEAD_BYTES + log.directory_name.len() } else { 0 };
     let start = if taken.start.is_some() { ENTRY_OVERHEAD_BYTES } else { 0 };
     let extent = if taken.extent.is_some() { ENTRY_OVERHEAD_BYTES } else { 0 };
-    let inline: usize =
-        taken.inline.iter().map(|(range, _)| ENTRY_OVERHEAD_BYTES + range.length as usize).sum();
+    let inline = taken.inline.iter().flatten();
+    let inline: usize = inline.map(|range| ENTRY_OVERHEAD_BYTES + range.length as usize).sum();
     declare + start + extent + inline
 }

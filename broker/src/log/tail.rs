@@ -122,19 +122,25 @@ impl Tail {
     /// If it is not.
     #[must_use]
     pub fn views(&self, range: Range<u64>) -> Vec<ChunkView> {
+        self.parts(range).map(|(chunk, part)| chunk.view(part)).collect()
+    }
+
+    /// The bytes of a range that is in memory, chunk by chunk.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
+        self.parts(range).map(|(chunk, part)| &chunk[part])
+    }
+
+    fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (&Chunk, Range<usize>)> {
         assert!(range.start >= self.start() && range.end <= self.end, "the range must be in memory");
-        let mut views = Vec::new();
-        let mut position = range.start;
         let first = self.pieces.partition_point(|piece| piece.end() <= range.start);
-        for piece in self.pieces.iter().skip(first) {
-            if position >= range.end {
-                break;
-            }
-            let to = piece.end().min(range.end);
-            views.push(piece.chunk.view((position - piece.base) as usize..(to - piece.base) as usize));
-            position = to;
-        }
-        views
+        let pieces = self.pieces.range(first..).take_while(move |piece| piece.base < range.end);
+        pieces.map(move |piece| {
+            let (from, to) = (piece.base.max(range.start), piece.end().min(range.end));
+            (&piece.chunk, (from - piece.base) as usize..(to - piece.base) as usize)
+        })
     }
 
     /// Copies bytes out, as many as are in memory from `position` on, and returns their number.
@@ -144,9 +150,9 @@ impl Tail {
         }
         let end = (position + into.len() as u64).min(self.end);
         let mut filled = 0;
-        for view in self.views(position..end) {
-            into[filled..filled + view.len()].copy_from_slice(&view);
-            filled += view.len();
+        for slice in self.slices(position..end) {
+            into[filled..filled + slice.len()].copy_from_slice(slice);
+            filled += slice.len();
         }
         filled
     }

@@ -28,7 +28,46 @@ pub struct PartitionTable<R: Runtime> {
     /// The settings with what is set on the running cluster.
     effective: RefCell<Rc<BrokerSettings>>,
     image: RefCell<Arc<Image>>,
-    hosted: RefCell<HashMap<TopicPartition, Rc<Partition<R>>>>,
+    hosted: RefCell<Hosted<R>>,
+}
+
+/// The partitions that are in use, by topic and then by index: most requests name several of one topic.
+struct Hosted<R: Runtime> {
+    topics: HashMap<TopicId, Vec<Option<Rc<Partition<R>>>>>,
+    count: usize,
+}
+
+impl<R: Runtime> Default for Hosted<R> {
+    fn default() -> Self {
+        Self { topics: HashMap::default(), count: 0 }
+    }
+}
+
+impl<R: Runtime> Hosted<R> {
+    fn get(&self, key: TopicPartition) -> Option<&Rc<Partition<R>>> {
+        let index = usize::try_from(key.partition.0).ok()?;
+        self.topics.get(&key.topic_id)?.get(index)?.as_ref()
+    }
+
+    /// Adds a partition that is not there; its index is one that its topic has.
+    fn insert(&mut self, key: TopicPartition, partition: Rc<Partition<R>>) {
+        let Ok(index) = usize::try_from(key.partition.0) else { return };
+        let partitions = self.topics.entry(key.topic_id).or_default();
+        if partitions.len() <= index {
+            partitions.resize_with(index + 1, || None);
+        }
+        partitions[index] = Some(partition);
+        self.count += 1;
+    }
+
+    fn remove_topic(&mut self, topic_id: TopicId) {
+        let removed = self.topics.remove(&topic_id);
+        self.count -= removed.into_iter().flatten().flatten().count();
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Rc<Partition<R>>> {
+        self.topics.values().flatten().flatten()
+    }
 }
 
 impl<R: Runtime> PartitionTable<R> {
@@ -43,7 +82,7 @@ impl<R: Runtime> PartitionTable<R> {
     /// Partitions that are in use.
     #[must_use]
     pub fn hosted_count(&self) -> usize {
-        self.hosted.borrow().len()
+        self.hosted.borrow().count
     }
 
     /// Takes over a newer image: partitions whose topics are gone end here, changed settings take effect.
@@ -70,15 +109,15 @@ impl<R: Runtime> PartitionTable<R> {
                 self.store.set_aside(key).await;
             }
         }
-        let hosted: Vec<(TopicPartition, Rc<Partition<R>>)> =
-            self.hosted.borrow().iter().map(|(key, partition)| (*key, Rc::clone(partition))).collect();
-        for (key, partition) in hosted {
-            match image.topic_by_id(key.topic_id) {
+        let hosted: Vec<_> = self.hosted.borrow().iter().map(Rc::clone).collect();
+        for partition in hosted {
+            let topic_id = partition.log().key().topic_id;
+            match image.topic_by_id(topic_id) {
                 Some(topic) if is_as_before(topic) => {}
                 Some(topic) => partition.set_policy(self.policy_of(topic)),
                 None => {
                     partition.retire();
-                    self.hosted.borrow_mut().remove(&key);
+                    self.hosted.borrow_mut().remove_topic(topic_id);
                     partition.log().delete().await;
                 }
             }
@@ -162,7 +201,7 @@ impl<R: Runtime> PartitionTable<R> {
     }
 
     fn hosted(self: &Rc<Self>, key: TopicPartition) -> Result<Rc<Partition<R>>, PartitionError> {
-        if let Some(partition) = self.hosted.borrow().get(&key) {
+        if let Some(partition) = self.hosted.borrow().get(key) {
             return Ok(Rc::clone(partition));
         }
         let image = Arc::clone(&self.image.borrow());

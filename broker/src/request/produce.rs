@@ -36,6 +36,9 @@ const TIMEOUT_MIN_MS: u64 = 1_000;
 /// Appends that go to a shard in one command; between commands a shard sees to others.
 const APPENDS_PER_COMMAND_MAX: usize = 1_024;
 
+/// Appends at home that take longer than it takes to wake another shard.
+const APPENDS_OF_LONG_WORK: usize = 16;
+
 /// A partition's append: refused already, or under way on a shard.
 enum Append {
     Refused(Refusal),
@@ -158,7 +161,11 @@ impl Outbox {
         let mut answers = Answers(self.0.iter().map(|_| Vec::new()).collect());
         let (at_home, away): (Vec<_>, Vec<_>) =
             self.0.into_iter().enumerate().partition(|(shard, _)| *shard == home);
+        let is_long = at_home.iter().any(|(_, appends)| appends.len() >= APPENDS_OF_LONG_WORK);
         for (shard, mut appends) in away.into_iter().chain(at_home) {
+            if shard == home && is_long {
+                services.runtime.wake_others();
+            }
             while !appends.is_empty() {
                 let rest = appends.split_off(appends.len().min(APPENDS_PER_COMMAND_MAX));
                 let (replies, receiver) = gather::channel(appends.len());

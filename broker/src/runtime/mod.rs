@@ -113,6 +113,10 @@ pub trait Runtime: Clone + 'static {
     /// Lets every other runnable task of the shard run first.
     fn yield_now(&self) -> impl Future<Output = ()> + 'static;
 
+    /// Wakes the shards that were sent something now, and not when the running task next waits: for a task with
+    /// long work ahead.
+    fn wake_others(&self);
+
     /// Whether the running task has had its share of this turn (bytes and time) and should `yield_now`.
     fn should_yield(&self) -> bool;
 

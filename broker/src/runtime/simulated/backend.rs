@@ -99,6 +99,10 @@ impl Runtime for SimulatedRuntime {
         }
     }
 
+    fn wake_others(&self) {
+        // Time stands still while a task runs.
+    }
+
     fn should_yield(&self) -> bool {
         let left = self.core.budget.get();
         self.core.budget.set(left.saturating_sub(1));

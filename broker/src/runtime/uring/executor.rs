@@ -114,6 +114,22 @@ impl Shard {
         self.random.borrow_mut().next()
     }
 
+    /// Sends the kicks that the end of the turn would send.
+    pub(super) fn wake_others(&self) {
+        let kicks = task::take_kicks();
+        if kicks.is_empty() {
+            return;
+        }
+        ShardStats::add(&self.parts.stats.kicks, kicks.len() as u64);
+        let mut ring = self.ring.borrow_mut();
+        for kick in kicks {
+            ring.send_kick(kick);
+        }
+        if let Err(error) = ring.enter(Wait::No) {
+            die(&format!("shard {}: io_uring_enter failed: {error}", self.parts.shard));
+        }
+    }
+
     /// Turns until `done`; then drops all tasks and everything they had under way.
     pub(super) fn run(&self, done: &Cell<bool>) {
         let mut reaped = Reaped::default();

@@ -116,6 +116,10 @@ impl Runtime for UringRuntime {
         YieldNow::default()
     }
 
+    fn wake_others(&self) {
+        self.0.wake_others();
+    }
+
     fn should_yield(&self) -> bool {
         self.0.poll_ns() > POLL_NS_MAX
     }
