@@ -103,7 +103,7 @@ impl<R: Runtime> PartitionTable<R> {
             .collect();
         let is_first = before.cluster_id().is_none() && image.cluster_id().is_some();
         for key in self.store.stored_logs() {
-            if deleted.contains(&key.topic_id) && !self.hosted.borrow().contains_key(&key) {
+            if deleted.contains(&key.topic_id) && self.hosted.borrow().get(key).is_none() {
                 self.store.delete(key).await;
             } else if is_first && image.topic_by_id(key.topic_id).is_none() {
                 self.store.set_aside(key).await;
