@@ -182,11 +182,16 @@ impl<R: Runtime> PartitionTable<R> {
             return Err(PartitionError::Storage(health.cause().unwrap_or_default()));
         }
         let all = || -> BTreeSet<TopicPartition> {
-            self.hosted.borrow().keys().copied().chain(self.store.stored_logs()).collect()
+            self.hosted
+                .borrow()
+                .iter()
+                .map(|partition| partition.log().key())
+                .chain(self.store.stored_logs())
+                .collect()
         };
         let mut sizes = Vec::new();
         for key in partitions.unwrap_or_else(|| all().into_iter().collect()) {
-            let hosted = self.hosted.borrow().get(&key).map(|partition| Rc::clone(partition.log()));
+            let hosted = self.hosted.borrow().get(key).map(|partition| Rc::clone(partition.log()));
             let size = match (hosted, self.store.state_of(key)) {
                 (Some(log), _) => log.size_bytes().await,
                 (None, Some(state)) => self.store.size_of(&state).await,
