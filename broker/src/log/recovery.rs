@@ -130,11 +130,9 @@ async fn recover_shard<R: Runtime>(
             }
         }
     }
+    // A log whose directory is gone has no start.
     for (log, start) in starts {
-        // A log whose directory is gone has no start.
-        if let Some(state) = states.get_mut(&log) {
-            move_start(state, start);
-        }
+        states.get_mut(&log).into_iter().for_each(|state| move_start(state, start));
     }
     all.extend(states);
     Ok(())
