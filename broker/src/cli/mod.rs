@@ -4,14 +4,18 @@
 //! `error: cause` and `remedy: what to do`.
 
 mod connect;
+mod consume;
 mod produce;
+mod record_output;
 mod show_config;
 mod table;
+mod timestamp;
 mod topic;
 
 use crate::config::{CONFIG_FILE, Config, ConfigError, Sources};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use connect::Connect;
+use consume::Consume;
 use produce::Produce;
 use std::fmt::Display;
 use std::io::Write;
@@ -53,6 +57,8 @@ enum Command {
     },
     /// Send the lines of standard input to a topic
     Produce(Produce),
+    /// Write the records of a topic to standard output
+    Consume(Consume),
 }
 
 /// How a command shows what it found.
@@ -151,6 +157,7 @@ fn run_with(
             }
         }
         Command::Topic { connect, command } => topic::run(&command, &connect, output),
+        Command::Consume(consume) => consume::run(&consume, output, errors),
         Command::Produce(produce) => produce::run(&produce, errors),
     };
     match outcome {

@@ -1,6 +1,7 @@
 //! Numbers that differ from one process to the next. They spread load and tell members apart; they keep no secret.
 
 use super::clock;
+use logmill_wire::ids::Uuid;
 
 /// A generator of numbers (`SplitMix64`), seeded by the moment, the process and where its memory lies.
 #[derive(Debug)]
@@ -20,5 +21,9 @@ impl Chance {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    pub(super) fn uuid(&mut self) -> Uuid {
+        Uuid::from_random((u128::from(self.next()) << 64) | u128::from(self.next()))
     }
 }

@@ -23,6 +23,12 @@ impl Timer {
     pub fn elapsed(self) -> Duration {
         self.0.elapsed()
     }
+
+    /// Does nothing for a while.
+    #[expect(clippy::disallowed_methods, reason = "the client is one thread and has nothing else to do")]
+    pub fn wait(pause: Duration) {
+        std::thread::sleep(pause);
+    }
 }
 
 /// Milliseconds since the Unix epoch.
@@ -53,12 +59,11 @@ impl Backoff {
     }
 
     /// Pauses; false, at once, if no attempt may follow.
-    #[expect(clippy::disallowed_methods, reason = "the client is one thread and has nothing else to do")]
     pub(super) fn pause(&mut self) -> bool {
         if self.timer.elapsed() + self.next > self.patience {
             return false;
         }
-        std::thread::sleep(self.next);
+        Timer::wait(self.next);
         self.next = (self.next * 2).min(PAUSE_MAX);
         true
     }

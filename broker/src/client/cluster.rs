@@ -90,8 +90,9 @@ impl Topic {
 #[derive(Debug)]
 pub struct Cluster {
     bootstrap: Vec<String>,
-    brokers: BTreeMap<i32, String>,
+    pub(super) brokers: BTreeMap<i32, String>,
     connections: BTreeMap<String, Connection>,
+    pub(super) coordinators: BTreeMap<String, i32>,
     controller: Option<i32>,
 }
 
@@ -101,8 +102,13 @@ impl Cluster {
     /// # Errors
     /// [`Failure::Unreachable`] if none does.
     pub fn connect(bootstrap: Vec<String>) -> Result<Self, Failure> {
-        let mut cluster =
-            Self { bootstrap, brokers: BTreeMap::new(), connections: BTreeMap::new(), controller: None };
+        let mut cluster = Self {
+            bootstrap,
+            brokers: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            coordinators: BTreeMap::new(),
+            controller: None,
+        };
         cluster.any()?;
         Ok(cluster)
     }
@@ -336,6 +342,6 @@ fn described(topic: &metadata::MetadataResponseTopic<'_>) -> Topic {
     }
 }
 
-fn address_text(host: &str, port: i32) -> String {
+pub(super) fn address_text(host: &str, port: i32) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }

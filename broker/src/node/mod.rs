@@ -11,6 +11,7 @@ mod signals;
 mod start_block;
 
 pub use error::NodeError;
+pub use signals::on_termination;
 
 use crate::config::Config;
 use crate::runtime::mailbox::{Endpoint, Mesh};

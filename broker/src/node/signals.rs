@@ -7,11 +7,22 @@ use std::thread;
 /// Sets `event` when the process is told to end. Must be called before other threads are started: they inherit
 /// that the signals are blocked, so that only the thread made here gets them.
 pub fn set_on_termination(event: Event) -> io::Result<()> {
+    on_termination(move || {
+        tracing::info!("stopping; a second signal ends the process at once");
+        event.set();
+    })
+}
+
+/// Calls `stop`, on a thread made for it, when the process is told to end; a second signal ends it at once. Must be
+/// called before other threads are started.
+///
+/// # Errors
+/// The signals cannot be blocked, or the thread cannot be started.
+pub fn on_termination(stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let set = block_signals()?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         wait_for(&set);
-        tracing::info!("stopping; a second signal ends the process at once");
-        event.set();
+        stop();
         wait_for(&set);
         std::process::exit(1);
     })?;

@@ -149,6 +149,101 @@ fn lines_are_delivered_with_keys_headers_and_every_codec() {
 }
 
 #[test]
+fn ten_thousand_lines_come_back_byte_by_byte() {
+    let _turn = turn::shared();
+    let bench = Bench::new();
+    bench.run(&["topic", "create", "one"]).well();
+    let input = lines(10_000);
+    let with_keys = ["one", "--key-separator", ":"];
+    let halves = input.split_at(input.iter().position(|byte| *byte == b'\n').unwrap() + 1);
+    bench.run_with_input(&[&["produce"], &with_keys[..]].concat(), halves.0).well();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let arguments = [&["produce", "--compression", "zstd", "--header", "h=v"], &with_keys[..]].concat();
+    bench.run_with_input(&arguments, halves.1).well();
+    let consume = |arguments: &[&str]| {
+        bench.run(&[&["consume", "--print-key"], &with_keys[..], arguments].concat()).well().stdout
+    };
+    let tail = |from: usize| -> Vec<u8> {
+        input.split_inclusive(|byte| *byte == b'\n').skip(from).flatten().copied().collect()
+    };
+    assert!(consume(&["--from-beginning", "-e"]) == input);
+    assert!(consume(&["--partition", "0", "--offset", "9000", "-e"]) == tail(9000));
+    assert!(consume(&["--partition", "0", "--offset", "-5", "--max-messages", "5"]) == tail(9995));
+    let last = bench.run(&["consume", "one", "--partition", "0", "--offset", "-1", "-e", "--format", "json"]);
+    let last = last.well().json();
+    assert_eq!((&last["offset"], &last["key"]), (&9999.into(), &"k99".into()));
+    assert_eq!((&last["value"], &last["headers"][0]["key"]), (&"value 9999".into(), &"h".into()));
+    // The first record of the second run, by its timestamp.
+    let second = bench.run(&["consume", "one", "--partition", "0", "--offset", "1", "--max-messages", "1"]);
+    assert_eq!(second.well().text(), "value 1\n");
+    let json =
+        ["consume", "one", "--partition", "0", "--offset", "1", "--max-messages", "1", "--format", "json"];
+    let at = bench.run(&json).well().json()["timestamp_ms"].to_string();
+    assert!(consume(&["--timestamp", &at, "-e"]) == tail(1));
+    assert!(consume(&["--timestamp", "1999-12-31T23:59:59Z", "-e"]) == input);
+    assert!(consume(&["--timestamp", "2999-12-31T23:59:59Z", "-e"]).is_empty());
+    assert!(consume(&["-e"]).is_empty());
+    let all =
+        ["--print-offset", "--print-headers", "--partition", "0", "--offset", "0", "--max-messages", "2"];
+    let expected = "Partition:0\tOffset:0\tNO_HEADERS\tk0:value 0\nPartition:0\tOffset:1\th:v\tk1:value 1\n";
+    assert_eq!(String::from_utf8(consume(&all)).unwrap(), expected);
+    let beyond = bench.run(&["consume", "one", "--partition", "0", "--offset", "10001"]);
+    assert_eq!(beyond.status, 1);
+    assert!(beyond.stderr.ends_with("remedy: name an offset from 0 to 10000\n"), "{}", beyond.stderr);
+    let absent = bench.run(&["consume", "nope"]);
+    assert!(absent.stderr.starts_with("error: there is no topic nope\nremedy: "), "{}", absent.stderr);
+    assert_eq!(absent.status, 1);
+    // What is no text is base64 in JSON.
+    bench.run_with_input(&["produce", "bytes"], b"\xff\xfe\n").well();
+    let bytes = bench.run(&["consume", "bytes", "--from-beginning", "-e", "--format", "json"]).well().json();
+    assert_eq!(bytes["value"]["base64"], "//4=");
+}
+
+#[test]
+fn a_group_goes_on_where_it_stopped() {
+    let _turn = turn::shared();
+    let bench = Bench::new();
+    bench.run(&["topic", "create", "shared", "--partitions", "3"]).well();
+    bench.run_with_input(&["produce", "shared", "--key-separator", ":"], &lines(5000)).well();
+    let group = ["consume", "shared", "--group", "readers", "--from-beginning"];
+    let count = |ran: &Ran| ran.text().lines().count();
+    let first = bench.run(&[&group[..], &["--max-messages", "2000"]].concat()).well();
+    assert_eq!(count(&first), 2000);
+    let second = bench.run(&[&group[..], &["-e"]].concat()).well();
+    assert_eq!(count(&second), 3000);
+    let mut all: Vec<&str> = first.text().lines().chain(second.text().lines()).collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 5000);
+    bench.run_with_input(&["produce", "shared"], b"new").well();
+    let third = bench.run(&[&group[..], &["-e"]].concat()).well();
+    assert_eq!(third.text(), "new\n");
+
+    // A member that is told to stop commits what it has written and leaves, so that the next one need not wait.
+    let child = Command::new(env!("CARGO_BIN_EXE_logmill"))
+        .args(group)
+        .args(["--bootstrap-server", &bench.address])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .env_clear()
+        .spawn()
+        .unwrap();
+    let mut child = child;
+    bench.run_with_input(&["produce", "shared"], b"while it runs").well();
+    let mut line = String::new();
+    let stdout = child.stdout.as_mut().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+    assert_eq!(line, "while it runs\n");
+    // SAFETY: it signals the test's own child, which has not been waited for.
+    assert_eq!(unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) }, 0);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    bench.run_with_input(&["produce", "shared"], b"last").well();
+    let fourth = bench.run(&[&group[..], &["--max-messages", "1"]].concat()).well();
+    assert_eq!(fourth.text(), "last\n");
+}
+
+#[test]
 fn what_cannot_be_delivered_is_said_and_the_rest_is_delivered() {
     let _turn = turn::shared();
     let bench = Bench::new();
@@ -192,6 +287,12 @@ fn wrong_usage_is_2_and_an_unreachable_broker_1_with_a_remedy() {
         &["produce", "x", "--acks", "2"],
         &["produce", "x", "--compression", "brotli"],
         &["produce", "x", "--header", "novalue"],
+        &["consume"],
+        &["consume", "x", "--offset", "5"],
+        &["consume", "x", "--offset", "5", "--partition", "0", "--from-beginning"],
+        &["consume", "x", "--group", "g", "--partition", "0"],
+        &["consume", "x", "--timestamp", "yesterday"],
+        &["consume", "x", "--max-messages", "0"],
     ] {
         let ran = run_with_input(wrong, b"");
         assert_eq!((ran.status, ran.text()), (2, ""), "{wrong:?}: {}", ran.stderr);
@@ -199,7 +300,7 @@ fn wrong_usage_is_2_and_an_unreachable_broker_1_with_a_remedy() {
     // Nobody listens on a port that was just given back.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let server = format!("127.0.0.1:{port},localhost:{port}");
-    for command in [&["topic", "list"][..], &["produce", "x"]] {
+    for command in [&["topic", "list"][..], &["produce", "x"], &["consume", "x"]] {
         let ran = run_with_input(&[command, &["--bootstrap-server", &server]].concat(), b"line\n");
         assert_eq!((ran.status, ran.text()), (1, ""), "{command:?}");
         let expected = format!("error: no broker can be reached: 127.0.0.1:{port}: Connection refused");
