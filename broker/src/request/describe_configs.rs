@@ -15,7 +15,9 @@ use logmill_wire::api::describe_configs::{
     DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
     Request, Response,
 };
+use logmill_wire::api::{self, Message};
 use logmill_wire::error_codes::ErrorCode;
+use logmill_wire::primitives::{EncodedArray, Format};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -71,18 +73,23 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         let image = services.image();
         let settings = image.effective_settings(services.node_id, &services.settings);
         let mut describer = Describer { services: &services, image, settings, plain_topic: None };
-        let mut results = Vec::with_capacity(all.len());
+        let version = answer.version;
+        let format = api::format::<Response<'_>>(version).unwrap_or(Format { version, flexible: true });
+        // Each resource is encoded as it comes: what many of them say is too much to be encoded in one go.
+        let mut results = EncodedArray::new(format);
         for wanted in all {
             let described = match &wanted.refusal {
                 Some(refusal) => Err(refusal.clone()),
                 None => describer.describe(wanted.resource_type, &wanted.name),
             };
-            results.push(result(wanted, described, synonyms, documentation));
+            if let Err(error) = results.push(&result(wanted, described, synonyms, documentation)) {
+                return answer.not_encoded(Response::NAME, error);
+            }
             if services.runtime.should_yield() {
                 services.runtime.yield_now().await;
             }
         }
-        let outcome = answer.reply(&Response { results: results.into(), ..Response::default() });
+        let outcome = answer.reply(&Response { results: results.view(), ..Response::default() });
         drop(room);
         outcome
     }))

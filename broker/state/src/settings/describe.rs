@@ -3,6 +3,7 @@
 use super::broker::{BrokerSettings, Source};
 use super::declaration::{Setting, Synonym};
 use super::group::GroupConfig;
+use super::passed_over;
 use super::topic::TopicSettings;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -45,14 +46,22 @@ impl Described {
     /// Whether the value must never be shown. What is not declared might be a secret.
     #[must_use]
     pub fn is_sensitive(&self) -> bool {
-        self.setting.is_none_or(Setting::is_sensitive)
+        is_secret(&self.name)
     }
 
     /// Whether only a restart changes the value.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        self.setting.is_none_or(Setting::is_read_only)
+        let is_known = passed_over::is_dynamic_broker_key(&self.name);
+        self.setting.map_or(!is_known, Setting::is_read_only)
     }
+}
+
+/// Whether the value of a key must never be shown: of one that is not known it might be a password.
+fn is_secret(key: &str) -> bool {
+    let declared = || [BrokerSettings::find(key), TopicSettings::find(key), GroupConfig::find(key)];
+    !passed_over::is_dynamic_broker_key(key)
+        && declared().into_iter().flatten().next().is_none_or(Setting::is_sensitive)
 }
 
 /// All settings of a broker, in the order of their names, those that are only stored among them.
@@ -69,7 +78,8 @@ pub fn describe_broker(broker: &BrokerSettings) -> Vec<Described> {
     let undeclared = undeclared.into_keys().map(|key| {
         let synonyms = given_for(broker, key);
         let source = synonyms.first().map_or(Source::Default, |given| given.source);
-        Described { name: Cow::Owned(key.clone()), setting: None, value: None, source, synonyms }
+        let value = synonyms.first().and_then(|given| given.value.clone());
+        Described { name: Cow::Owned(key.clone()), setting: None, value, source, synonyms }
     });
     let mut all: Vec<_> = declared.chain(undeclared).collect();
     all.sort_by(|left, right| left.name.cmp(&right.name));
@@ -83,7 +93,7 @@ pub fn describe_cluster_default(layer: &BTreeMap<String, String>) -> Vec<Describ
         .iter()
         .map(|(key, text)| {
             let setting = BrokerSettings::find(key);
-            let value = setting.filter(|setting| !setting.is_sensitive()).map(|_| text.clone());
+            let value = (!is_secret(key)).then(|| text.clone());
             let name = setting.map_or_else(|| Cow::Owned(key.clone()), |setting| setting.name.into());
             let source = Source::DynamicDefaultBroker;
             let synonyms = vec![Given { name: name.clone(), value: value.clone(), source }];
@@ -157,7 +167,7 @@ fn given_for(broker: &BrokerSettings, key: &str) -> Vec<Given> {
     let names = family.map_or_else(|| vec![key], |family| family.to_vec());
     let shown = |name: &str, text: &str, source| {
         let setting = BrokerSettings::find(name);
-        let value = setting.filter(|setting| !setting.is_sensitive()).map(|_| text.to_owned());
+        let value = (!is_secret(name)).then(|| text.to_owned());
         let name = setting.map_or_else(|| Cow::Owned(name.to_owned()), |setting| setting.name.into());
         Given { name, value, source }
     };
@@ -192,7 +202,12 @@ mod tests {
     #[test]
     fn layers_of_a_broker_stand_in_their_order() {
         let broker = BrokerSettings::new(BrokerValues {
-            dynamic: map(&[("message.max.bytes", "3"), ("my.secret", "x"), ("log.retention.ms", "7")]),
+            dynamic: map(&[
+                ("message.max.bytes", "3"),
+                ("my.secret", "x"),
+                ("num.io.threads", "9"),
+                ("log.retention.ms", "7"),
+            ]),
             dynamic_default: map(&[("message.max.bytes", "2"), ("log.segment.bytes", "2097152")]),
             fixed: map(&[
                 ("message.max.bytes", "1"),
@@ -218,6 +233,9 @@ mod tests {
         assert!(stored.is_sensitive() && stored.is_read_only());
         assert_eq!((stored.value.as_deref(), stored.source), (None, Source::DynamicBroker));
         assert_eq!(synonyms(stored), [("my.secret", "-")]);
+        let threads = named(&all, "num.io.threads");
+        assert!(!threads.is_sensitive() && !threads.is_read_only());
+        assert_eq!(threads.value.as_deref(), Some("9"));
         let defaults = describe_cluster_default(&broker.values().dynamic_default);
         assert_eq!(defaults.len(), 2);
         let described = named(&defaults, "message.max.bytes");
