@@ -5,7 +5,9 @@
 //! moment that the seed draws; each start must bring back what the [`model`] has been promised.
 
 pub mod check;
+pub mod faults;
 pub mod model;
 pub mod node;
+pub mod rot;
 pub mod run;
 pub mod workload;

@@ -34,13 +34,15 @@ fn main() -> ExitCode {
         total.crashes += outcome.crashes;
         total.kills += outcome.kills;
         total.stops += outcome.stops;
+        total.rotted += outcome.rotted;
+        total.reported += outcome.reported;
         if count == 1 {
             let _ = writeln!(std::io::stdout(), "{outcome:?}");
         }
     }
     let _ = writeln!(
         std::io::stdout(),
-        "seeds {from}..{}: {} appends acknowledged, {} refused, {} repeated, {} records read, {} deletions; {} power cuts, {} kills, {} stops\n{} passed, {failed} failed",
+        "seeds {from}..{}: {} appends acknowledged, {} refused, {} repeated, {} records read, {} deletions; {} power cuts, {} kills, {} stops; {} files rotted, {} of them stopped a start\n{} passed, {failed} failed",
         from + count,
         total.appends,
         total.refused,
@@ -50,6 +52,8 @@ fn main() -> ExitCode {
         total.crashes,
         total.kills,
         total.stops,
+        total.rotted,
+        total.reported,
         count - failed
     );
     ExitCode::from(u8::from(failed > 0))

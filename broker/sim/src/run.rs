@@ -1,12 +1,14 @@
 //! One seed: generations of a node, its load, and what happens to it.
 
 use crate::check::check_everything;
+use crate::faults;
 use crate::model::{Partition, Shared, Topic, Writer};
 use crate::node::{DIRECTORY, NODE, Node, Start};
+use crate::rot::{Rotten, rot_run};
 use crate::workload::{delete, look, write};
 use logmill::log::StoreSettings;
 use logmill::runtime::Runtime;
-use logmill::runtime::simulated::{Chance, Fault, Host, Operation, Options, World};
+use logmill::runtime::simulated::{Chance, Host, Options, World};
 use logmill_state::metadata::{Endpoint, Image, PlacementRun, Record};
 use logmill_wire::ids::{LeaderEpoch, PartitionIndex, ShardIndex, TopicPartition, Uuid};
 use std::cell::RefCell;
@@ -42,6 +44,10 @@ pub struct Outcome {
     pub kills: u64,
     /// Orderly stops.
     pub stops: u64,
+    /// Files beside the segments of which a bit rotted while the node was down.
+    pub rotted: u64,
+    /// Starts that were refused because of it.
+    pub reported: u64,
 }
 
 struct Run {
@@ -54,6 +60,7 @@ struct Run {
     store: StoreSettings,
     batch_bytes_max: u64,
     outcome: Outcome,
+    rotten: Option<Rotten>,
 }
 
 /// Runs one seed.
@@ -82,6 +89,7 @@ pub fn run(seed: u64) -> Outcome {
         store,
         batch_bytes_max,
         outcome: Outcome::default(),
+        rotten: None,
     };
     run.prepare();
     let generations = 2 + run.chance.below(4);
@@ -200,7 +208,18 @@ impl Run {
             self.host.restart();
         }
         let start = self.start();
-        let node = match self.drive("a start", Node::start(self.host.clone(), start)) {
+        let mut started = self.drive("a start", Node::start(self.host.clone(), start));
+        if let Some(rotten) = self.rotten.take()
+            && matches!(started, Some(Err(_)))
+        {
+            // It was reported. With the file as it was, nothing may be missing.
+            self.outcome.reported += 1;
+            if rotten.restore(&self.host).is_ok() {
+                let start = self.start();
+                started = self.drive("a start after a repair", Node::start(self.host.clone(), start));
+            }
+        }
+        let node = match started {
             Some(Ok(node)) => node,
             Some(Err(error)) => {
                 self.model
@@ -244,7 +263,7 @@ impl Run {
         for (log, writers) in logs {
             self.spawn_clients(node, log, writers, 0);
         }
-        self.draw_fault();
+        faults::draw(&self.world, &self.host, &mut self.chance);
         let span = Duration::from_millis(20 + self.chance.below(600));
         self.world.run_for(span);
         if self.chance.one_in(3) {
@@ -286,23 +305,6 @@ impl Run {
         runtime.clone().spawn(async move { delete(runtime, node, model, log, chance).await });
     }
 
-    fn draw_fault(&mut self) {
-        if self.chance.one_in(8) {
-            let mut fault = Fault::always(Operation::Flush);
-            fault.after = self.chance.below(20);
-            fault.times = 1;
-            self.host.inject(fault);
-        } else if self.chance.one_in(8) {
-            let mut fault = Fault::always(Operation::Length);
-            fault.error = 28;
-            fault.after = self.chance.below(10);
-            fault.times = 1 + self.chance.below(20);
-            self.host.inject(fault);
-        } else if self.chance.one_in(8) {
-            self.host.set_slowness(1 + self.chance.below(20));
-        }
-    }
-
     fn recreate_a_topic(&mut self, node: &Rc<Node>) {
         let count = self.model.borrow().topics.len();
         let topic = self.model.borrow_mut().topics.remove(self.chance.index(count));
@@ -336,12 +338,15 @@ impl Run {
     }
 
     fn end_generation(&mut self, node: Rc<Node>) {
-        self.host.clear_faults();
-        self.host.set_slowness(1);
+        let ends_before = self.chance.one_in(2);
+        if ends_before {
+            faults::end(&self.host);
+        }
         match self.chance.below(5) {
             0 => {
                 let stopping = Rc::clone(&node);
                 let _ = self.drive("a stop", async move { stopping.stop().await });
+                faults::end(&self.host);
                 self.outcome.stops += 1;
                 self.host.kill();
                 if self.chance.one_in(3) {
@@ -358,11 +363,30 @@ impl Run {
             }
         }
         drop(node);
+        faults::end(&self.host);
+        if self.chance.one_in(6) {
+            self.rotten =
+                if self.chance.one_in(5) { self.rot_name() } else { rot_run(&self.host, &mut self.chance) };
+            self.outcome.rotted += u64::from(self.rotten.is_some());
+        }
     }
 
-    /// Flips bits of one segment, below the end of what its partition has acknowledged.
-    fn rot(&mut self) {
-        let candidates: Vec<(TopicPartition, String)> = {
+    /// Lets a file rot beside the segments of one partition: its index, or the file that says whose the directory is.
+    fn rot_name(&mut self) -> Option<Rotten> {
+        let (log, name) = self.draw_log()?;
+        let directory = PathBuf::from(DIRECTORY).join(name);
+        if self.chance.one_in(2) {
+            return Rotten::flip(&self.host, directory.join("00000000000000000000.index"), 0..4096);
+        }
+        let rotten = Rotten::flip(&self.host, directory.join("partition.metadata"), 0..44)?;
+        // The start may go on without this log.
+        self.model.borrow_mut().partitions.get_mut(&log)?.is_rotten = true;
+        Some(rotten)
+    }
+
+    /// A partition with acknowledged records, and its directory's name.
+    fn draw_log(&mut self) -> Option<(TopicPartition, String)> {
+        let mut candidates: Vec<(TopicPartition, String)> = {
             let model = self.model.borrow();
             let names: BTreeMap<Uuid, String> =
                 model.topics.iter().map(|topic| (topic.id, topic.name.clone())).collect();
@@ -376,9 +400,14 @@ impl Run {
                 .collect()
         };
         if candidates.is_empty() {
-            return;
+            return None;
         }
-        let (log, name) = candidates[self.chance.index(candidates.len())].clone();
+        Some(candidates.swap_remove(self.chance.index(candidates.len())))
+    }
+
+    /// Flips bits of one segment, below the end of what its partition has acknowledged.
+    fn rot(&mut self) {
+        let Some((log, name)) = self.draw_log() else { return };
         let path = PathBuf::from(DIRECTORY).join(name).join("00000000000000000000.log");
         // Neither base offset nor leader epoch is covered by the batch's checksum; the length and all after it is.
         let field = if self.chance.one_in(4) { 8..12 } else { 16..61 };

@@ -9,11 +9,14 @@ const SEEDS: u64 = 100;
 
 #[test]
 fn a_seed_is_one_run() {
+    let mut appends = 0;
     for seed in [1, 7, 12] {
         let first = run(seed);
         assert_eq!(first, run(seed), "seed {seed} went two ways");
-        assert!(first.appends > 0, "seed {seed} did nothing");
+        appends += first.appends;
     }
+    // A disk may fail at the first append of one of them.
+    assert!(appends > 100, "only {appends} appends were acknowledged");
 }
 
 /// Runs seeds until there are none left, and tells those that failed.

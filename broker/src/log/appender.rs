@@ -344,8 +344,8 @@ impl<R: Runtime> Log<R> {
         file.write(page.view_all(), 0, Durability::Cached).await?;
         file.set_length(content.len() as u64).await?;
         file.flush().await?;
-        runtime.sync_directory(&path).await?;
-        runtime.sync_directory(&self.store.directory).await?;
+        self.store.sync_names(&path).await?;
+        self.store.sync_names(&self.store.directory).await?;
         Ok(())
     }
 
@@ -356,7 +356,7 @@ impl<R: Runtime> Log<R> {
         // A crash between making a segment and its first commit leaves an empty one of this name.
         let file = runtime.open(&path, OpenMode::Create).await?;
         file.set_length(0).await?;
-        runtime.sync_directory(&self.path()).await?;
+        self.store.sync_names(&self.path()).await?;
         let mut segment = Segment::settled(next_offset, 0, false);
         segment.file = Some(Rc::new(file));
         segment.index = Some(SparseIndex::default());

@@ -148,6 +148,15 @@ impl<R: Runtime> Store<R> {
         Ok(())
     }
 
+    /// Makes the names in a directory durable. A sync that failed is a failed flush: it ends the log directory.
+    pub(super) async fn sync_names(&self, directory: &Path) -> io::Result<()> {
+        let outcome = self.runtime.sync_directory(directory).await;
+        if let Err(error) = &outcome {
+            self.health.fail(format!("a sync of {} failed: {error}", directory.display()));
+        }
+        outcome
+    }
+
     /// Puts a log aside that the metadata does not know: its topic was deleted, and the broker ended before it had
     /// followed.
     pub async fn set_aside(&self, log: TopicPartition) {
@@ -160,7 +169,7 @@ impl<R: Runtime> Store<R> {
                 return Ok(false);
             }
             self.runtime.rename(&path, &target).await?;
-            self.runtime.sync_directory(&self.directory).await?;
+            self.sync_names(&self.directory).await?;
             Ok(true)
         }
         .await;
@@ -212,7 +221,7 @@ impl<R: Runtime> Store<R> {
             return match self.runtime.rename(if is_here { &path } else { &aside }, doomed).await {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
                 Err(error) => Err(error),
-                Ok(()) => self.runtime.sync_directory(&self.directory).await.map(|()| true),
+                Ok(()) => self.sync_names(&self.directory).await.map(|()| true),
             };
         }
     }

@@ -197,7 +197,8 @@ impl Disk {
         if missing > 0 && self.taken_bytes() + missing > capacity { Err(error(libc::ENOSPC)) } else { Ok(()) }
     }
 
-    fn taken_bytes(&self) -> u64 {
+    /// Bytes that the files take together.
+    pub fn taken_bytes(&self) -> u64 {
         let files = self.files.values().filter(|file| file.is_linked || file.open > 0);
         files.map(|file| file.content.reserved_pages()).sum::<u64>() * PAGE_BYTES as u64
     }

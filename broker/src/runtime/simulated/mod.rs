@@ -318,6 +318,12 @@ impl Host {
         self.core.disk(self.number, |disk| disk.capacity_bytes = bytes);
     }
 
+    /// Bytes that the disk's files take together now; whole pages count.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.core.disk(self.number, |disk| disk.taken_bytes())
+    }
+
     /// Makes every operation of the disk take this many times as long.
     pub fn set_slowness(&self, times: u64) {
         self.core.disk(self.number, |disk| disk.slowness = times.max(1));
