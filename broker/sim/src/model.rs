@@ -134,7 +134,8 @@ impl Model {
         let Some(partition) = self.partitions.get_mut(&log) else { return };
         let asked = partition.start_asked;
         partition.start = partition.start.max(start);
-        if start < known {
+        // What is left of a rotten log may end before its start.
+        if start < known && !partition.is_rotten {
             self.break_promise(
                 "LogStartNeverGoesBack",
                 format!("{log} started at {known} and now at {start}"),

@@ -288,11 +288,9 @@ pub async fn delete(
             let mut model = model.borrow_mut();
             let Some(partition) = model.partitions.get_mut(&log) else { return };
             let end = partition.acknowledged.last_key_value().map_or(0, |(offset, _)| *offset + 1);
-            // Beyond the end as well, which must be refused.
+            // Beyond the end as well, which must be refused; but the log may have more than was acknowledged so far.
             let before = chance.below(end as u64 + 3) as i64;
-            if before <= end {
-                partition.start_asked = partition.start_asked.max(before);
-            }
+            partition.start_asked = partition.start_asked.max(before);
             before
         };
         let (reply, answer) = oneshot::channel();

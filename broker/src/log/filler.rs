@@ -199,10 +199,11 @@ impl<R: Runtime> Log<R> {
     }
 }
 
-/// The last page of a segment, copied and padded with zeros, unless the durable end is a page boundary.
+/// The last page of a segment, copied and padded with zeros, unless the durable end is a page boundary or the page was
+/// written as it is now: the journal need not hold it any more, so it may not be in flight again.
 fn last_page<R: Runtime>(segment: &Segment<R>) -> Option<(u64, ChunkView)> {
     let start = page_floor(segment.durable);
-    if start == segment.durable || start < segment.tail.start() {
+    if start == segment.durable || start < segment.tail.start() || segment.written_to >= segment.durable {
         return None;
     }
     let mut page = Chunk::with_capacity(PAGE_BYTES);

@@ -67,6 +67,10 @@ impl<R: Runtime> Log<R> {
         self.open().await?;
         for readable in self.readable_from(offset) {
             let Some(found) = self.find_offset(readable, offset).await? else { continue };
+            if found.header.base_offset > offset && self.starts_after(offset) {
+                // It was there when the read began.
+                return Err(LogError::OutOfRange);
+            }
             if found.header.base_offset > offset {
                 // Nothing removes records from the middle of a log: a header before this one must be rotten.
                 return Err(self

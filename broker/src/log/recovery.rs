@@ -7,7 +7,7 @@
 use super::checkpoint::{from_state, key_of, write as write_checkpoint};
 use super::directory::{LogDirectoryError, RunDirectory, at};
 use super::names::{Belongs, DELETED_SUFFIX, belongs};
-use super::redo::{Pieces, redo_segment};
+use super::redo::{Pieces, first_position, redo_segment};
 use super::segment::{log_file_name, read_file};
 use super::tail::page_ceil;
 use crate::journal::{Journal, replay};
@@ -17,6 +17,7 @@ use logmill_wire::frame::checkpoint::{self as frame, Checkpoint, LogState};
 use logmill_wire::frame::journal::Entry;
 use logmill_wire::ids::{Offset, ShardIndex, TopicPartition, Uuid};
 use logmill_wire::record_batch::{BatchHeader, crc_matches};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -176,7 +177,8 @@ async fn complete_log<R: Runtime>(
 ) -> Result<(), LogDirectoryError> {
     let directory = log_directory.join(&state.directory);
     let bases = pieces.bases();
-    let last = bases.last().copied().unwrap_or(Offset(state.segment_base));
+    let active = Offset(state.segment_base);
+    let last = bases.last().copied().unwrap_or(active).max(active);
     let mut ends = Vec::new();
     if !bases.contains(&Offset(state.segment_base)) && state.end_position > 0 {
         // The log went on in another segment before anything was appended to this one: its file still has
@@ -194,10 +196,18 @@ async fn complete_log<R: Runtime>(
         }
     }
     for base in bases {
-        let known_end = if base.0 == state.segment_base { state.end_position } else { 0 };
+        let pieces = pieces.of(base);
+        let known_end = match base.cmp(&active) {
+            // The log had gone on in another segment at the cut, with bytes of this one still to be committed: what is
+            // before these is settled, and the checkpoint's state has them all.
+            Ordering::Less => first_position(&pieces),
+            Ordering::Equal => state.end_position,
+            Ordering::Greater => 0,
+        };
         let path = directory.join(log_file_name(base));
-        let outcome = redo_segment(runtime, &path, pieces.of(base), known_end, base == last).await;
+        let outcome = redo_segment(runtime, &path, pieces, known_end, base == last).await;
         match outcome.map_err(at(&path))? {
+            Ok(_) if base < active => {}
             Ok((end, within_batch)) => ends.push((base, end, within_batch)),
             Err(what) => {
                 note_damage(state, &format!("segment {}: {what}", log_file_name(base)));

@@ -42,6 +42,11 @@ impl<'a> Pieces<'a> {
     }
 }
 
+/// Where the first of some pieces begins.
+pub(super) fn first_position(pieces: &[Piece<'_>]) -> u64 {
+    pieces.iter().map(|piece| piece.range.position).min().unwrap_or(0)
+}
+
 /// Inline bytes that follow one another.
 struct Run {
     start: u64,

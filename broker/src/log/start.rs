@@ -100,6 +100,11 @@ impl<R: Runtime> Log<R> {
         self.request_removal();
     }
 
+    /// Whether the log starts after `offset` by now.
+    pub(super) fn starts_after(&self, offset: Offset) -> bool {
+        offset < self.start.durable.get()
+    }
+
     /// The first segment of which the journal may get entries after this moment, between two groups.
     pub(super) fn free_at_cut(&self) -> Offset {
         let inner = self.inner.borrow();
