@@ -14,6 +14,9 @@ use logmill_wire::api::consumer_group_heartbeat::{
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{PartitionIndex, Uuid};
 
+/// The first version whose members bring an id of their own.
+const OWN_IDS_FROM: i16 = 1;
+
 pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let request: Request<'_> = decode(&call.body, call.answer.version)?;
     let names = request.subscribed_topic_names.as_ref().map_or(0, |names| names.len());
@@ -55,7 +58,8 @@ fn heartbeat<R: Runtime>(call: &Call<R>, request: &Request<'_>) -> ConsumerHeart
             member_id: owned(&request.member_id),
             instance_id: owned_option(request.instance_id.as_ref()),
         },
-        fresh_id: Uuid::from_random(random),
+        // From version 1 on members choose their ids themselves (KIP-1082).
+        fresh_id: if call.answer.version < OWN_IDS_FROM { Uuid::from_random(random) } else { Uuid::ZERO },
         member_epoch: request.member_epoch,
         rack_id: owned_option(request.rack_id.as_ref()),
         rebalance_timeout_ms: (request.rebalance_timeout_ms != -1).then_some(request.rebalance_timeout_ms),
