@@ -5,6 +5,7 @@
 
 mod connect;
 mod consume;
+mod group;
 mod produce;
 mod record_output;
 mod show_config;
@@ -16,6 +17,7 @@ use crate::config::{CONFIG_FILE, Config, ConfigError, Sources};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use connect::Connect;
 use consume::Consume;
+use group::GroupCommand;
 use produce::Produce;
 use std::fmt::Display;
 use std::io::Write;
@@ -59,6 +61,14 @@ enum Command {
     Produce(Produce),
     /// Write the records of a topic to standard output
     Consume(Consume),
+    /// List, describe and delete consumer groups
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Group {
+        #[command(flatten)]
+        connect: Connect,
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
 }
 
 /// How a command shows what it found.
@@ -158,6 +168,7 @@ fn run_with(
         }
         Command::Topic { connect, command } => topic::run(&command, &connect, output),
         Command::Consume(consume) => consume::run(&consume, output, errors),
+        Command::Group { connect, command } => group::run(&command, &connect, output),
         Command::Produce(produce) => produce::run(&produce, errors),
     };
     match outcome {

@@ -234,6 +234,16 @@ fn a_group_goes_on_where_it_stopped() {
     let stdout = child.stdout.as_mut().unwrap();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
     assert_eq!(line, "while it runs\n");
+    let described = bench.run(&["group", "describe", "readers", "--format", "json"]).well().json();
+    let described = &described["groups"][0];
+    assert_eq!((&described["type"], &described["state"]), (&"consumer".into(), &"Stable".into()));
+    assert_eq!(described["members"].as_array().map(Vec::len), Some(1));
+    assert_eq!(described["members"][0]["client_id"], "logmill-cli");
+    assert_eq!(described["members"][0]["assignment"][0]["topic"], "shared");
+    assert_eq!(described["partitions"][2]["member_id"], described["members"][0]["member_id"]);
+    let refused = bench.run(&["group", "delete", "readers"]);
+    assert_eq!(refused.status, 1);
+    assert!(refused.stderr.contains("(NON_EMPTY_GROUP)\nremedy: stop"), "{}", refused.stderr);
     // SAFETY: it signals the test's own child, which has not been waited for.
     assert_eq!(unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) }, 0);
     let output = child.wait_with_output().unwrap();
@@ -241,6 +251,28 @@ fn a_group_goes_on_where_it_stopped() {
     bench.run_with_input(&["produce", "shared"], b"last").well();
     let fourth = bench.run(&[&group[..], &["--max-messages", "1"]].concat()).well();
     assert_eq!(fourth.text(), "last\n");
+    groups_are_shown_and_deleted(&bench);
+}
+
+/// The group has read everything; what comes after that is its lag.
+fn groups_are_shown_and_deleted(bench: &Bench) {
+    bench.run_with_input(&["produce", "shared", "--partition", "1"], b"a\nb\nc").well();
+    let listed = bench.run(&["group", "list"]).well();
+    let rows: Vec<Vec<&str>> = listed.text().lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["GROUP", "TYPE", "STATE", "COORDINATOR"]);
+    assert_eq!(rows[1], ["readers", "consumer", "Empty", "1"]);
+    let described = bench.run(&["group", "describe", "readers"]).well();
+    let rows: Vec<Vec<&str>> =
+        described.text().lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[1], ["TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "MEMBER"]);
+    let ends: Vec<(&str, &str, &str)> = rows[2..].iter().map(|row| (row[0], row[1], row[4])).collect();
+    assert_eq!(ends, [("shared", "0", "0"), ("shared", "1", "3"), ("shared", "2", "0")]);
+    assert_eq!(bench.run(&["group", "delete", "readers"]).well().text(), "deleted group readers\n");
+    let listed = bench.run(&["group", "list", "--format", "json"]).well().json();
+    assert_eq!(listed["groups"].as_array().map(Vec::len), Some(0));
+    let absent = bench.run(&["group", "describe", "readers"]);
+    assert_eq!(absent.status, 1);
+    assert!(absent.stderr.contains("(GROUP_ID_NOT_FOUND)\nremedy: check the name"), "{}", absent.stderr);
 }
 
 #[test]
@@ -288,6 +320,7 @@ fn wrong_usage_is_2_and_an_unreachable_broker_1_with_a_remedy() {
         &["produce", "x", "--compression", "brotli"],
         &["produce", "x", "--header", "novalue"],
         &["consume"],
+        &["group", "describe"],
         &["consume", "x", "--offset", "5"],
         &["consume", "x", "--offset", "5", "--partition", "0", "--from-beginning"],
         &["consume", "x", "--group", "g", "--partition", "0"],
@@ -300,7 +333,7 @@ fn wrong_usage_is_2_and_an_unreachable_broker_1_with_a_remedy() {
     // Nobody listens on a port that was just given back.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let server = format!("127.0.0.1:{port},localhost:{port}");
-    for command in [&["topic", "list"][..], &["produce", "x"], &["consume", "x"]] {
+    for command in [&["topic", "list"][..], &["produce", "x"], &["consume", "x"], &["group", "list"]] {
         let ran = run_with_input(&[command, &["--bootstrap-server", &server]].concat(), b"line\n");
         assert_eq!((ran.status, ran.text()), (1, ""), "{command:?}");
         let expected = format!("error: no broker can be reached: 127.0.0.1:{port}: Connection refused");
