@@ -8,14 +8,33 @@ daily_start() {
         group.consumer.min.heartbeat.interval.ms=1000 group.consumer.heartbeat.interval.ms=1000
 }
 
-# run_part NAME COMMAND...: runs the command, which prints its own counts; afterwards daily_finish knows how it ended.
 parts_failed=0
+parts=()
+
+# run_part NAME COMMAND...: runs the command, which prints its own counts; daily_finish knows how it ended.
 run_part() {
+    start_part "$@"
+    await_parts
+}
+
+# start_part NAME COMMAND...: the same, beside others, until await_parts shows what they have printed.
+start_part() {
     local name=$1
     shift
-    timeout 300 "$@" && return
-    echo "the part \"$name\" failed"
-    parts_failed=$((parts_failed + 1))
+    timeout 300 "$@" >"$work/part.${#parts[@]}" 2>&1 </dev/null &
+    parts+=("$! $name")
+}
+
+await_parts() {
+    local at
+    for at in "${!parts[@]}"; do
+        wait "${parts[$at]%% *}" || {
+            parts_failed=$((parts_failed + 1))
+            echo "the part \"${parts[$at]#* }\" failed" >>"$work/part.$at"
+        }
+        cat "$work/part.$at"
+    done
+    parts=()
 }
 
 group_of_three() { # (-- NAME PROTOCOL COMMAND...)...

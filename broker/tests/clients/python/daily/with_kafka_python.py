@@ -59,7 +59,8 @@ class ConsumerOf:
         self.consumer.assign([self.of(partition) for partition in partitions])
 
     def poll(self):
-        found = self.consumer.poll(50)
+        # If a short poll ends while the client waits for its part of a new generation, it may wait for ever.
+        found = self.consumer.poll(1000)
         return [
             scenario.Record(record.partition, record.offset, record.key, record.value, list(record.headers), record.timestamp)
             for records in found.values()
