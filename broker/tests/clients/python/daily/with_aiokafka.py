@@ -5,7 +5,7 @@ import asyncio
 import scenario
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import CommitFailedError, RebalanceInProgressError
+from aiokafka.errors import CommitFailedError, IllegalStateError, RebalanceInProgressError
 
 LOOP = asyncio.new_event_loop()
 asyncio.set_event_loop(LOOP)
@@ -107,7 +107,8 @@ class ConsumerOf:
     def commit(self, offsets):
         try:
             run(self.consumer.commit(self.wanted(offsets)))
-        except (CommitFailedError, RebalanceInProgressError) as failure:
+        except (CommitFailedError, IllegalStateError, RebalanceInProgressError) as failure:
+            # The group may also change between two calls, and then what is to be committed is not assigned any more.
             raise scenario.Rebalancing from failure
 
     def committed(self, partition):
