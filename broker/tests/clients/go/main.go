@@ -573,24 +573,26 @@ func member(topic, group, protocol string) error {
 			fmt.Fprintf(&lines, "got %d %d %d %s\n", generation, record.Partition, record.Offset, record.Value)
 		}
 		fmt.Print(lines.String())
-		if time.Now().After(nextCommit) {
+		leaving := false
+		select {
+		case <-end:
+			leaving = true
+		default:
+		}
+		if leaving || time.Now().After(nextCommit) {
 			nextCommit = time.Now().Add(500 * time.Millisecond)
-			if err := cl.CommitUncommittedOffsets(context.Background()); err != nil {
+			err := cl.CommitUncommittedOffsets(context.Background())
+			if err == nil && leaving {
+				cl.CloseAllowingRebalance()
+				fmt.Println("left")
+				return nil
+			}
+			if err != nil {
 				// It comes again, at the latest when partitions are handed over.
 				fmt.Fprintln(os.Stderr, "a commit:", err)
 			}
 		}
 		cl.AllowRebalance()
-		select {
-		case <-end:
-			if err := cl.CommitUncommittedOffsets(context.Background()); err != nil {
-				return err
-			}
-			cl.CloseAllowingRebalance()
-			fmt.Println("left")
-			return nil
-		default:
-		}
 	}
 }
 

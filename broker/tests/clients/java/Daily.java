@@ -292,7 +292,9 @@ public class Daily {
         void run() {
             AtomicBoolean ended = endOfInput();
             consumer.subscribe(List.of(topic), this);
-            for (long nextCommit = 0; !ended.get(); ) {
+            long nextCommit = 0;
+            for (boolean left = false; !left; ) {
+                boolean leaving = ended.get();
                 var found = consumer.poll(POLL);
                 int generation = consumer.groupMetadata().generationId();
                 StringBuilder lines = new StringBuilder();
@@ -303,16 +305,16 @@ public class Daily {
                 }
                 System.out.print(lines);
                 System.out.flush();
-                if (System.currentTimeMillis() >= nextCommit) {
+                if (leaving || System.currentTimeMillis() >= nextCommit) {
                     nextCommit = System.currentTimeMillis() + 500;
                     try {
                         consumer.commitSync(done);
+                        left = leaving;
                     } catch (CommitFailedException | RebalanceInProgressException rebalance) {
                         // It comes again, at the latest when partitions are handed over.
                     }
                 }
             }
-            consumer.commitSync(done);
             consumer.close();
             System.out.println("left");
         }

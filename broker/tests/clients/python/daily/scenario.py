@@ -236,9 +236,15 @@ def run_member(client, topic, group, protocol):
         return {partition: (offset, "") for partition, offset in wanted.items() if committed.get(partition) != offset}
 
     def commit():
-        if wanted := uncommitted(done):
-            consumer.commit(wanted)
-            committed.update((partition, offset) for partition, (offset, _) in wanted.items())
+        """Whether it has worked; if not, it comes again, at the latest when partitions are handed over."""
+        wanted = uncommitted(done)
+        try:
+            if wanted:
+                consumer.commit(wanted)
+        except Rebalancing:
+            return False
+        committed.update((partition, offset) for partition, (offset, _) in wanted.items())
+        return True
 
     def assigned(_):
         say("owns", *sorted(consumer.owned()))
@@ -252,21 +258,17 @@ def run_member(client, topic, group, protocol):
         return wanted
 
     consumer.subscribe(topic, assigned, revoked)
-    next_commit = time.monotonic()
-    while not ended.is_set():
+    next_commit, left = time.monotonic(), False
+    while not left:
+        leaving = ended.is_set()
         found, generation = consumer.poll(), consumer.generation()
         for record in found:
             print("got", generation, record.partition, record.offset, int(record.value))
             done[record.partition] = record.offset + 1
         sys.stdout.flush()
-        if time.monotonic() >= next_commit:
+        if leaving or time.monotonic() >= next_commit:
             next_commit = time.monotonic() + COMMIT_INTERVAL_S
-            try:
-                commit()
-            except Rebalancing:
-                # It comes again, at the latest when partitions are handed over.
-                pass
-    commit()
+            left = commit() and leaving
     consumer.close()
     say("left")
 
