@@ -11,7 +11,7 @@ use logmill_state::metadata::Image;
 use logmill_state::settings::BrokerSettings;
 use logmill_wire::ids::{NodeId, ShardIndex, TopicPartition};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -77,7 +77,10 @@ impl Node {
             .await
             .map_err(|error| error.to_string())?;
         let health = Arc::<DirectoryHealth>::default();
-        let settings = BrokerSettings::from_values(BTreeMap::new()).map_err(|error| error.to_string())?;
+        // Old records are looked for so often that every generation sees it.
+        let values = [("log.retention.check.interval.ms", "40")];
+        let values = values.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect();
+        let settings = BrokerSettings::from_values(values).map_err(|error| error.to_string())?;
         let settings = Arc::new(settings);
         let mut made = Vec::new();
         for (runtime, (journal_id, states)) in runtimes.into_iter().zip(opened.shards) {
@@ -104,6 +107,13 @@ impl Node {
             }));
         }
         Ok(Rc::new(Self { shards: made, published: Cell::new(0), health }))
+    }
+
+    /// Lets the shards delete old records from now on.
+    pub fn start_care(&self) {
+        for shard in &self.shards {
+            shard.table.start_care();
+        }
     }
 
     /// Sends a command to the shard that owns its partition.

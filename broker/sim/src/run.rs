@@ -157,6 +157,17 @@ impl Run {
         if self.chance.one_in(3) {
             configs.insert("segment.ms".to_owned(), (10 + self.chance.below(2_000)).to_string());
         }
+        let retention = match self.chance.below(8) {
+            0 => Some(("retention.bytes", self.chance.below(600_000))),
+            // The records are older than this: all of them go.
+            1 => Some(("retention.ms", 1 + self.chance.below(1_000))),
+            _ => None,
+        };
+        if let Some((key, value)) = retention {
+            configs.insert(key.to_owned(), value.to_string());
+        }
+        // Records of years ago are never too old elsewhere.
+        configs.entry("retention.ms".to_owned()).or_insert_with(|| "-1".to_owned());
         let placement = vec![PlacementRun {
             partition_count: partitions as u32,
             leader_epoch: LeaderEpoch(self.epoch_base),
@@ -166,7 +177,8 @@ impl Run {
         let mut model = self.model.borrow_mut();
         model.topics.push(Topic { name: name.to_owned(), id, partitions });
         for partition in 0..partitions {
-            let mut fresh = Partition::default();
+            let start_asked = if retention.is_some() { i64::MAX } else { 0 };
+            let mut fresh = Partition { start_asked, ..Partition::default() };
             for _ in 0..1 + self.chance.below(2) {
                 fresh.writers.push(Writer { producer_id: model.next_producer_id, ..Writer::default() });
                 model.next_producer_id += 1;
@@ -237,6 +249,8 @@ impl Run {
         if self.model.borrow().broken.is_some() || is_last {
             return false;
         }
+        // What is checked must not leave meanwhile.
+        node.start_care();
         self.load(&node);
         self.end_generation(node);
         self.model.borrow().broken.is_none()

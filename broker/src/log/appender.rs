@@ -349,7 +349,7 @@ impl<R: Runtime> Log<R> {
         Ok(())
     }
 
-    async fn roll(&self, next_offset: Offset) -> Result<(), LogError> {
+    pub(super) async fn roll(&self, next_offset: Offset) -> Result<(), LogError> {
         let runtime = &self.store.runtime;
         let path = self.path().join(log_file_name(next_offset));
         self.set_strays_aside().await?;
@@ -374,7 +374,8 @@ impl<R: Runtime> Log<R> {
         for entry in self.store.runtime.read_directory(&path).await? {
             let Some(base) = base_of_file_name(&entry.name) else { continue };
             let is_ours = self.inner.borrow().segments.iter().any(|segment| segment.base == base);
-            if !is_ours {
+            // One before the log's start is on its way out, or goes when the log is opened next.
+            if !is_ours && base >= self.start_offset() {
                 let stray = path.join(format!("{}.stray", entry.name));
                 self.store.runtime.rename(&path.join(&entry.name), &stray).await?;
             }

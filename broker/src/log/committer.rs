@@ -101,7 +101,7 @@ impl<R: Runtime> Committer<R> {
         for log in touched {
             if let Some(owner) = log.owner() {
                 let snapshot = owner.snapshot();
-                let (segment_base, end) = log.end();
+                let (segment_base, end) = log.end_at_cut();
                 let state = to_state(&log, &snapshot, segment_base, end);
                 let free_below = log.free_at_cut();
                 logs.push(AtCut { log, state: Some(state), segment_base, end, free_below });

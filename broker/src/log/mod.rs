@@ -14,6 +14,7 @@
 mod appender;
 mod checkpoint;
 mod committer;
+mod description;
 mod directory;
 mod filler;
 mod index;

@@ -448,6 +448,10 @@ impl<R: Runtime> Log<R> {
         inner.segments.iter().find(|segment| segment.base == base)?.index.as_ref().map(action)
     }
 
+    pub(super) fn has_index(&self, base: Offset) -> bool {
+        self.with_index(base, |_| ()).is_some()
+    }
+
     /// Reads a segment's index, and makes what is missing from the log.
     pub(super) async fn load_index(self: &Rc<Self>, base: Offset) -> Result<(), LogError> {
         if self.with_index(base, |_| ()).is_some() {

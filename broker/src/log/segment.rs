@@ -5,6 +5,7 @@ use super::index::SparseIndex;
 use super::tail::{Tail, page_floor};
 use crate::runtime::buffer::{Chunk, ChunkView};
 use crate::runtime::{File, Runtime};
+use logmill_state::log_plan::LargestTimestamp;
 use logmill_wire::ids::{Offset, TimestampMs};
 use logmill_wire::limits::{CHUNK_BYTES_MAX, PAGE_BYTES};
 use std::collections::VecDeque;
@@ -37,6 +38,8 @@ pub struct Segment<R: Runtime> {
     pub opened_at: Option<TimestampMs>,
     /// Whether nothing more will be appended, and the file was cut to its end.
     pub sealed: bool,
+    /// The largest timestamp of its records, if that was looked for since it was sealed.
+    pub largest_timestamp: Option<LargestTimestamp>,
     /// Bytes that were read from the file ahead of a reader, and where they start.
     pub read_ahead: Option<(u64, ChunkView)>,
     /// Whether a task is writing pages to the file: pages are never written by two.
@@ -63,6 +66,7 @@ impl<R: Runtime> Segment<R> {
             allocated: 0,
             opened_at: None,
             sealed,
+            largest_timestamp: None,
             read_ahead: None,
             writing: false,
             flushing: false,

@@ -73,6 +73,11 @@ impl<R: Runtime> Log<R> {
         Ok(())
     }
 
+    /// Where a restart would find the log starting.
+    pub(super) fn start_offset(&self) -> Offset {
+        self.start.durable.get()
+    }
+
     /// Takes what is to be committed next: the log's new start, and of its bytes what fits. `None` if nothing fits or
     /// nothing is left.
     pub(super) fn take(&self, inline_room: usize, extent_room: u64) -> Option<Taken<R>> {
@@ -103,6 +108,16 @@ impl<R: Runtime> Log<R> {
     /// Whether the log starts after `offset` by now.
     pub(super) fn starts_after(&self, offset: Offset) -> bool {
         offset < self.start.durable.get()
+    }
+
+    /// The segment in which a restart has to go on, and its end, between two groups. A new one that is still empty
+    /// counts once the journal has all of those before it: until then it gets entries of the one before.
+    pub(super) fn end_at_cut(&self) -> (Offset, u64) {
+        let inner = self.inner.borrow();
+        let is_taken = inner.segments.iter().all(|segment| segment.taken == segment.end());
+        let last_used = inner.segments.iter().rev().find(|segment| segment.end() > 0);
+        let last = last_used.filter(|_| !is_taken).or_else(|| inner.segments.back());
+        last.map_or(inner.closed_end, |segment| (segment.base, segment.end()))
     }
 
     /// The first segment of which the journal may get entries after this moment, between two groups.

@@ -166,6 +166,12 @@ impl<R: Runtime> Store<R> {
         self.commits.get()
     }
 
+    /// Whether the shard ends, or its log directory is out of service: nobody need look after its logs any more.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.stopping.get() || self.stopped.get() || self.health.is_failed()
+    }
+
     /// Commits what was appended, makes a last checkpoint and ends the committer.
     pub async fn stop(&self) {
         self.stopping.set(true);

@@ -7,8 +7,8 @@ use super::command::{Acks, AppendReply, Appended, PartitionError};
 use super::contents::ContentPolicy;
 use super::deletion::Deletion;
 use crate::log::{Log, LogError, LogSettings, Owner};
-use crate::runtime::Runtime;
 use crate::runtime::event::Event;
+use crate::runtime::{Runtime, oneshot};
 use bytes::Bytes;
 use logmill_state::log_plan::CleanupSettings;
 use logmill_state::partition::{AppendDecision, AppendPolicy, Leader, PartitionSnapshot, TimestampType};
@@ -21,6 +21,8 @@ use logmill_wire::record_batch::{
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
+
+type RollReply = oneshot::Sender<Result<(), LogError>>;
 
 struct QueuedAppend {
     records: Bytes,
@@ -59,6 +61,7 @@ pub struct Partition<R: Runtime> {
     pub(super) policy: Cell<PartitionPolicy>,
     queue: RefCell<VecDeque<QueuedAppend>>,
     preparing: Cell<bool>,
+    roll_asked: RefCell<Option<RollReply>>,
     waiters: RefCell<VecDeque<Waiter>>,
     pub(super) deletions: RefCell<Vec<Deletion>>,
     watchers: RefCell<Vec<(Offset, Event)>>,
@@ -93,6 +96,7 @@ impl<R: Runtime> Partition<R> {
             policy: Cell::new(policy),
             queue: RefCell::default(),
             preparing: Cell::new(false),
+            roll_asked: RefCell::default(),
             waiters: RefCell::default(),
             deletions: RefCell::default(),
             watchers: RefCell::default(),
@@ -123,17 +127,31 @@ impl<R: Runtime> Partition<R> {
         }
         let is_in_form = !self.must_be_reworked(&records);
         let append = QueuedAppend { records, acks, reply, is_in_form };
-        let ready =
-            is_in_form && self.queue.borrow().is_empty() && self.log_has_room(append.records.len(), now);
+        let ready = is_in_form
+            && !self.preparing.get()
+            && self.queue.borrow().is_empty()
+            && self.log_has_room(append.records.len(), now);
         if ready {
             self.carry_out(append, now);
             return;
         }
         self.queue.borrow_mut().push_back(append);
+        self.start_preparing();
+    }
+
+    fn start_preparing(self: &Rc<Self>) {
         if !self.preparing.replace(true) {
             let partition = Rc::clone(self);
             self.runtime.spawn(async move { partition.drain_queue().await });
         }
+    }
+
+    /// Begins a new segment at the log's end; appends wait meanwhile.
+    pub(super) async fn roll(self: &Rc<Self>) -> Result<(), LogError> {
+        let (reply, answer) = oneshot::channel();
+        *self.roll_asked.borrow_mut() = Some(reply);
+        self.start_preparing();
+        answer.await.unwrap_or(Err(LogError::Deleted))
     }
 
     fn log_has_room(&self, bytes: usize, now: TimestampMs) -> bool {
@@ -166,6 +184,11 @@ impl<R: Runtime> Partition<R> {
 
     async fn drain_queue(self: Rc<Self>) {
         loop {
+            let roll = self.roll_asked.borrow_mut().take();
+            if let Some(reply) = roll {
+                let next_offset = self.leader.borrow().next_offset();
+                reply.send(self.log.roll_at_end(next_offset).await);
+            }
             let first = self.queue.borrow().front().map(|append| (append.records.clone(), append.is_in_form));
             let Some((records, is_in_form)) = first else { break };
             if !is_in_form {

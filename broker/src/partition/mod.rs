@@ -1,5 +1,6 @@
 //! Partitions: the pure leader state driven over journal and log.
 
+mod care;
 pub mod command;
 mod contents;
 mod deletion;

@@ -1,6 +1,7 @@
 //! The partitions of one shard. One is made when it is first asked for: a partition that nobody uses costs
 //! nothing but its place in the metadata.
 
+use super::care::Rest;
 use super::command::{Acks, AppendReplies, PartitionAppend, PartitionCommand, PartitionError, ReadReply};
 use super::contents::ContentPolicy;
 use super::hosted::{Partition, PartitionPolicy, storage_error};
@@ -20,15 +21,17 @@ use std::sync::Arc;
 
 /// The partitions of one shard, in one log directory.
 pub struct PartitionTable<R: Runtime> {
-    runtime: R,
+    pub(super) runtime: R,
     node_id: NodeId,
-    store: Rc<Store<R>>,
+    pub(super) store: Rc<Store<R>>,
     /// The settings at the start.
-    settings: Arc<BrokerSettings>,
+    pub(super) settings: Arc<BrokerSettings>,
     /// The settings with what is set on the running cluster.
     effective: RefCell<Rc<BrokerSettings>>,
-    image: RefCell<Arc<Image>>,
+    pub(super) image: RefCell<Arc<Image>>,
     hosted: RefCell<Hosted<R>>,
+    /// Until when logs that nobody uses need no look.
+    pub(super) resting: RefCell<HashMap<TopicPartition, Rest>>,
 }
 
 /// The partitions that are in use, by topic and then by index: most requests name several of one topic.
@@ -76,7 +79,16 @@ impl<R: Runtime> PartitionTable<R> {
     pub fn new(runtime: R, node_id: NodeId, store: Rc<Store<R>>, settings: Arc<BrokerSettings>) -> Rc<Self> {
         let image = RefCell::new(Arc::new(Image::default()));
         let effective = RefCell::new(Rc::new(BrokerSettings::clone(&settings)));
-        Rc::new(Self { runtime, node_id, store, settings, effective, image, hosted: RefCell::default() })
+        Rc::new(Self {
+            runtime,
+            node_id,
+            store,
+            settings,
+            effective,
+            image,
+            hosted: RefCell::default(),
+            resting: RefCell::default(),
+        })
     }
 
     /// Partitions that are in use.
@@ -125,6 +137,18 @@ impl<R: Runtime> PartitionTable<R> {
                 self.runtime.yield_now().await;
             }
         }
+    }
+
+    /// The partition, if it is in use.
+    pub(super) fn in_use(&self, key: TopicPartition) -> Option<Rc<Partition<R>>> {
+        self.hosted.borrow().get(key).cloned()
+    }
+
+    /// The logs of this shard, of partitions that are in use and of others, in the order of their keys.
+    pub(super) fn all_logs(&self) -> BTreeSet<TopicPartition> {
+        let in_use = self.hosted.borrow();
+        let in_use = in_use.iter().map(|partition| partition.log().key());
+        in_use.chain(self.store.stored_logs()).collect()
     }
 
     /// Carries out a command.
@@ -205,7 +229,7 @@ impl<R: Runtime> PartitionTable<R> {
         Ok(sizes)
     }
 
-    fn hosted(self: &Rc<Self>, key: TopicPartition) -> Result<Rc<Partition<R>>, PartitionError> {
+    pub(super) fn hosted(self: &Rc<Self>, key: TopicPartition) -> Result<Rc<Partition<R>>, PartitionError> {
         if let Some(partition) = self.hosted.borrow().get(key) {
             return Ok(Rc::clone(partition));
         }
@@ -239,7 +263,7 @@ impl<R: Runtime> PartitionTable<R> {
         Partition::host(self.runtime.clone(), log, leader, epoch, self.policy_of(topic))
     }
 
-    fn policy_of(&self, topic: &Topic) -> PartitionPolicy {
+    pub(super) fn policy_of(&self, topic: &Topic) -> PartitionPolicy {
         // What a topic was created with was checked then; a broker that takes less later falls back to its own.
         let broker = Rc::clone(&self.effective.borrow());
         let settings = TopicSettings::resolve(&topic.configs, &broker)

@@ -79,7 +79,12 @@ impl Bench {
     fn start(world: &World, host: &Host, generation: i32, configs: &BTreeMap<String, String>) -> Rc<Node> {
         let start = Start { shards: 1, store: StoreSettings::default(), image: image(generation, configs) };
         let host = host.clone();
-        world.block_on(&host.runtime(ShardIndex(0)), async move { Node::start(host, start).await }).unwrap()
+        let runtime = host.runtime(ShardIndex(0));
+        let node = world.block_on(&runtime, async move { Node::start(host, start).await }).unwrap();
+        world.block_on(&runtime, async move {
+            node.start_care();
+            node
+        })
     }
 
     pub fn runtime(&self) -> SimulatedRuntime {
