@@ -63,7 +63,9 @@ impl<R: Runtime> Committer<R> {
                 self.store.work.wait().await;
                 continue;
             }
-            self.commit_group().await;
+            if !self.commit_group().await {
+                return;
+            }
         }
     }
 
@@ -120,17 +122,21 @@ impl<R: Runtime> Committer<R> {
         store.runtime.spawn(making);
     }
 
-    async fn commit_group(&mut self) {
+    /// False if nothing can be committed any more: the store stops, and there is no space for the checkpoint that
+    /// would free the ring. What is left was never acknowledged.
+    async fn commit_group(&mut self) -> bool {
         let room = self.journal.room_bytes().saturating_sub(GROUP_HEADER_BYTES);
         let (taken, bytes) = self.take_from_logs(room);
         if taken.is_empty() {
             // The ring is full: only a checkpoint frees it. If none runs, one is made now.
             if self.store.checkpoint_running.get() {
                 self.store.progress.wait().await;
+            } else if self.store.stopping.get() && self.store.starved.get() {
+                return false;
             } else {
                 self.store.checkpoint_asked.set(true);
             }
-            return;
+            return true;
         }
         self.store.note_group((bytes + GROUP_HEADER_BYTES) as u64);
         let written = self.write_group(&taken, bytes).await;
@@ -153,6 +159,7 @@ impl<R: Runtime> Committer<R> {
         self.store.commits.set(self.store.commits.get() + 1);
         self.store.note_ring(&self.journal);
         self.store.progress.notify_all();
+        true
     }
 
     /// Takes from one log after another what fits into a group of `room` bytes.
