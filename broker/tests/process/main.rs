@@ -21,5 +21,6 @@ mod partitions;
 mod round_trip;
 mod semantics;
 mod sustained;
+mod traps;
 mod turn;
 mod workspace;
