@@ -79,6 +79,7 @@ apis! {
     api_versions 0..=4 "";
     create_topics 2..=7 "";
     delete_topics 1..=6 "";
+    delete_records 0..=2 "";
     init_producer_id 0..=5 "Idempotent producers; transactional ones are refused.";
     offset_for_leader_epoch 2..=4 "";
     describe_configs 1..=4

@@ -4,7 +4,7 @@ use super::fakes::Asked;
 use super::{Fixture, NODE, batch};
 use crate::partition::command::{OffsetQuery, PartitionError};
 use logmill_state::partition::EpochCheckError;
-use logmill_wire::api::{list_offsets, offset_for_leader_epoch};
+use logmill_wire::api::{delete_records, list_offsets, offset_for_leader_epoch};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TimestampMs, TopicId, TopicPartition};
 
@@ -155,4 +155,28 @@ fn a_future_epoch_has_no_end() {
         );
     }
     fixture.assert_all_room_is_free();
+}
+
+#[test]
+fn records_are_deleted_in_every_version() {
+    let fixture = Fixture::new();
+    let id = fixture.create("t", 2);
+    fixture.broker.append(partition(id, 0), &batch(10, 5));
+    for version in 0..=2 {
+        let wanted = [("t", 0, 4), ("t", 0, -1), ("t", 0, 11), ("t", 9, 0), ("missing", 0, 0)];
+        let topics =
+            wanted.iter().map(|&(name, partition_index, offset)| delete_records::DeleteRecordsTopic {
+                name: name.into(),
+                partitions: vec![delete_records::DeleteRecordsPartition { partition_index, offset }].into(),
+            });
+        let request = delete_records::Request { topics: topics.collect(), timeout_ms: 1000 };
+        let results: Vec<_> = fixture.ask(&request, version, |response| {
+            let partitions = response.topics.iter().flat_map(|topic| topic.partitions.into_vec());
+            partitions.map(|one| (one.low_watermark, ErrorCode::from_code(one.error_code).unwrap())).collect()
+        });
+        let unknown = (-1, ErrorCode::UnknownTopicOrPartition);
+        let (kept, all) = ((4, ErrorCode::None), (10, ErrorCode::None));
+        let beyond = (-1, ErrorCode::OffsetOutOfRange);
+        assert_eq!(results, [kept, all, beyond, unknown, unknown], "v{version}");
+    }
 }
