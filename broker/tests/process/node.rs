@@ -37,6 +37,8 @@ impl Plan {
         .set("logmill.admin.listener", "")
         .set("logmill.shards", 2)
         .set("logmill.pin.cores", false)
+        // The tests' records are dated years ago.
+        .set("log.retention.ms", -1)
         .set("logmill.journal.bytes", 16 << 20)
         .set("logmill.memory.bytes", 256 << 20)
     }
