@@ -12,12 +12,18 @@ use std::fmt::Debug;
 const MIXED_SAMPLES: u64 = 300;
 
 /// Versions that the oracle's release of Kafka does not have.
-const BEYOND_THE_ORACLE: [(&str, i16); 5] = [
+const BEYOND_THE_ORACLE: [(&str, i16); 11] = [
     ("ApiVersionsRequest", 5),
     ("ApiVersionsResponse", 5),
+    ("DeleteGroupsRequest", 3),
+    ("DeleteGroupsResponse", 3),
+    ("DescribeLogDirsRequest", 5),
+    ("DescribeLogDirsResponse", 5),
     ("InitProducerIdRequest", 6),
     ("ListOffsetsRequest", 11),
     ("ListOffsetsResponse", 11),
+    ("OffsetCommitRequest", 10),
+    ("OffsetFetchRequest", 10),
 ];
 
 fn ours<'a, M: Message<'a>>(message: &M, version: i16) -> Bytes {

@@ -1,8 +1,9 @@
 //! The descriptors against Kafka's own message definitions, which the `kafka-clients` jar carries: field by
 //! field and version by version.
 //!
-//! `LOGMILL_KAFKA_CLIENTS_JAR` is the path of the jar of kafka-clients 4.4.0. Without it nothing is compared,
-//! except that in the Java stage (`CI=true` and `LOGMILL_JAVA_STAGE=1`) its absence is a failure.
+//! `LOGMILL_KAFKA_JARS` has the paths of the jars of kafka-clients 4.4.0 and kafka-group-coordinator 4.3.1, which has the
+//! records of groups, with a colon between them. Without it nothing is compared, except that in the Java stage
+//! (`CI=true` and `LOGMILL_JAVA_STAGE=1`) its absence is a failure.
 
 #[path = "../../wire/build/descriptor.rs"]
 #[expect(dead_code, reason = "the prose is for the generated code")]
@@ -41,16 +42,17 @@ const KNOWN_MEMBERS: [&str; 14] = [
 
 #[test]
 fn every_descriptor_is_that_of_kafka() {
-    let Some(jar) = jar_path(&|name| env::var(name).ok()) else {
-        eprintln!("skipped: LOGMILL_KAFKA_CLIENTS_JAR does not name the jar of kafka-clients 4.4.0");
+    let Some(jars) = jar_paths(&|name| env::var(name).ok()) else {
+        eprintln!("skipped: LOGMILL_KAFKA_JARS does not name the jars with Kafka's message definitions");
         return;
     };
-    let definitions = definitions(&fs::read(&jar).expect("the jar can be read"));
+    let definitions: BTreeMap<String, Value> =
+        jars.iter().flat_map(|jar| definitions(&fs::read(jar).expect("the jar can be read"))).collect();
     let mut compared = 0;
     for descriptor in descriptors() {
         for message in &descriptor.messages {
             let name = kafka_name(&descriptor, message);
-            let definition = definitions.get(&name).unwrap_or_else(|| panic!("the jar has no {name}"));
+            let definition = definitions.get(&name).unwrap_or_else(|| panic!("no jar has {name}"));
             compared += compare(&name, &descriptor, message, definition);
         }
     }
@@ -62,10 +64,11 @@ fn the_jar_may_be_missing_only_outside_the_java_stage() {
     let with = |set: &'static [(&str, &str)]| {
         move |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
     };
-    assert_eq!(jar_path(&with(&[])), None);
-    assert_eq!(jar_path(&with(&[("CI", "true")])), None);
-    assert_eq!(jar_path(&with(&[("LOGMILL_KAFKA_CLIENTS_JAR", "a.jar")])), Some(PathBuf::from("a.jar")));
-    let missing = || jar_path(&with(&[("CI", "true"), ("LOGMILL_JAVA_STAGE", "1")]));
+    assert_eq!(jar_paths(&with(&[])), None);
+    assert_eq!(jar_paths(&with(&[("CI", "true")])), None);
+    let two = vec![PathBuf::from("a.jar"), PathBuf::from("b.jar")];
+    assert_eq!(jar_paths(&with(&[("LOGMILL_KAFKA_JARS", "a.jar:b.jar")])), Some(two));
+    let missing = || jar_paths(&with(&[("CI", "true"), ("LOGMILL_JAVA_STAGE", "1")]));
     assert!(std::panic::catch_unwind(missing).is_err());
 }
 
@@ -108,15 +111,15 @@ fn a_difference_is_found() {
     }
 }
 
-fn jar_path(variable: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let path = variable("LOGMILL_KAFKA_CLIENTS_JAR").map(PathBuf::from);
+fn jar_paths(variable: &dyn Fn(&str) -> Option<String>) -> Option<Vec<PathBuf>> {
+    let paths = variable("LOGMILL_KAFKA_JARS").map(|paths| paths.split(':').map(PathBuf::from).collect());
     let java_stage =
         variable("CI").as_deref() == Some("true") && variable("LOGMILL_JAVA_STAGE").as_deref() == Some("1");
     assert!(
-        path.is_some() || !java_stage,
-        "the Java stage needs LOGMILL_KAFKA_CLIENTS_JAR, the path of the jar of kafka-clients 4.4.0"
+        paths.is_some() || !java_stage,
+        "the Java stage needs LOGMILL_KAFKA_JARS, the paths of the jars of kafka-clients and kafka-group-coordinator"
     );
-    path
+    paths
 }
 
 fn descriptors() -> Vec<Descriptor> {
