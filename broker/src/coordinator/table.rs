@@ -49,13 +49,15 @@ impl<R: Runtime> CoordinatorTable<R> {
     /// Takes over a newer image, which the shard's partitions know already.
     pub fn apply_image(&self, image: &Arc<Image>) {
         let before = self.image.replace(Arc::clone(image));
-        let some_topic_is_gone = before.topics().any(|topic| image.topic_by_name(&topic.name).is_none());
         let home = self.runtime.shard();
         let wanted: Vec<TopicPartition> = coordinators_on(image, self.node_id)
             .into_iter()
             .filter(|&key| shard_of(key, self.shards) == home)
             .collect();
         let mut coordinators = self.coordinators.borrow_mut();
+        // A cluster without groups need not walk its topics with every change of them.
+        let some_topic_is_gone = !coordinators.is_empty()
+            && before.topics().any(|topic| image.topic_by_name(&topic.name).is_none());
         coordinators.retain(|key, coordinator| {
             let stays = wanted.binary_search(key).is_ok();
             if stays {

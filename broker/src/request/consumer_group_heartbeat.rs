@@ -33,8 +33,8 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     Ok(Box::pin(async move {
         let outcome = match asked.reply().await {
             Ok(GroupReply::ConsumerHeartbeat(outcome)) => outcome,
-            Ok(_) => Err(Refused::new(MISMATCHED, MISMATCHED.description())),
-            Err(error) => Err(Refused::new(error, error.description())),
+            Ok(_) => Err(Refused::plain(MISMATCHED)),
+            Err(error) => Err(Refused::plain(error)),
         };
         answer.reply(&response(outcome))
     }))

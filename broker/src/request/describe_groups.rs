@@ -31,8 +31,8 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         for (group_id, asked) in asked {
             let described = match asked.reply().await {
                 Ok(GroupReply::DescribeClassic(described)) => described,
-                Ok(_) => Err(Refused::new(MISMATCHED, MISMATCHED.description())),
-                Err(error) => Err(Refused::new(error, error.description())),
+                Ok(_) => Err(Refused::plain(MISMATCHED)),
+                Err(error) => Err(Refused::plain(error)),
             };
             let mut group = match described {
                 Ok(described) => known(described),

@@ -152,12 +152,19 @@ fn offsets_are_fetched_in_every_version() {
     }
     for version in 8..=10 {
         let by_id = version >= 10;
-        let topic = |name: &'static str, topic_id| offset_fetch::OffsetFetchRequestTopics {
-            name: if by_id { "".into() } else { name.into() },
-            topic_id: if by_id { topic_id } else { TopicId::ZERO },
-            partition_indexes: vec![1, 0].into(),
-        };
-        let topics = vec![topic("missing", TopicId::from_random(1)), topic("t", id)];
+        // Not a closure: decision 0010.
+        fn topic(
+            name: &'static str,
+            topic_id: TopicId,
+            by_id: bool,
+        ) -> offset_fetch::OffsetFetchRequestTopics<'static> {
+            offset_fetch::OffsetFetchRequestTopics {
+                name: if by_id { "".into() } else { name.into() },
+                topic_id: if by_id { topic_id } else { TopicId::ZERO },
+                partition_indexes: vec![1, 0].into(),
+            }
+        }
+        let topics = vec![topic("missing", TopicId::from_random(1), by_id), topic("t", id, by_id)];
         let group = offset_fetch::OffsetFetchRequestGroup {
             group_id: "g".into(),
             topics: Some(topics.into()),

@@ -46,6 +46,12 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// An error whose text is the code's description.
+    #[must_use]
+    pub fn plain(code: ErrorCode) -> Self {
+        Self::new(code, code.description())
+    }
+
     /// An error with its cause.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
