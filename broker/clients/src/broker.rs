@@ -4,8 +4,12 @@ use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
+
+/// How many brokers this process has made.
+static MADE: AtomicUsize = AtomicUsize::new(0);
 
 /// How long a start may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,8 +32,10 @@ impl Broker {
     pub fn new(name: &str, settings: &[(&str, String)]) -> Self {
         let folder = env::temp_dir().join(format!("logmill-{name}-{}", process::id()));
         fs::create_dir_all(&folder).expect("the temporary directory takes a folder");
-        // Not one that the kernel may give to a client's connection while the broker is down.
-        let port = (20_000..30_000).cycle().skip(process::id() as usize % 10_000).take(10_000);
+        // Not one that the kernel may give to a client's connection while the broker is down, nor one that another
+        // test of this process has just found free.
+        let first = process::id() as usize + 1_009 * MADE.fetch_add(1, Ordering::Relaxed);
+        let port = (20_000..30_000).cycle().skip(first % 10_000).take(10_000);
         let port = { port }.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
         let settings = settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
         Self { binary: binary(), folder, port: port.expect("a free port"), settings, process: None }

@@ -101,8 +101,10 @@ broker_kill() {
     local pid=$broker_pid
     broker_pid=
     kill -KILL "$pid"
-    # What the shell says about the signal is not worth a line.
+    # What the shell says about the signal is not worth a line. The peer is no child of this shell, and as long as it
+    # is there its port seems to be open.
     { wait "$pid" || true; } 2>/dev/null
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
 }
 
 # check NAME COMMAND...: runs the command, and counts whether it succeeded.
