@@ -3,11 +3,10 @@
 use crate::model::{Sent, Shared};
 use crate::node::Node;
 use logmill::partition::command::{
-    Acks, Appended, OffsetFound, OffsetQuery, PartitionAppend, PartitionCommand, PartitionError, ReadReply,
-    ReadRequest,
+    Acks, Appended, OffsetFound, OffsetQuery, PartitionCommand, PartitionError, ReadReply, ReadRequest,
 };
 use logmill::runtime::simulated::{Chance, SimulatedRuntime};
-use logmill::runtime::{Runtime, gather, oneshot};
+use logmill::runtime::{Runtime, oneshot};
 use logmill_state::partition::Isolation;
 use logmill_wire::compression::Codec;
 use logmill_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs, TopicPartition};
@@ -57,9 +56,8 @@ pub fn make_batch(
 
 /// Appends and waits for the answer.
 pub async fn append(node: &Node, log: TopicPartition, sent: &Sent) -> Result<Appended, PartitionError> {
-    let (replies, mut answer) = gather::channel(1);
-    let appends = vec![PartitionAppend { partition: log, records: sent.bytes.clone() }];
-    node.send(PartitionCommand::Append { appends, acks: Acks::All, replies });
+    let (command, mut answer) = PartitionCommand::append(log, sent.bytes.clone(), Acks::All);
+    node.send(command);
     (&mut answer).await;
     answer.into_answers().pop().flatten().unwrap_or(Err(PartitionError::Stopping))
 }

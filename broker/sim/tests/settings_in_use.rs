@@ -5,11 +5,9 @@ use bytes::Bytes;
 use logmill::journal::Journal;
 use logmill::log::{DirectoryHealth, Store, StoreSettings, recover};
 use logmill::partition::PartitionTable;
-use logmill::partition::command::{
-    Acks, Appended, PartitionAppend, PartitionCommand, PartitionError, ReadRequest,
-};
+use logmill::partition::command::{Acks, Appended, PartitionCommand, PartitionError, ReadRequest};
 use logmill::runtime::simulated::{Host, Options, SimulatedRuntime, World};
-use logmill::runtime::{Runtime, gather, oneshot};
+use logmill::runtime::{Runtime, oneshot};
 use logmill_state::metadata::{Image, PlacementRun, Record};
 use logmill_state::partition::Isolation;
 use logmill_state::settings::BrokerSettings;
@@ -118,9 +116,8 @@ impl Broker {
             let answers: Vec<_> = all
                 .into_iter()
                 .map(|records| {
-                    let (replies, answer) = gather::channel(1);
-                    let appends = vec![PartitionAppend { partition: KEY, records }];
-                    table.handle(PartitionCommand::Append { appends, acks: Acks::All, replies });
+                    let (command, answer) = PartitionCommand::append(KEY, records, Acks::All);
+                    table.handle(command);
                     answer
                 })
                 .collect();

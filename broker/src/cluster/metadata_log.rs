@@ -136,10 +136,9 @@ impl<R: Runtime> MetadataLog<R> {
             builder.append(now, None, Some(&record.encode()), &[]);
         }
         let batch = builder.finish().map_err(|error| failed(error.to_string()))?;
-        let (mut replies, mut answer) = gather::channel(1);
-        if let Some(reply) = replies.next() {
-            self.partition.append(batch.into(), Acks::All, now, reply);
-        }
+        let (reply, mut answer) = gather::channel(1);
+        let batch = batch.into();
+        self.partition.append(&batch, 0..batch.len(), Acks::All, now, reply.into_only());
         (&mut answer).await;
         match answer.into_answers().pop().flatten() {
             Some(Ok(_)) => Ok(()),

@@ -5,9 +5,9 @@
 //! may be ahead of the log: it is thrown away and read again.
 
 use super::load::load;
-use crate::partition::command::{Acks, PartitionAppend, PartitionCommand, PartitionError};
+use crate::partition::command::{Acks, PartitionCommand, PartitionError};
 use crate::partition::router::PartitionRouter;
-use crate::runtime::{Runtime, gather, oneshot};
+use crate::runtime::{Runtime, oneshot};
 use crate::shard::deadline::{Either, either};
 use crate::shard::signal::Signal;
 use logmill_state::group::{Context, Effects, GroupReply, GroupRequest, Groups, Now, Ticket};
@@ -265,9 +265,8 @@ impl<R: Runtime> GroupCoordinator<R> {
     }
 
     async fn append(&self, batch: Vec<u8>) -> Result<(), PartitionError> {
-        let (replies, mut answers) = gather::channel(1);
-        let appends = vec![PartitionAppend { partition: self.key, records: batch.into() }];
-        self.partitions.send(PartitionCommand::Append { appends, acks: Acks::All, replies });
+        let (command, mut answers) = PartitionCommand::append(self.key, batch.into(), Acks::All);
+        self.partitions.send(command);
         (&mut answers).await;
         let result = answers.into_answers().pop().flatten();
         result.unwrap_or(Err(PartitionError::Stopping)).map(|_| ())

@@ -10,6 +10,7 @@ use logmill_state::partition::{
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 use logmill_wire::record_batch::BatchError;
+use std::ops::Range;
 
 /// Why a partition did not do what it was asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,8 +145,16 @@ pub struct OffsetFound {
 pub struct PartitionAppend {
     /// Where.
     pub partition: TopicPartition,
-    /// Record batches, back to back: the producer's bytes as received.
-    pub records: Bytes,
+    /// Where in the command's bytes its record batches lie, back to back: the producer's bytes as received.
+    pub records: Range<u32>,
+}
+
+impl PartitionAppend {
+    /// Where the records lie.
+    #[must_use]
+    pub const fn range(&self) -> Range<usize> {
+        self.records.start as usize..self.records.end as usize
+    }
 }
 
 /// What became of one append.
@@ -157,10 +166,15 @@ pub type AppendReply = gather::Part<AppendResult>;
 /// The ways back for the appends of one command.
 pub type AppendReplies = gather::Parts<AppendResult>;
 
+/// The answers to the appends of one command.
+pub type AppendAnswers = gather::Receiver<AppendResult>;
+
 /// A command and the way back for its answer.
 pub enum PartitionCommand {
     /// Append to one or more partitions of one shard: all that a request has for it.
     Append {
+        /// What holds the records of all of them, as the frame of a request does.
+        bytes: Bytes,
         /// What, and where.
         appends: Vec<PartitionAppend>,
         /// When to answer.
@@ -229,6 +243,14 @@ pub enum PartitionCommand {
 }
 
 impl PartitionCommand {
+    /// The command to append one record set, of less than 4 GiB, and where its answer comes.
+    #[must_use]
+    pub fn append(partition: TopicPartition, records: Bytes, acks: Acks) -> (Self, AppendAnswers) {
+        let (replies, answers) = gather::channel(1);
+        let append = PartitionAppend { partition, records: 0..u32::try_from(records.len()).unwrap_or(0) };
+        (Self::Append { bytes: records, appends: vec![append], acks, replies }, answers)
+    }
+
     /// The partition that is asked; of several, which are all on one shard, the first. There is none in a command
     /// to append nothing, or in one for a whole shard.
     #[must_use]

@@ -20,6 +20,7 @@ use logmill_wire::record_batch::{
 };
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::{Rc, Weak};
 
 type RollReply = oneshot::Sender<Result<(), LogError>>;
@@ -119,23 +120,32 @@ impl<R: Runtime> Partition<R> {
         self.policy.set(policy);
     }
 
-    /// Appends one record set that came at `now`, or queues it.
-    pub fn append(self: &Rc<Self>, records: Bytes, acks: Acks, now: TimestampMs, reply: AppendReply) {
+    /// Appends one record set, a range of `bytes` that came at `now`, or queues it.
+    pub fn append(
+        self: &Rc<Self>,
+        bytes: &Bytes,
+        range: Range<usize>,
+        acks: Acks,
+        now: TimestampMs,
+        reply: AppendReply,
+    ) {
         if self.gone.get() {
             reply.send(Err(PartitionError::NotHosted));
             return;
         }
-        let is_in_form = !self.must_be_reworked(&records);
-        let append = QueuedAppend { records, acks, reply, is_in_form };
+        let records = bytes.get(range.clone()).unwrap_or_default();
+        let policy = self.policy.get();
+        let is_in_form = !policy.contents.concerns(records, policy.append.max_message_bytes);
         let ready = is_in_form
             && !self.preparing.get()
             && self.queue.borrow().is_empty()
-            && self.log_has_room(append.records.len(), now);
+            && self.log.can_append(records.len() as u64, now, &policy.log);
         if ready {
-            self.carry_out(append, now);
+            self.carry_out(records, acks, &policy, now, reply);
             return;
         }
-        self.queue.borrow_mut().push_back(append);
+        let records = if records.is_empty() { Bytes::new() } else { bytes.slice(range) };
+        self.queue.borrow_mut().push_back(QueuedAppend { records, acks, reply, is_in_form });
         self.start_preparing();
     }
 
@@ -152,15 +162,6 @@ impl<R: Runtime> Partition<R> {
         *self.roll_asked.borrow_mut() = Some(reply);
         self.start_preparing();
         answer.await.unwrap_or(Err(LogError::Deleted))
-    }
-
-    fn log_has_room(&self, bytes: usize, now: TimestampMs) -> bool {
-        self.log.can_append(bytes as u64, now, &self.policy.get().log)
-    }
-
-    fn must_be_reworked(&self, records: &[u8]) -> bool {
-        let policy = self.policy.get();
-        policy.contents.concerns(records, policy.append.max_message_bytes)
     }
 
     /// Brings the records of the first append in the queue into the topic's form, or refuses it.
@@ -196,9 +197,10 @@ impl<R: Runtime> Partition<R> {
                 continue;
             }
             let bytes = records.len();
-            if !self.log_has_room(bytes, self.runtime.wall_clock()) {
-                let (now, next_offset) = (self.runtime.wall_clock(), self.leader.borrow().next_offset());
-                let prepared = self.log.prepare(bytes as u64, next_offset, now, &self.policy.get().log).await;
+            let (now, settings) = (self.runtime.wall_clock(), self.policy.get().log);
+            if !self.log.can_append(bytes as u64, now, &settings) {
+                let next_offset = self.leader.borrow().next_offset();
+                let prepared = self.log.prepare(bytes as u64, next_offset, now, &settings).await;
                 if let Err(error) = prepared {
                     if let Some(append) = self.queue.borrow_mut().pop_front() {
                         append.reply.send(Err(storage_error(error)));
@@ -208,7 +210,8 @@ impl<R: Runtime> Partition<R> {
             }
             let append = self.queue.borrow_mut().pop_front();
             if let Some(append) = append {
-                self.carry_out(append, self.runtime.wall_clock());
+                let QueuedAppend { records, acks, reply, .. } = append;
+                self.carry_out(&records, acks, &self.policy.get(), self.runtime.wall_clock(), reply);
             }
             if self.runtime.should_yield() {
                 self.runtime.yield_now().await;
@@ -218,30 +221,38 @@ impl<R: Runtime> Partition<R> {
     }
 
     /// Validates, decides and applies one append; the log has room for it.
-    fn carry_out(self: &Rc<Self>, append: QueuedAppend, now: TimestampMs) {
-        match self.decide(&append, now) {
-            Ok((end, answer)) => self.answer_when_due(append, end, answer),
-            Err(error) => append.reply.send(Err(error)),
+    fn carry_out(
+        self: &Rc<Self>,
+        records: &[u8],
+        acks: Acks,
+        policy: &PartitionPolicy,
+        now: TimestampMs,
+        reply: AppendReply,
+    ) {
+        match self.decide(records, acks, policy, now) {
+            Ok((end, answer)) => self.answer_when_due(acks, end, answer, reply),
+            Err(error) => reply.send(Err(error)),
         }
     }
 
     /// Returns the end that must be durable before an answer that waits may be given.
     fn decide(
         self: &Rc<Self>,
-        append: &QueuedAppend,
+        records: &[u8],
+        acks: Acks,
+        policy: &PartitionPolicy,
         now: TimestampMs,
     ) -> Result<(Offset, Appended), PartitionError> {
         if self.gone.get() {
             return Err(PartitionError::NotHosted);
         }
-        let policy = self.policy.get();
-        if append.acks == Acks::All && policy.min_insync_replicas > 1 {
+        if acks == Acks::All && policy.min_insync_replicas > 1 {
             return Err(PartitionError::NotEnoughReplicas {
                 in_sync: 1,
                 required: policy.min_insync_replicas,
             });
         }
-        let batch = BatchView::only(&append.records).map_err(PartitionError::Batch)?;
+        let batch = BatchView::only(records).map_err(PartitionError::Batch)?;
         validate_header(&batch).map_err(PartitionError::Batch)?;
         let keys_required = policy.contents.keys_required;
         if keys_required && batch.header().attributes.codec_id() == Codec::None.id() {
@@ -250,12 +261,16 @@ impl<R: Runtime> Partition<R> {
         } else {
             validate_records(&batch).map(drop).map_err(PartitionError::Batch)?;
         }
-        let decision =
-            self.leader.borrow().decide_append(std::slice::from_ref(batch.header()), &policy.append, now);
-        let log_start_offset = self.leader.borrow().log_start_offset();
+        let mut leader = self.leader.borrow_mut();
+        let decision = leader.decide_append(std::slice::from_ref(batch.header()), &policy.append, now);
+        let log_start_offset = leader.log_start_offset();
         match decision.map_err(PartitionError::Append)? {
             AppendDecision::Append { base_offset, next_offset } => {
-                let log_append_time = self.write(&append.records, *batch.header(), base_offset, now);
+                let log_append_time = policy.append.log_append_time(now);
+                let batch = (records, *batch.header());
+                let header = self.write(batch, base_offset, leader.leader_epoch(), log_append_time, now);
+                leader.apply_batch(&header);
+                let log_append_time = log_append_time.unwrap_or(TimestampMs(-1));
                 Ok((next_offset, Appended { base_offset, log_append_time, log_start_offset }))
             }
             AppendDecision::Duplicate { base_offset, last_offset, timestamp } => {
@@ -266,17 +281,17 @@ impl<R: Runtime> Partition<R> {
         }
     }
 
+    /// Writes one batch to the log, and returns its header as it stands there.
     fn write(
         self: &Rc<Self>,
-        records: &Bytes,
-        header: BatchHeader,
+        (records, header): (&[u8], BatchHeader),
         base_offset: Offset,
+        leader_epoch: LeaderEpoch,
+        log_append_time: Option<TimestampMs>,
         now: TimestampMs,
-    ) -> TimestampMs {
-        let leader_epoch = self.leader.borrow().leader_epoch();
-        let stamp = self.policy.get().append.log_append_time(now);
+    ) -> BatchHeader {
         let mut header = BatchHeader { base_offset, leader_epoch, ..header };
-        if let Some(time) = stamp {
+        if let Some(time) = log_append_time {
             let mut stamped = records.to_vec();
             set_log_append_time(&mut stamped, time);
             if let Some(changed) = BatchHeader::parse(&stamped) {
@@ -286,24 +301,28 @@ impl<R: Runtime> Partition<R> {
         } else {
             self.log.append(&header, records, now);
         }
-        self.leader.borrow_mut().apply_batch(&header);
-        stamp.unwrap_or(TimestampMs(-1))
+        header
     }
 
-    fn answer_when_due(&self, append: QueuedAppend, end: Offset, answer: Appended) {
-        let due = append.acks == Acks::None || self.leader.borrow().durable_end() >= end;
+    fn answer_when_due(&self, acks: Acks, end: Offset, answer: Appended, reply: AppendReply) {
+        let due = acks == Acks::None || self.leader.borrow().durable_end() >= end;
         if due {
-            append.reply.send(Ok(answer));
+            reply.send(Ok(answer));
             return;
         }
         if self.log.health().is_failed() {
-            append.reply.send(Err(self.failure()));
+            reply.send(Err(self.failure()));
             return;
         }
         let mut waiters = self.waiters.borrow_mut();
         // A duplicate waits for an earlier end than the append before it, so the queue is kept in order.
-        let at = waiters.partition_point(|waiter| waiter.end <= end);
-        waiters.insert(at, Waiter { end, answer, reply: append.reply });
+        let waiter = Waiter { end, answer, reply };
+        if waiters.back().is_none_or(|last| last.end <= end) {
+            waiters.push_back(waiter);
+        } else {
+            let at = waiters.partition_point(|other| other.end <= end);
+            waiters.insert(at, waiter);
+        }
     }
 
     pub(super) fn failure(&self) -> PartitionError {

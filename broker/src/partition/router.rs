@@ -1,19 +1,38 @@
 //! From a partition to the shard that owns it.
 
 use super::command::PartitionCommand;
-use logmill_wire::ids::{ShardIndex, TopicPartition};
+use logmill_wire::ids::{PartitionIndex, ShardIndex, TopicId, TopicPartition};
 use std::rc::Rc;
 
-/// The shard that owns a partition when there are `shards` of them. Any other number at the next start gives
-/// another placement; what is stored does not depend on it.
+/// How the partitions of one topic are spread over the shards: round after round, so that each shard gets its share of
+/// every topic. Any other number of shards at the next start gives another placement; what is stored does not depend on
+/// it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicSpread {
+    /// The shard of partition 0.
+    first: u64,
+    shards: u64,
+}
+
+impl TopicSpread {
+    fn new(topic_id: TopicId, shards: u16) -> Self {
+        let mut hash = u128::from_be_bytes(topic_id.0);
+        hash ^= hash >> 64;
+        let shards = u64::from(shards.max(1));
+        Self { first: hash as u64 % shards, shards }
+    }
+
+    /// The shard that owns a partition of the topic.
+    #[must_use]
+    pub fn shard_of(self, partition: PartitionIndex) -> ShardIndex {
+        ShardIndex(((self.first + u64::from(partition.0.unsigned_abs())) % self.shards) as u16)
+    }
+}
+
+/// The shard that owns a partition when there are `shards` of them.
 #[must_use]
 pub fn shard_of(partition: TopicPartition, shards: u16) -> ShardIndex {
-    let mut hash = u128::from_be_bytes(partition.topic_id.0);
-    hash ^= hash >> 64;
-    // Partitions of one topic go round the shards, so that each shard gets its share of every topic.
-    let spread =
-        (hash as u64 % u64::from(shards.max(1))).wrapping_add(partition.partition.0.unsigned_abs().into());
-    ShardIndex((spread % u64::from(shards.max(1))) as u16)
+    TopicSpread::new(partition.topic_id, shards).shard_of(partition.partition)
 }
 
 /// Sends commands to partitions, at home or on another shard. Cheap to clone.
@@ -39,6 +58,12 @@ impl PartitionRouter {
     /// Sends a command that concerns a whole shard.
     pub fn send_to(&self, shard: ShardIndex, command: PartitionCommand) {
         (self.send)(shard, command);
+    }
+
+    /// Which shards own the partitions of a topic.
+    #[must_use]
+    pub fn spread_of(&self, topic_id: TopicId) -> TopicSpread {
+        TopicSpread::new(topic_id, self.shards)
     }
 
     /// The shard that owns a partition.

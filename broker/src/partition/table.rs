@@ -7,6 +7,7 @@ use super::contents::ContentPolicy;
 use super::hosted::{Partition, PartitionPolicy, storage_error};
 use crate::log::{Log, LogSettings, Store};
 use crate::runtime::Runtime;
+use bytes::Bytes;
 use logmill_state::log_plan::CleanupSettings;
 use logmill_state::metadata::{Image, Topic, is_internal_topic};
 use logmill_state::partition::{AppendOrigin, AppendPolicy, Leader, TimestampType};
@@ -154,7 +155,9 @@ impl<R: Runtime> PartitionTable<R> {
     /// Carries out a command.
     pub fn handle(self: &Rc<Self>, command: PartitionCommand) {
         match command {
-            PartitionCommand::Append { appends, acks, replies } => self.append(appends, acks, replies),
+            PartitionCommand::Append { bytes, appends, acks, replies } => {
+                self.append(&bytes, &appends, acks, replies)
+            }
             PartitionCommand::Read { partition, request, reply } => match self.hosted(partition) {
                 Ok(partition) => self.runtime.spawn(async move { reply.send(partition.read(request).await) }),
                 Err(error) => reply.send(nothing_read(error)),
@@ -186,12 +189,18 @@ impl<R: Runtime> PartitionTable<R> {
         }
     }
 
-    fn append(self: &Rc<Self>, appends: Vec<PartitionAppend>, acks: Acks, replies: AppendReplies) {
+    fn append(
+        self: &Rc<Self>,
+        bytes: &Bytes,
+        appends: &[PartitionAppend],
+        acks: Acks,
+        replies: AppendReplies,
+    ) {
         // One look at the clock for all: they came in one request.
         let now = self.runtime.wall_clock();
-        for (PartitionAppend { partition, records }, reply) in appends.into_iter().zip(replies) {
-            match self.hosted(partition) {
-                Ok(partition) => partition.append(records, acks, now, reply),
+        for (append, reply) in appends.iter().zip(replies) {
+            match self.hosted(append.partition) {
+                Ok(partition) => partition.append(bytes, append.range(), acks, now, reply),
                 Err(error) => reply.send(Err(error)),
             }
         }

@@ -1,24 +1,29 @@
 //! Produce: appends record batches (KIP-98, KIP-467, KIP-516).
 //!
-//! Record sets leave here as slices of the request's frame; nothing in them is copied or looked at.
+//! Record sets leave here as ranges of the request's frame; nothing in them is copied or looked at. The request is read
+//! in one walk, and nothing is sent before its last byte was found sound.
 
-use super::call::{Answer, Call, Handled, Outcome, Refusal, decode};
+use super::call::{Answer, Call, Handled, Outcome, Refusal};
 use super::services::Services;
 use super::topics::{self, LeaderHint};
 use crate::partition::command::{
     Acks, AppendResult, Appended, PartitionAppend, PartitionCommand, PartitionError,
 };
+use crate::partition::router::TopicSpread;
 use crate::runtime::{Runtime, gather};
 use crate::shard::deadline::within;
 use bytes::Bytes;
 use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
 use logmill_state::metadata::{Image, Topic, is_internal_topic};
+use logmill_wire::api::Message;
 use logmill_wire::api::produce::{
-    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
-    PartitionProduceResponse, Request, Response, TopicProduceResponse,
+    self, BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, Response,
+    TopicProduceResponse,
 };
+use logmill_wire::api::produce_walk::{PartitionRecords, ProduceWalk, TopicHead};
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::{NodeId, ShardIndex, TopicId};
+use logmill_wire::ids::{NodeId, Offset, ShardIndex, TimestampMs, TopicId};
+use logmill_wire::primitives::{EncodeError, EncodedArray, Format, WireType, Writer};
 use logmill_wire::record_batch::BatchError;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,8 +46,14 @@ const APPENDS_OF_LONG_WORK: usize = 16;
 
 /// A partition's append: refused already, or under way on a shard.
 enum Append {
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     Sent(ShardIndex),
+}
+
+impl From<Refusal> for Append {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
 }
 
 struct PartitionSent {
@@ -59,9 +70,9 @@ struct TopicSent {
 
 pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let version = call.answer.version;
-    let request: Request<'_> = decode(&call.body, version)?;
-    call.answer.charge(request.topic_data.iter().map(|topic| 1 + topic.partition_data.len()).sum())?;
-    let acks = match request.acks {
+    let body = call.body.clone();
+    let mut walk = ProduceWalk::begin(&body, version)?;
+    let acks = match walk.acks {
         0 => Some(Acks::None),
         1 => Some(Acks::Leader),
         -1 => Some(Acks::All),
@@ -70,7 +81,7 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let refusal = match acks {
         None => Some(Refusal::plain(ErrorCode::InvalidRequiredAcks)),
         // There are no transactions; this code ends a transactional producer for good in every client.
-        Some(_) if request.transactional_id.is_some() => Some(Refusal::new(
+        Some(_) if walk.transactional_id.is_some() => Some(Refusal::new(
             ErrorCode::TransactionalIdAuthorizationFailed,
             "This broker does not offer transactions; leave transactional.id unset.",
         )),
@@ -78,39 +89,31 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     };
     let image = call.services.image();
     let mut outbox = Outbox::default();
-    let mut topics = Vec::with_capacity(request.topic_data.len().min(1024));
-    for data in &request.topic_data {
-        let found = topics::find(&image, version >= TOPIC_IDS_FROM, data.topic_id, &data.name);
-        let found = found.and_then(|topic| {
-            let allowed = call.allows(Operation::Write, Resource::Topic(&topic.name));
-            match allowed {
-                false => Err(ErrorCode::TopicAuthorizationFailed),
-                // What coordinators keep there must be what they wrote.
-                true if is_internal_topic(&topic.name) => Err(ErrorCode::InvalidTopicException),
-                true => Ok(topic),
-            }
-        });
-        let partitions = data.partition_data.iter().map(|partition| {
+    let mut topics = Vec::new();
+    while let Some(head) = walk.next_topic()? {
+        // Before anything is kept of them.
+        call.answer.charge(1 + head.partitions)?;
+        let found = writable(&call, &image, &head);
+        let mut partitions = Vec::with_capacity(head.partitions);
+        while let Some(data) = walk.next_partition()? {
             let append = match (&refusal, &found) {
-                (Some(refusal), _) => Append::Refused(refusal.clone()),
-                (None, Err(error)) => Append::Refused(Refusal::plain(*error)),
-                (None, Ok(topic)) => collect(&call, &image, topic, &partition, &mut outbox),
+                (Some(refusal), _) => refusal.clone().into(),
+                (None, Err(error)) => Refusal::plain(*error).into(),
+                (None, Ok(topic)) => collect(&call, topic, &data, head.partitions, &mut outbox),
             };
-            PartitionSent { index: partition.index, append }
-        });
-        let partitions = partitions.collect();
+            partitions.push(PartitionSent { index: data.index, append });
+        }
         topics.push(TopicSent {
-            name: data.name.into_owned(),
-            id: data.topic_id,
-            topic: found.ok(),
+            name: head.name.into_owned(),
+            id: head.topic_id,
+            topic: found.ok().map(|(topic, _)| topic),
             partitions,
         });
     }
-    let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0).max(TIMEOUT_MIN_MS);
-    let answers = outbox.send(&call.services, acks.unwrap_or(Acks::All));
+    let timeout_ms = u64::try_from(walk.timeout_ms).unwrap_or(0).max(TIMEOUT_MIN_MS);
     let Call { services, context, answer, body } = call;
-    // What is left of the frame are the slices that were sent; they go when the records are in the log.
-    drop(body);
+    // The frame goes when its records are in the log.
+    let answers = outbox.send(&services, body, acks.unwrap_or(Acks::All));
     Ok(Box::pin(async move {
         let answered = answers.within(&services.runtime, Duration::from_millis(timeout_ms)).await;
         if acks == Some(Acks::None) {
@@ -120,25 +123,44 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     }))
 }
 
+/// The topic that is named, and where its partitions are, if the sender may write to it.
+fn writable<R: Runtime>(
+    call: &Call<R>,
+    image: &Image,
+    head: &TopicHead<'_>,
+) -> Result<(Arc<Topic>, TopicSpread), ErrorCode> {
+    let by_id = call.answer.version >= TOPIC_IDS_FROM;
+    let topic = topics::find(image, by_id, head.topic_id, &head.name)?;
+    if !call.allows(Operation::Write, Resource::Topic(&topic.name)) {
+        return Err(ErrorCode::TopicAuthorizationFailed);
+    }
+    // What coordinators keep there must be what they wrote.
+    if is_internal_topic(&topic.name) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
+    let spread = call.services.partitions.spread_of(topic.id);
+    Ok((topic, spread))
+}
+
 /// Puts one partition's records into the outbox.
 fn collect<R: Runtime>(
     call: &Call<R>,
-    image: &Image,
-    topic: &Topic,
-    data: &PartitionProduceData<'_>,
+    (topic, spread): &(Arc<Topic>, TopicSpread),
+    data: &PartitionRecords,
+    of_topic: usize,
     outbox: &mut Outbox,
 ) -> Append {
-    let partition = match topics::led(&call.services, image, topic, data.index) {
-        Ok(led) => led.partition,
-        Err(error) => return Append::Refused(Refusal::plain(error)),
+    let partition = match topics::led_here(&call.services, topic, data.index) {
+        Ok(partition) => partition,
+        Err(error) => return Refusal::plain(error).into(),
     };
-    let Some(records) = data.records.as_ref().and_then(|records| records.borrowed()) else {
-        return Append::Refused(refusal_of(&PartitionError::Batch(BatchError::NoBatch)));
+    // A frame's positions have 31 bits.
+    let bounds = data.records.as_ref().map(|range| (u32::try_from(range.start), u32::try_from(range.end)));
+    let Some((Ok(start), Ok(end))) = bounds else {
+        return refusal_of(&PartitionError::Batch(BatchError::NoBatch)).into();
     };
-    // An empty slice need not lie within the frame.
-    let records = if records.is_empty() { Bytes::new() } else { call.body.slice_ref(records) };
-    let shard = call.services.partitions.shard_of(partition);
-    outbox.add(shard, PartitionAppend { partition, records });
+    let shard = spread.shard_of(partition.partition);
+    outbox.add(shard, PartitionAppend { partition, records: start..end }, of_topic);
     Append::Sent(shard)
 }
 
@@ -147,16 +169,22 @@ fn collect<R: Runtime>(
 struct Outbox(Vec<Vec<PartitionAppend>>);
 
 impl Outbox {
-    fn add(&mut self, shard: ShardIndex, append: PartitionAppend) {
+    /// Adds an append, one of as many as its topic has in the request.
+    fn add(&mut self, shard: ShardIndex, append: PartitionAppend, of_topic: usize) {
         let shard = usize::from(shard.0);
         if self.0.len() <= shard {
             self.0.resize_with(shard + 1, Vec::new);
         }
-        self.0[shard].push(append);
+        let shards = self.0.len();
+        let appends = &mut self.0[shard];
+        if appends.capacity() == appends.len() {
+            appends.reserve(of_topic.div_ceil(shards));
+        }
+        appends.push(append);
     }
 
     /// Sends them all: first to other shards, which then work while this one does.
-    fn send<R: Runtime>(self, services: &Services<R>, acks: Acks) -> Answers {
+    fn send<R: Runtime>(self, services: &Services<R>, frame: Bytes, acks: Acks) -> Answers {
         let home = usize::from(services.runtime.shard().0);
         let mut answers = Answers(self.0.iter().map(|_| Vec::new()).collect());
         let (at_home, away): (Vec<_>, Vec<_>) =
@@ -169,7 +197,8 @@ impl Outbox {
             while !appends.is_empty() {
                 let rest = appends.split_off(appends.len().min(APPENDS_PER_COMMAND_MAX));
                 let (replies, receiver) = gather::channel(appends.len());
-                services.partitions.send(PartitionCommand::Append { appends, acks, replies });
+                let bytes = frame.clone();
+                services.partitions.send(PartitionCommand::Append { bytes, appends, acks, replies });
                 answers.0[shard].push(receiver);
                 appends = rest;
             }
@@ -208,7 +237,7 @@ impl Answered {
     /// What the next append came to.
     fn next(&mut self, append: Append) -> Result<Appended, Settled> {
         let shard = match append {
-            Append::Refused(refusal) => return Err(Settled { refusal, records: None }),
+            Append::Refused(refusal) => return Err(Settled { refusal: *refusal, records: None }),
             Append::Sent(shard) => usize::from(shard.0),
         };
         match self.shards.get_mut(shard).and_then(Iterator::next).flatten() {
@@ -259,30 +288,85 @@ fn finish<R: Runtime>(
     topics: Vec<TopicSent>,
     mut answered: Answered,
 ) -> Outcome {
+    let format = Format { version: answer.version, flexible: answer.version >= produce::FLEXIBLE_FROM };
     let mut leaders = BTreeSet::new();
     let mut responses = Vec::with_capacity(topics.len());
     for TopicSent { name, id, topic, partitions } in topics {
-        let mut partition_responses = Vec::with_capacity(partitions.len());
-        for PartitionSent { index, append } in partitions {
-            let result = answered.next(append);
-            let hint = result.as_ref().err().and_then(|settled| {
-                topics::hint(&services.image(), settled.refusal.code, topic.as_deref(), index)
-            });
-            let hint = hint.filter(|_| answer.version >= LEADER_HINTS_FROM);
-            leaders.extend(hint.map(|hint| hint.leader));
-            partition_responses.push(partition_response(index, result, hint));
+        let hint_of = |code, index| {
+            let hint = topics::hint(&services.image(), code, topic.as_deref(), index);
+            hint.filter(|_| answer.version >= LEADER_HINTS_FROM)
+        };
+        match encode_partitions(partitions, &mut answered, format, hint_of) {
+            Ok((partitions, hinted)) => {
+                leaders.extend(hinted);
+                responses.push((name, id, partitions));
+            }
+            Err(error) => return answer.not_encoded(Response::NAME, error),
         }
-        responses.push(TopicProduceResponse {
-            name: name.into(),
-            topic_id: id,
-            partition_responses: partition_responses.into(),
-        });
     }
-    let mut response = Response { responses: responses.into(), ..Response::default() };
+    let responses = responses.iter().map(|(name, id, partitions)| TopicProduceResponse {
+        name: name.as_str().into(),
+        topic_id: *id,
+        partition_responses: partitions.view(),
+    });
+    let mut response = Response { responses: responses.collect(), ..Response::default() };
     if !leaders.is_empty() {
         response.node_endpoints = node_endpoints(&services.image(), &leaders, &context.listener).into();
     }
     answer.reply(&response)
+}
+
+/// What became of a topic's appends, encoded, and which leaders the answers name.
+fn encode_partitions(
+    partitions: Vec<PartitionSent>,
+    answered: &mut Answered,
+    format: Format,
+    hint_of: impl Fn(ErrorCode, i32) -> Option<LeaderHint>,
+) -> Result<(EncodedArray, Vec<NodeId>), EncodeError> {
+    let mut success = SuccessForm::new(format)?;
+    let mut encoded = EncodedArray::new(format);
+    encoded.reserve(partitions.len() * success.bytes.len());
+    let mut leaders = Vec::new();
+    for PartitionSent { index, append } in partitions {
+        match answered.next(append) {
+            Ok(appended) => encoded.push_encoded(success.of(index, &appended)),
+            Err(settled) => {
+                let hint = hint_of(settled.refusal.code, index);
+                leaders.extend(hint.map(|hint| hint.leader));
+                encoded.push(&partition_response(index, Err(settled), hint))?;
+            }
+        }
+    }
+    Ok((encoded, leaders))
+}
+
+/// The encoded answer to an append that succeeded. Only numbers of a fixed size tell one from another.
+struct SuccessForm {
+    bytes: Vec<u8>,
+}
+
+impl SuccessForm {
+    fn new(format: Format) -> Result<Self, EncodeError> {
+        let appended =
+            Appended { base_offset: Offset(0), log_append_time: TimestampMs(0), log_start_offset: Offset(0) };
+        let mut writer = Writer::new();
+        partition_response(0, Ok(appended), None).write(&mut writer, format)?;
+        Ok(Self { bytes: writer.finish().concat() })
+    }
+
+    fn of(&mut self, index: i32, appended: &Appended) -> &[u8] {
+        let mut put = |at: usize, field: &[u8]| {
+            // Old versions end before the last of them.
+            if let Some(place) = self.bytes.get_mut(at..at + field.len()) {
+                place.copy_from_slice(field);
+            }
+        };
+        put(0, &index.to_be_bytes());
+        put(6, &appended.base_offset.0.to_be_bytes());
+        put(14, &appended.log_append_time.0.to_be_bytes());
+        put(22, &appended.log_start_offset.0.to_be_bytes());
+        &self.bytes
+    }
 }
 
 fn node_endpoints(image: &Image, nodes: &BTreeSet<NodeId>, listener: &str) -> Vec<NodeEndpoint<'static>> {
@@ -293,6 +377,7 @@ fn node_endpoints(image: &Image, nodes: &BTreeSet<NodeId>, listener: &str) -> Ve
     nodes.iter().filter_map(endpoint).collect()
 }
 
+/// The answer for one partition; see [`SuccessForm`] for one without an error.
 fn partition_response(
     index: i32,
     result: Result<Appended, Settled>,

@@ -56,6 +56,23 @@ pub fn led<R: Runtime>(
     Ok(Led { partition, leader_epoch: found.leader_epoch })
 }
 
+/// The partition, if this broker leads it, for those who have no use for its epoch.
+///
+/// # Errors
+/// Those of [`led`].
+pub fn led_here<R: Runtime>(
+    services: &Services<R>,
+    topic: &Topic,
+    partition: i32,
+) -> Result<TopicPartition, ErrorCode> {
+    let index = PartitionIndex(partition);
+    let replicas = topic.placement.replicas(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if replicas.first() != Some(&services.node_id) {
+        return Err(ErrorCode::NotLeaderOrFollower);
+    }
+    Ok(TopicPartition { topic_id: topic.id, partition: index })
+}
+
 /// Who leads a partition, if a client that got `error` should look there.
 #[must_use]
 pub fn hint(image: &Image, error: ErrorCode, topic: Option<&Topic>, partition: i32) -> Option<LeaderHint> {

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -16,6 +17,11 @@ struct Slots<T> {
 struct Shared<T>(Mutex<Slots<T>>);
 
 impl<T> Shared<T> {
+    fn new(count: usize) -> Self {
+        let values = std::iter::repeat_with(|| None).take(count).collect();
+        Self(Mutex::new(Slots { values, open: count, waker: None }))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Slots<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -38,16 +44,26 @@ impl<T> Shared<T> {
     }
 }
 
-/// The ways back, one for each part, in order. Parts that are not taken out of it count as dropped with it.
+/// The ways back, all together, on their way to the shard that answers; dropped, no part has an answer.
 pub struct Parts<T> {
-    shared: Arc<Shared<T>>,
+    shared: Option<Arc<Shared<T>>>,
+    count: usize,
+}
+
+/// What the parts on one shard have in common: they need no atomic count of their own.
+struct OnShard<T>(Arc<Shared<T>>);
+
+/// The ways back, one for each part, in order, on the shard that answers. Parts that are not taken out of it count as
+/// dropped with it.
+pub struct EachPart<T> {
+    shared: Rc<OnShard<T>>,
     next: usize,
     count: usize,
 }
 
 /// The way back for one part's answer; dropped without one, the part has none.
 pub struct Part<T> {
-    shared: Option<Arc<Shared<T>>>,
+    shared: Option<Rc<OnShard<T>>>,
     index: usize,
 }
 
@@ -57,12 +73,55 @@ pub struct Receiver<T>(Arc<Shared<T>>);
 /// A connected pair for `count` parts.
 #[must_use]
 pub fn channel<T>(count: usize) -> (Parts<T>, Receiver<T>) {
-    let values = std::iter::repeat_with(|| None).take(count).collect();
-    let shared = Arc::new(Shared(Mutex::new(Slots { values, open: count, waker: None })));
-    (Parts { shared: Arc::clone(&shared), next: 0, count }, Receiver(shared))
+    let shared = Arc::new(Shared::new(count));
+    (Parts { shared: Some(Arc::clone(&shared)), count }, Receiver(shared))
 }
 
-impl<T> Iterator for Parts<T> {
+impl<T> Parts<T> {
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The one way back of a channel for one part.
+    ///
+    /// # Panics
+    /// If it is a channel for any other number of parts.
+    #[must_use]
+    pub fn into_only(self) -> Part<T> {
+        assert_eq!(self.count, 1, "a channel for one part");
+        let mut each = self.into_iter();
+        each.next().unwrap_or(Part { shared: None, index: 0 })
+    }
+}
+
+impl<T> IntoIterator for Parts<T> {
+    type Item = Part<T>;
+    type IntoIter = EachPart<T>;
+
+    fn into_iter(mut self) -> EachPart<T> {
+        // Without them there is nothing left to settle.
+        let shared = self.shared.take().unwrap_or_else(|| Arc::new(Shared::new(0)));
+        EachPart { shared: Rc::new(OnShard(shared)), next: 0, count: self.count }
+    }
+}
+
+impl<T> Drop for Parts<T> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take().filter(|_| self.count > 0) {
+            shared.settle(self.count, None);
+        }
+    }
+}
+
+impl<T> Iterator for EachPart<T> {
     type Item = Part<T>;
 
     fn next(&mut self) -> Option<Part<T>> {
@@ -71,7 +130,7 @@ impl<T> Iterator for Parts<T> {
         }
         let index = self.next;
         self.next += 1;
-        Some(Part { shared: Some(Arc::clone(&self.shared)), index })
+        Some(Part { shared: Some(Rc::clone(&self.shared)), index })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -80,13 +139,13 @@ impl<T> Iterator for Parts<T> {
     }
 }
 
-impl<T> ExactSizeIterator for Parts<T> {}
+impl<T> ExactSizeIterator for EachPart<T> {}
 
-impl<T> Drop for Parts<T> {
+impl<T> Drop for EachPart<T> {
     fn drop(&mut self) {
         let left = self.count - self.next;
         if left > 0 {
-            self.shared.settle(left, None);
+            self.shared.0.settle(left, None);
         }
     }
 }
@@ -95,7 +154,7 @@ impl<T> Part<T> {
     /// Hands the answer over. If nobody waits any more it is dropped.
     pub fn send(mut self, value: T) {
         if let Some(shared) = self.shared.take() {
-            shared.settle(1, Some((self.index, value)));
+            shared.0.settle(1, Some((self.index, value)));
         }
     }
 }
@@ -103,7 +162,7 @@ impl<T> Part<T> {
 impl<T> Drop for Part<T> {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
-            shared.settle(1, None);
+            shared.0.settle(1, None);
         }
     }
 }
@@ -157,7 +216,7 @@ mod tests {
         let count = Arc::new(Count::default());
         let (parts, mut receiver) = channel(3);
         assert_eq!(parts.len(), 3);
-        let parts: Vec<_> = parts.collect();
+        let parts: Vec<_> = parts.into_iter().collect();
         assert!(!is_ready(&mut receiver, &count));
         for (number, part) in parts.into_iter().enumerate().rev() {
             assert_eq!(count.0.load(Ordering::Relaxed), 0);
@@ -171,7 +230,8 @@ mod tests {
     #[test]
     fn parts_that_are_dropped_have_no_answer() {
         let count = Arc::new(Count::default());
-        let (mut parts, mut receiver) = channel(4);
+        let (parts, mut receiver) = channel(4);
+        let mut parts = parts.into_iter();
         let (first, second) = (parts.next().unwrap(), parts.next().unwrap());
         second.send(7);
         drop(parts);
@@ -182,26 +242,32 @@ mod tests {
         assert_eq!(receiver.into_answers(), [None, Some(7), None, None]);
         let (none, mut receiver) = channel::<u8>(0);
         assert!(is_ready(&mut receiver, &count));
-        assert_eq!(none.count(), 0);
+        assert!(none.is_empty());
+        assert_eq!(none.into_iter().count(), 0);
+        let (unread, mut receiver) = channel::<u8>(2);
+        drop(unread);
+        assert!(is_ready(&mut receiver, &count));
+        assert_eq!(receiver.into_answers(), [None, None]);
     }
 
     #[test]
     fn who_waits_no_longer_takes_what_there_is() {
         let (parts, receiver) = channel(2);
-        let mut parts: Vec<_> = parts.collect();
+        let mut parts: Vec<_> = parts.into_iter().collect();
         parts.remove(0).send("in time");
         assert_eq!(receiver.into_answers(), [Some("in time"), None]);
         parts.remove(0).send("too late");
     }
 
     #[test]
-    fn answers_come_from_other_threads() {
+    fn answers_come_from_another_thread() {
         let (parts, mut receiver) = channel(64);
-        let threads: Vec<_> =
-            parts.enumerate().map(|(number, part)| std::thread::spawn(move || part.send(number))).collect();
-        for thread in threads {
-            thread.join().unwrap();
-        }
+        let answering = std::thread::spawn(move || {
+            for (number, part) in parts.into_iter().enumerate() {
+                part.send(number);
+            }
+        });
+        answering.join().unwrap();
         assert!(is_ready(&mut receiver, &Arc::default()));
         assert!(receiver.into_answers().into_iter().flatten().eq(0..64));
     }

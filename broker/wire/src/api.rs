@@ -23,6 +23,8 @@ use core::ops::RangeInclusive;
 
 include!(concat!(env!("OUT_DIR"), "/api.rs"));
 
+pub mod produce_walk;
+
 /// What the generated modules use.
 mod generated_prelude {
     pub(super) use super::{ApiRequest, Message};

@@ -4,8 +4,7 @@ use super::NODE;
 use crate::cluster::command::{ClusterHandle, MetadataCommand, MetadataError};
 use crate::coordinator::CoordinatorTable;
 use crate::partition::command::{
-    AppendReply, Appended, OffsetFound, OffsetQuery, PartitionAppend, PartitionCommand, PartitionError,
-    ReadReply,
+    AppendReply, Appended, OffsetFound, OffsetQuery, PartitionCommand, PartitionError, ReadReply,
 };
 use crate::partition::router::PartitionRouter;
 use crate::request::services::Services;
@@ -288,8 +287,7 @@ impl FakeBroker {
         self.logs.borrow().get(&partition).map_or(0, |log| log.watchers.len())
     }
 
-    fn append_later(self: &Rc<Self>, append: PartitionAppend, reply: AppendReply) {
-        let PartitionAppend { partition, records } = append;
+    fn append_later(self: &Rc<Self>, partition: TopicPartition, records: Bytes, reply: AppendReply) {
         self.asked.borrow_mut().push(Asked::Append(partition, records.len()));
         let error = self.errors.borrow().get(&partition).cloned();
         let broker = Rc::clone(self);
@@ -325,9 +323,9 @@ impl FakeBroker {
         let Some(partition) = command.partition() else { return };
         let error = self.errors.borrow().get(&partition).cloned();
         match command {
-            PartitionCommand::Append { appends, replies, .. } => {
+            PartitionCommand::Append { bytes, appends, replies, .. } => {
                 for (append, reply) in appends.into_iter().zip(replies) {
-                    self.append_later(append, reply);
+                    self.append_later(append.partition, bytes.slice(append.range()), reply);
                 }
             }
             PartitionCommand::Read { request, reply, .. } => {

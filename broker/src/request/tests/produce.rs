@@ -4,7 +4,8 @@ use crate::partition::command::PartitionError;
 use crate::request::call::Outcome;
 use bytes::Bytes;
 use logmill_state::partition::AppendError;
-use logmill_wire::api::produce::{PartitionProduceData, Request, TopicProduceData};
+use logmill_wire::api::produce::{PartitionProduceData, PartitionProduceResponse, Request, TopicProduceData};
+use logmill_wire::api::request_frame;
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{NodeId, PartitionIndex, TopicId, TopicPartition};
 use logmill_wire::record_batch::{BatchError, RecordError};
@@ -53,6 +54,50 @@ fn records_are_appended_in_every_version() {
     let asked = fixture.broker.asked.borrow();
     assert!(asked.iter().all(|asked| *asked == Asked::Append(partition(id, 0), records.len())));
     fixture.assert_all_room_is_free();
+}
+
+#[test]
+fn of_a_request_that_is_broken_at_its_end_nothing_is_appended() {
+    let fixture = Fixture::new();
+    let id = fixture.create("t", 1);
+    for version in 3..=13 {
+        let request = request("t", id, -1, &[(0, Some(batch(2, 10))), (0, Some(batch(2, 10)))]);
+        let mut frame = request_frame(&request, version, 1, None).unwrap().concat();
+        // Without its last bytes the first append is as sound as before.
+        frame.truncate(frame.len() - 3);
+        assert!(fixture.begin(&frame[4..]).is_err(), "v{version}");
+    }
+    assert!(fixture.broker.asked.borrow().is_empty());
+    fixture.assert_all_room_is_free();
+}
+
+#[test]
+fn numbers_are_where_each_version_has_them() {
+    let fixture = Fixture::new();
+    let id = fixture.create("t", 3);
+    for _ in 0..5 {
+        fixture.broker.append(partition(id, 2), &batch(1, 1));
+    }
+    for version in 3..=13 {
+        let request = request("t", id, -1, &[(2, Some(batch(1, 10))), (9, None)]);
+        let expected = 5 + i64::from(version - 3);
+        fixture.ask(&request, version, |response| {
+            let topic = response.responses.iter().next().unwrap();
+            let (name, topic_id) = if version < 13 { ("t", TopicId::default()) } else { ("", id) };
+            assert_eq!((&*topic.name, topic.topic_id), (name, topic_id), "v{version}");
+            let partitions = topic.partition_responses.into_vec();
+            let log_start_offset = if version < 5 { -1 } else { 0 };
+            let good = PartitionProduceResponse {
+                index: 2,
+                base_offset: expected,
+                log_start_offset,
+                ..PartitionProduceResponse::default()
+            };
+            assert_eq!(partitions[0], good, "v{version}");
+            assert_eq!((partitions[1].index, partitions[1].error_code), (9, 3), "v{version}");
+            assert_eq!(response.throttle_time_ms, 0);
+        });
+    }
 }
 
 #[test]

@@ -51,6 +51,17 @@ impl EncodedArray {
         Ok(())
     }
 
+    /// Adds an element that is encoded already, in the array's format.
+    pub fn push_encoded(&mut self, element: &[u8]) {
+        self.bytes.extend_from_slice(element);
+        self.count += 1;
+    }
+
+    /// Makes room for so many bytes more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// The array as a field of a message in the same format.
     #[must_use]
     pub fn view<'v, T: WireType<'v>>(&'v self) -> Array<'v, T> {
