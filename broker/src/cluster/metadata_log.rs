@@ -85,6 +85,7 @@ impl<R: Runtime> MetadataLog<R> {
             append,
             contents: ContentPolicy::AS_SENT,
             log: log_settings,
+            segment_jitter_ms: 0,
             min_insync_replicas: 1,
             cleanup,
         };

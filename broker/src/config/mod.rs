@@ -132,6 +132,7 @@ impl Config {
         let (mut errors, mut notices) = relations::check(&settings);
         match Topology::resolve(&settings, host_name) {
             Ok(topology) if errors.is_empty() => {
+                notices.extend(inert(&merged));
                 notices.extend(topology.notices.iter().cloned());
                 let origins = merged.into_iter().map(|(key, entry)| (key, entry.origin)).collect();
                 Ok(Self { settings, topology, origins, passed_over, notices })
@@ -207,6 +208,20 @@ fn classify(mut entry: Entry) -> Result<Class, ConfigError> {
             None => "`logmill config` lists all settings".to_owned(),
         },
     ))
+}
+
+/// What somebody gave for settings that change nothing, other than the default: one notice a reason.
+fn inert(given: &BTreeMap<String, Entry>) -> impl Iterator<Item = String> {
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (key, entry) in given {
+        if let Some(setting) = BrokerSettings::find(key)
+            && let Some(why) = setting.inert
+            && setting.default != Some(&setting.kind.canonical(&entry.value))
+        {
+            reasons.entry(why).or_default().push(key);
+        }
+    }
+    reasons.into_iter().map(|(why, keys)| format!("without effect: {}; {why}", keys.join(", ")))
 }
 
 /// Drops from each family what comes from a weaker source than another member.
@@ -423,6 +438,21 @@ mod tests {
         assert_eq!((of("num.partitions").value, &of("num.partitions").origin), (Some("3"), &Origin::Flag));
         assert_eq!((of("node.id").value, &of("node.id").origin), (Some("1"), &Origin::Default));
         assert_eq!(of("logmill.shards").value, None);
+    }
+
+    #[test]
+    fn what_changes_nothing_is_said_unless_it_is_the_default() {
+        let flags =
+            ["transaction.state.log.min.isr=1", "transaction.max.timeout.ms=1", "log.preallocate=FALSE"];
+        let config = load(None, &[], &flags).expect("valid");
+        let notices: Vec<_> =
+            config.notices.iter().filter(|notice| notice.starts_with("without effect: ")).collect();
+        assert_eq!(
+            notices,
+            [
+                "without effect: transaction.max.timeout.ms, transaction.state.log.min.isr; there are no transactions yet"
+            ]
+        );
     }
 
     #[test]

@@ -28,6 +28,12 @@ pub fn check(settings: &BrokerSettings) -> (Vec<ConfigError>, Vec<String>) {
             ));
         }
     }
+    if !settings.groups.rebalance_protocols.iter().any(|kind| kind == "classic") {
+        errors.push(ConfigError::general(
+            "group.coordinator.rebalance.protocols lacks classic, which cannot be turned off",
+            "add classic to it",
+        ));
+    }
     let mut notices = Vec::new();
     if settings.log.message_max_bytes > settings.network.request_max_bytes {
         notices.push(format!(
@@ -102,6 +108,10 @@ mod tests {
             1
         );
         assert_eq!(causes(&[("log.dirs", "/a,/b,/a")]), ["log.dirs names /a twice"]);
+        assert_eq!(
+            causes(&[("group.coordinator.rebalance.protocols", "consumer")]),
+            ["group.coordinator.rebalance.protocols lacks classic, which cannot be turned off"]
+        );
     }
 
     #[test]

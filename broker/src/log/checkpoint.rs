@@ -6,7 +6,7 @@ use super::store::Store;
 use crate::runtime::buffer::Chunk;
 use crate::runtime::{Durability, File, OffloadError, OpenMode, Runtime};
 use crate::shard::join::{Boxed, join_all};
-use logmill_state::partition::{EpochEntry, PartitionSnapshot, ProducerBatch, ProducerSnapshot};
+use logmill_state::partition::{EpochEntry, PartitionSnapshot, ProducerBatch, ProducerSnapshot, has_expired};
 use logmill_wire::frame::checkpoint::{self as frame, Checkpoint, LogState};
 use logmill_wire::ids::{LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicPartition, Uuid};
 use std::io;
@@ -78,6 +78,26 @@ pub(super) fn state_of(
         producers: snapshot.producers.iter().map(to_producer).collect(),
         segment_opened_at: -1,
         damage: None,
+    }
+}
+
+impl<R: Runtime> Store<R> {
+    /// Forgets the producers that the log's last state names and that have been idle for `expiration_ms`. The next
+    /// checkpoint keeps this; for a log that nobody appends to, that is the one of an orderly stop, so that an idle broker
+    /// writes nothing.
+    pub fn expire_producers(&self, log: TopicPartition, now: TimestampMs, expiration_ms: i64) {
+        let mut states = self.states.borrow_mut();
+        let Some(state) = states.get_mut(&log) else { return };
+        state.producers.retain_mut(|producer| {
+            let mut last_active = producer.last_active_ms.map(TimestampMs);
+            let is_kept = !has_expired(&mut last_active, now, expiration_ms);
+            let last_active_ms = last_active.map(|time| time.0);
+            if !is_kept || last_active_ms != producer.last_active_ms {
+                self.aged.set(true);
+            }
+            producer.last_active_ms = last_active_ms;
+            is_kept
+        });
     }
 }
 

@@ -54,7 +54,8 @@ impl<R: Runtime> Committer<R> {
             if self.store.dirty.borrow().is_empty() {
                 if self.store.stopping.get() && !self.store.checkpoint_running.get() {
                     // Without space for a last checkpoint the journal has everything for the next start.
-                    if self.store.touched.borrow().is_empty() || self.store.starved.get() {
+                    let is_settled = self.store.touched.borrow().is_empty() && !self.store.aged.get();
+                    if is_settled || self.store.starved.get() {
                         return;
                     }
                     self.store.checkpoint_asked.set(true);
@@ -82,7 +83,9 @@ impl<R: Runtime> Committer<R> {
 
     fn checkpoint_is_due(&self) -> bool {
         let store = &self.store;
-        if store.checkpoint_running.get() || store.touched.borrow().is_empty() {
+        let nothing_to_keep =
+            store.touched.borrow().is_empty() && !(store.stopping.get() && store.aged.get());
+        if store.checkpoint_running.get() || nothing_to_keep {
             return false;
         }
         store.checkpoint_asked.get()
@@ -95,6 +98,7 @@ impl<R: Runtime> Committer<R> {
         let store = &self.store;
         store.checkpoint_running.set(true);
         store.checkpoint_asked.set(false);
+        store.aged.set(false);
         let sequence = self.journal.next_sequence();
         let cut = store.cut.get() + 1;
         store.cut.set(cut);

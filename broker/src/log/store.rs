@@ -77,6 +77,8 @@ pub struct Store<R: Runtime> {
     pub(super) stopped: Cell<bool>,
     pub(super) checkpoint_running: Cell<bool>,
     pub(super) checkpoint_asked: Cell<bool>,
+    /// Whether states have aged since the last checkpoint: a stop is not to forget that.
+    pub(super) aged: Cell<bool>,
     /// Whether the last attempt at a checkpoint found no space.
     pub(super) starved: Cell<bool>,
     pub(super) extent_bytes_since_cut: Cell<u64>,
@@ -130,6 +132,7 @@ impl<R: Runtime> Store<R> {
             stopped: Cell::new(false),
             checkpoint_running: Cell::new(false),
             checkpoint_asked: Cell::new(false),
+            aged: Cell::new(false),
             starved: Cell::new(false),
             extent_bytes_since_cut: Cell::new(0),
             cached_bytes: Cell::new(0),

@@ -2,8 +2,9 @@
 
 use super::connection::ConnectionInfo;
 use super::counts::{ConnectionCounts, ConnectionLimits};
+use super::pace::ConnectionPace;
 use crate::runtime::{Listener, Runtime};
-use logmill_wire::ids::ShardIndex;
+use logmill_wire::ids::{MonotonicNs, ShardIndex};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub struct Acceptance {
     pub counts: Arc<ConnectionCounts>,
     /// The bounds, which may change while the broker runs.
     limits: Mutex<Arc<ConnectionLimits>>,
+    /// When the next connection may come.
+    pace: Mutex<ConnectionPace>,
     /// The number of the next connection.
     next_connection_id: AtomicU64,
 }
@@ -28,12 +31,32 @@ impl Acceptance {
     /// Nothing is accepted yet.
     #[must_use]
     pub fn new(counts: Arc<ConnectionCounts>, limits: ConnectionLimits) -> Self {
-        Self { counts, limits: Mutex::new(Arc::new(limits)), next_connection_id: AtomicU64::new(0) }
+        Self {
+            counts,
+            limits: Mutex::new(Arc::new(limits)),
+            pace: Mutex::default(),
+            next_connection_id: AtomicU64::new(0),
+        }
     }
 
     /// Sets other bounds. Connections that there are stay, even if there are more than may be from now on.
     pub fn set_limits(&self, limits: ConnectionLimits) {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+    }
+
+    /// How long accepting must pause, if it must: there are as many connections as there may be, or too many came
+    /// lately. Those that wait are in the kernel's queue.
+    fn pause(&self, now: MonotonicNs) -> Option<Duration> {
+        let limits = self.limits();
+        if self.counts.total() >= limits.total {
+            return Some(FULL_PAUSE);
+        }
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).pause(now, limits.creation_rate)
+    }
+
+    fn note_accepted(&self, now: MonotonicNs) {
+        let rate = self.limits().creation_rate;
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).note(now, rate);
     }
 
     fn limits(&self) -> Arc<ConnectionLimits> {
@@ -52,8 +75,8 @@ pub async fn accept_connections<R: Runtime>(
 ) {
     let mut is_failing = false;
     loop {
-        while acceptance.counts.total() >= acceptance.limits().total {
-            runtime.sleep(FULL_PAUSE).await;
+        while let Some(pause) = acceptance.pause(runtime.monotonic()) {
+            runtime.sleep(pause).await;
         }
         let (handle, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -69,6 +92,7 @@ pub async fn accept_connections<R: Runtime>(
                 continue;
             }
         };
+        acceptance.note_accepted(runtime.monotonic());
         if std::mem::take(&mut is_failing) {
             tracing::info!(listener = %name, "connections are accepted again");
         }

@@ -16,6 +16,8 @@ pub struct ConnectionLimits {
     pub per_address: usize,
     /// `max.connections.per.ip.overrides`.
     pub overrides: Vec<(IpAddr, usize)>,
+    /// `max.connection.creation.rate`: new ones in a second.
+    pub creation_rate: u32,
 }
 
 impl ConnectionLimits {
@@ -43,6 +45,7 @@ impl ConnectionLimits {
             total: bound(settings.max_connections),
             per_address: bound(settings.max_connections_per_ip),
             overrides,
+            creation_rate: settings.max_connection_creation_rate,
         }
     }
 
@@ -144,7 +147,7 @@ mod tests {
     use super::*;
 
     fn limits(total: usize, per_address: usize) -> ConnectionLimits {
-        ConnectionLimits { total, per_address, overrides: Vec::new() }
+        ConnectionLimits { total, per_address, overrides: Vec::new(), creation_rate: u32::MAX }
     }
 
     #[test]

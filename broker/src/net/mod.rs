@@ -4,6 +4,7 @@ pub mod acceptor;
 pub mod connection;
 pub mod counts;
 mod frames;
+mod pace;
 mod replies;
 
 #[cfg(test)]

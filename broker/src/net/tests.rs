@@ -465,18 +465,49 @@ fn beyond_the_bound_of_all_connections_others_wait() {
 fn bounds_may_change_while_connections_are_there() {
     let net = Net::new(&[]);
     let acceptance = Arc::clone(&net.acceptance);
+    let limits = |per_address| ConnectionLimits {
+        total: 100,
+        per_address,
+        overrides: Vec::new(),
+        creation_rate: u32::MAX,
+    };
     net.run(|runtime, address| async move {
         let mut first = Client::connect(runtime.clone(), address).await;
         assert!(first.send(versions(1)).await);
         assert!(first.reply().await.is_some());
-        acceptance.set_limits(ConnectionLimits { total: 100, per_address: 1, overrides: Vec::new() });
+        acceptance.set_limits(limits(1));
         let mut second = Client::connect(runtime.clone(), address).await;
         assert!(second.is_closed_within(Duration::from_secs(1)).await);
         assert!(first.send(versions(2)).await);
         assert!(first.reply().await.is_some(), "what is there stays");
-        acceptance.set_limits(ConnectionLimits { total: 100, per_address: 2, overrides: Vec::new() });
+        acceptance.set_limits(limits(2));
         let mut third = Client::connect(runtime, address).await;
         assert!(third.send(versions(3)).await);
         assert!(third.reply().await.is_some());
+    });
+}
+
+#[test]
+fn connections_beyond_the_rate_are_delayed_and_not_refused() {
+    let net = Net::new(&[("max.connection.creation.rate", "4")]);
+    net.run(|runtime, address| async move {
+        let mut clients = Vec::new();
+        for _ in 0..12 {
+            let client = Client::connect(runtime.clone(), address).await;
+            assert!(client.send(versions(1)).await);
+            clients.push(client);
+        }
+        let mut answered_after = Vec::new();
+        let start = runtime.monotonic();
+        for client in &mut clients {
+            let reply = within(&runtime, Duration::from_secs(5), client.reply()).await;
+            assert!(reply.flatten().is_some(), "every one is served in the end");
+            answered_after.push((runtime.monotonic().0 - start.0) / 1_000_000);
+        }
+        assert!(answered_after[3] < 500, "a second's worth comes at once: {answered_after:?}");
+        assert!(
+            (1800..2600).contains(&answered_after[11]),
+            "eight more at four a second: {answered_after:?}"
+        );
     });
 }

@@ -26,6 +26,7 @@ pub(super) struct Rest {
 impl<R: Runtime> PartitionTable<R> {
     /// Looks after the logs every `log.retention.check.interval.ms`, for as long as the table is there.
     pub fn start_care(self: &Rc<Self>) {
+        self.start_expiring_producers();
         let interval = Duration::from_millis(self.settings.log.retention_check_interval_ms);
         let (runtime, table) = (self.runtime.clone(), Rc::downgrade(self));
         self.runtime.spawn(async move {

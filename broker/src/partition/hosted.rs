@@ -13,7 +13,7 @@ use bytes::Bytes;
 use logmill_state::log_plan::CleanupSettings;
 use logmill_state::partition::{AppendDecision, AppendPolicy, Leader, PartitionSnapshot, TimestampType};
 use logmill_wire::compression::Codec;
-use logmill_wire::ids::{LeaderEpoch, Offset, TimestampMs};
+use logmill_wire::ids::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 use logmill_wire::record_batch::{
     BatchHeader, BatchView, ContentRules, set_log_append_time, validate_contents, validate_header,
     validate_records,
@@ -48,10 +48,29 @@ pub struct PartitionPolicy {
     pub contents: ContentPolicy,
     /// When segments end.
     pub log: LogSettings,
+    /// `segment.jitter.ms`: by how much earlier they end at the most.
+    pub segment_jitter_ms: i64,
     /// `min.insync.replicas`.
     pub min_insync_replicas: u32,
     /// How old records leave.
     pub cleanup: CleanupSettings,
+}
+
+impl PartitionPolicy {
+    /// The policy of one partition: its segments end early by a time of its own, so that the partitions of a topic that
+    /// were begun together do not all roll together. The time follows from the partition's name: it is the same after a
+    /// restart.
+    #[must_use]
+    pub fn of_partition(mut self, partition: TopicPartition) -> Self {
+        let jitter_ms = self.segment_jitter_ms.clamp(0, self.log.segment_ms);
+        let drawn = crc32c::crc32c_append(
+            crc32c::crc32c(&partition.topic_id.0),
+            &partition.partition.0.to_le_bytes(),
+        );
+        let early_ms = (i128::from(jitter_ms) * i128::from(drawn)) >> u32::BITS;
+        self.log.segment_ms -= i64::try_from(early_ms).unwrap_or(0);
+        self
+    }
 }
 
 /// A partition that this broker leads.
@@ -90,11 +109,12 @@ impl<R: Runtime> Partition<R> {
                 leader.leader_epoch()
             )));
         }
+        let log_key = log.key();
         let partition = Rc::new(Self {
             runtime,
             log,
             leader: RefCell::new(leader),
-            policy: Cell::new(policy),
+            policy: Cell::new(policy.of_partition(log_key)),
             queue: RefCell::default(),
             preparing: Cell::new(false),
             roll_asked: RefCell::default(),
@@ -117,7 +137,7 @@ impl<R: Runtime> Partition<R> {
 
     /// Takes over changed settings; they hold from the next append on.
     pub fn set_policy(&self, policy: PartitionPolicy) {
-        self.policy.set(policy);
+        self.policy.set(policy.of_partition(self.log.key()));
     }
 
     /// Appends one record set, a range of `bytes` that came at `now`, or queues it.
@@ -413,5 +433,37 @@ pub(super) fn storage_error(error: LogError) -> PartitionError {
         LogError::Damaged(text) => PartitionError::Corrupt(text),
         LogError::Deleted => PartitionError::NotHosted,
         other => PartitionError::Storage(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use logmill_wire::ids::{PartitionIndex, Uuid};
+
+    #[test]
+    fn partitions_end_their_segments_at_times_of_their_own() {
+        let policy = |segment_ms, segment_jitter_ms| PartitionPolicy {
+            append: AppendPolicy::default(),
+            contents: ContentPolicy::AS_SENT,
+            log: LogSettings { segment_bytes: 1 << 20, segment_ms },
+            segment_jitter_ms,
+            min_insync_replicas: 1,
+            cleanup: CleanupSettings::KEEP_ALL,
+        };
+        let times = |policy: PartitionPolicy| -> Vec<i64> {
+            let of =
+                |partition| TopicPartition { topic_id: Uuid([3; 16]), partition: PartitionIndex(partition) };
+            (0..100).map(|partition| policy.of_partition(of(partition)).log.segment_ms).collect()
+        };
+        let drawn = times(policy(10_000, 4_000));
+        assert!(drawn.iter().all(|time| (6_000..=10_000).contains(time)), "{drawn:?}");
+        assert!(
+            drawn.iter().any(|time| *time < 7_000) && drawn.iter().any(|time| *time > 9_000),
+            "{drawn:?}"
+        );
+        assert_eq!(times(policy(10_000, 4_000)), drawn, "a restart draws nothing else");
+        assert_eq!(times(policy(10_000, 0)), [10_000; 100]);
+        assert!(times(policy(10, i64::MAX)).iter().all(|time| (0..=10).contains(time)));
     }
 }

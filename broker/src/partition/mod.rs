@@ -5,6 +5,7 @@ pub mod command;
 mod contents;
 mod deletion;
 mod hosted;
+mod idle_producers;
 mod lookup;
 mod reply;
 pub mod router;

@@ -140,6 +140,11 @@ impl<R: Runtime> PartitionTable<R> {
         }
     }
 
+    /// `producer.id.expiration.ms`, as it is set now.
+    pub(super) fn producer_expiration_ms(&self) -> u64 {
+        self.effective.borrow().log.producer_id_expiration_ms
+    }
+
     /// The partition, if it is in use.
     pub(super) fn in_use(&self, key: TopicPartition) -> Option<Rc<Partition<R>>> {
         self.hosted.borrow().get(key).cloned()
@@ -295,6 +300,7 @@ fn default_policy() -> PartitionPolicy {
         append,
         contents: ContentPolicy::AS_SENT,
         log,
+        segment_jitter_ms: 0,
         min_insync_replicas: 1,
         cleanup: CleanupSettings::KEEP_ALL,
     }
@@ -332,6 +338,7 @@ fn policy(settings: &TopicSettings) -> PartitionPolicy {
         },
         contents: ContentPolicy { codec: codec(settings), keys_required: settings.cleanup_policy.compact },
         log: LogSettings { segment_bytes, segment_ms: clamp(settings.segment_ms) },
+        segment_jitter_ms: clamp(settings.segment_jitter_ms),
         min_insync_replicas: settings.min_insync_replicas,
         cleanup: CleanupSettings {
             delete: settings.cleanup_policy.delete,

@@ -38,6 +38,9 @@ pub fn ask<R: Runtime>(call: &Call<R>, operation: Operation, group_id: &str, req
     if !call.allows(operation, Resource::Group(group_id)) {
         return Asked::Refused(ErrorCode::GroupAuthorizationFailed);
     }
+    if !is_served(call, &request) {
+        return Asked::Refused(ErrorCode::UnsupportedVersion);
+    }
     // The records of groups have shorter lengths than requests.
     if !request.fits_its_records() {
         return Asked::Refused(ErrorCode::InvalidRequest);
@@ -45,6 +48,15 @@ pub fn ask<R: Runtime>(call: &Call<R>, operation: Operation, group_id: &str, req
     let services = &call.services;
     let asked = services.groups.ask_group(&services.image(), services.node_id, group_id, request);
     asked.map_or_else(Asked::Refused, Asked::Sent)
+}
+
+/// Whether `group.coordinator.rebalance.protocols` has the kind of group that the request is for; the classic kind is
+/// always served.
+fn is_served<R: Runtime>(call: &Call<R>, request: &GroupRequest) -> bool {
+    let is_of_consumer_groups =
+        matches!(request, GroupRequest::ConsumerHeartbeat(_) | GroupRequest::DescribeConsumer(_));
+    let served = &call.services.settings.groups.rebalance_protocols;
+    !is_of_consumer_groups || served.iter().any(|kind| kind == "consumer")
 }
 
 /// The answer was one to another request: the coordinator's fault, which the client must not take for success.

@@ -6,6 +6,7 @@ mod layers;
 mod manifests;
 mod names;
 mod purity;
+mod settings;
 mod sizes;
 mod source;
 
@@ -23,6 +24,7 @@ const RULES: &[(&str, Rule)] = &[
     ("unsafe stays in its corners", purity::check_unsafe),
     ("nothing behaves otherwise under test", purity::check_switches),
     ("every API asks the authorizer", authorization::check),
+    ("every setting has a reader", settings::check),
     ("files stay small", sizes::check_files),
     ("functions stay small", sizes::check_functions),
 ];

@@ -33,21 +33,28 @@ pub struct Bench {
     pub world: World,
     pub host: Host,
     pub node: Rc<Node>,
-    configs: BTreeMap<String, String>,
+    configs: Configs,
     generation: i32,
+}
+
+/// What is set on the running cluster.
+#[derive(Clone, Default)]
+struct Configs {
+    topic: BTreeMap<String, String>,
+    broker: BTreeMap<String, String>,
 }
 
 fn map(configs: &[(&str, &str)]) -> BTreeMap<String, String> {
     configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-fn image(generation: i32, configs: &BTreeMap<String, String>) -> Arc<Image> {
+fn image(generation: i32, configs: &Configs) -> Arc<Image> {
     let mut image = Image::default();
     image
         .apply(&MetadataRecord::TopicCreated {
             topic_id: KEY.topic_id,
             name: "t".into(),
-            configs: configs.clone(),
+            configs: configs.topic.clone(),
             placement: vec![PlacementRun {
                 partition_count: 1,
                 leader_epoch: LeaderEpoch(0),
@@ -64,19 +71,32 @@ fn image(generation: i32, configs: &BTreeMap<String, String>) -> Arc<Image> {
             endpoints: Vec::new(),
         })
         .unwrap();
+    image
+        .apply(&MetadataRecord::BrokerConfigsReplaced { broker_id: None, configs: configs.broker.clone() })
+        .unwrap();
     Arc::new(image)
 }
 
 impl Bench {
     pub fn new(seed: u64, options: Options, configs: &[(&str, &str)]) -> Self {
+        Self::of_broker(seed, options, configs, &[])
+    }
+
+    /// A partition with settings of its topic and of its broker.
+    pub fn of_broker(
+        seed: u64,
+        options: Options,
+        topic: &[(&str, &str)],
+        broker: &[(&str, &str)],
+    ) -> Self {
         let world = World::new(seed, options);
         let host = world.host("broker");
-        let configs = map(configs);
+        let configs = Configs { topic: map(topic), broker: map(broker) };
         let node = Self::start(&world, &host, 1, &configs);
         Self { world, host, node, configs, generation: 1 }
     }
 
-    fn start(world: &World, host: &Host, generation: i32, configs: &BTreeMap<String, String>) -> Rc<Node> {
+    fn start(world: &World, host: &Host, generation: i32, configs: &Configs) -> Rc<Node> {
         let start = Start { shards: 1, store: StoreSettings::default(), image: image(generation, configs) };
         let host = host.clone();
         let runtime = host.runtime(ShardIndex(0));
@@ -113,7 +133,7 @@ impl Bench {
 
     /// Gives the topic other settings.
     pub fn configure(&mut self, configs: &[(&str, &str)]) {
-        self.configs = map(configs);
+        self.configs.topic = map(configs);
         let (node, image) = (Rc::clone(&self.node), image(self.generation, &self.configs));
         self.world.block_on(&self.runtime(), async move {
             for shard in &node.shards {

@@ -6,8 +6,8 @@ use crate::coordinator::command::{GroupRouter, coordinator_of};
 use crate::request::services::Services;
 use crate::request::shard_state::ShardState;
 use logmill_wire::api::{
-    delete_groups, delete_topics, describe_groups, find_coordinator, heartbeat, list_groups, offset_commit,
-    offset_delete, offset_fetch,
+    consumer_group_describe, consumer_group_heartbeat, delete_groups, delete_topics, describe_groups,
+    find_coordinator, heartbeat, list_groups, offset_commit, offset_delete, offset_fetch,
 };
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{ShardIndex, TopicId};
@@ -280,4 +280,34 @@ fn nothing_is_answered_that_could_not_be_stored() {
     // What could not be stored is not remembered either.
     assert_eq!(fixture.committed(), vec![("t".to_owned(), 0, 1, "note 1".to_owned())]);
     assert_eq!(fixture.commit(topic, &[(0, 3)], 9), [0]);
+}
+
+#[test]
+fn a_kind_of_group_that_is_turned_off_is_not_supported() {
+    for (kinds, expected) in
+        [("classic", ErrorCode::UnsupportedVersion), ("classic,consumer", ErrorCode::None)]
+    {
+        let fixture = Fixture::with(&[("group.coordinator.rebalance.protocols", kinds)]).with_groups();
+        let request = consumer_group_heartbeat::Request {
+            group_id: "g".into(),
+            member_id: "aaaaaaaaaaaaaaaaaaaaaa".into(),
+            rebalance_timeout_ms: 60_000,
+            subscribed_topic_names: Some(vec![std::borrow::Cow::from("t")].into()),
+            topic_partitions: Some(Vec::new().into()),
+            ..Default::default()
+        };
+        fixture.ask(&request, 1, |response| {
+            assert_eq!(response.error_code, expected.code(), "{:?}", response.error_message);
+        });
+        let request =
+            consumer_group_describe::Request { group_ids: vec!["g".into()].into(), ..Default::default() };
+        fixture.ask(&request, 1, |response| {
+            let codes: Vec<_> = response.groups.iter().map(|group| group.error_code).collect();
+            assert_eq!(codes, [expected.code()]);
+        });
+        let request = heartbeat::Request { group_id: fixture.missing_group().into(), ..Default::default() };
+        fixture.ask(&request, 4, |response| {
+            assert_eq!(response.error_code, ErrorCode::UnknownMemberId.code(), "classic groups are there");
+        });
+    }
 }

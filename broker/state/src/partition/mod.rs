@@ -15,5 +15,5 @@ pub use append::{AppendDecision, AppendError, AppendOrigin, AppendPolicy, Timest
 pub use epochs::{EpochEnd, EpochEntry, EpochHistory};
 pub use errors::{EpochCheckError, FetchCheckError, LogStartError, ReplayError, StaleEpoch};
 pub use leader::{Isolation, Leader};
-pub use producers::{ProducerBatch, ProducerDecision, ProducerError, ProducerStates};
+pub use producers::{ProducerBatch, ProducerDecision, ProducerError, ProducerStates, has_expired};
 pub use snapshot::{PartitionSnapshot, ProducerSnapshot, SnapshotError};

@@ -154,6 +154,19 @@ impl ProducerState {
     }
 }
 
+/// Whether a producer that was found idle at `last_active` has been so for `expiration_ms`. One that was active since is
+/// idle from `now` on, which is noted.
+pub fn has_expired(last_active: &mut Option<TimestampMs>, now: TimestampMs, expiration_ms: i64) -> bool {
+    match *last_active {
+        // A clock that was set back must not stretch the time.
+        Some(last_active) if last_active <= now => now.0.saturating_sub(last_active.0) >= expiration_ms,
+        _ => {
+            *last_active = Some(now);
+            false
+        }
+    }
+}
+
 /// The producers of one partition, at most [`PARTITION_PRODUCERS_MAX`] of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ProducerStates {
@@ -251,6 +264,12 @@ impl ProducerStates {
             state.epoch = header.producer_epoch;
             state.batch_count = 0;
         }
+        // A replay begins with what the last checkpoint knew. A sequence that does not go on says that the producer was
+        // forgotten before it sent this, and its older batches with it.
+        let goes_on = |last: &ProducerBatch| header.base_sequence == sequence_after(last.last_sequence(), 1);
+        if header.base_sequence >= 0 && !state.batches().last().is_none_or(goes_on) {
+            state.batch_count = 0;
+        }
         state.last_active = None;
         state.last_offset = header.last_offset();
         if !header.attributes.is_control() && header.base_sequence >= 0 {
@@ -270,14 +289,7 @@ impl ProducerStates {
     /// detection of duplicates while it writes.
     pub fn expire(&mut self, now: TimestampMs, expiration_ms: i64) -> usize {
         let before = self.producers.len();
-        self.producers.retain(|_, state| match state.last_active {
-            // A clock that was set back must not stretch the time.
-            Some(last_active) if last_active <= now => now.0.saturating_sub(last_active.0) < expiration_ms,
-            _ => {
-                state.last_active = Some(now);
-                true
-            }
-        });
+        self.producers.retain(|_, state| !has_expired(&mut state.last_active, now, expiration_ms));
         before - self.producers.len()
     }
 
@@ -424,6 +436,20 @@ mod tests {
         assert_eq!(states.expire(TimestampMs(5), 500), 0, "a clock set back starts the time anew");
         assert_eq!(states.expire(TimestampMs(504), 500), 0);
         assert_eq!(states.expire(TimestampMs(505), 500), 1);
+    }
+
+    #[test]
+    fn a_replay_over_what_was_forgotten_forgets_it() {
+        let mut states = ProducerStates::default();
+        states.apply(&header(1, 0, 0, 3, 0));
+        // The partition had forgotten the producer when it sent this.
+        states.apply(&header(1, 0, 0, 3, 10));
+        let decision = states.decide(&header(1, 0, 0, 3, 0));
+        assert!(
+            matches!(decision, Ok(ProducerDecision::Duplicate(batch)) if batch.base_offset == Offset(10)),
+            "{decision:?}"
+        );
+        assert_eq!(states.decide(&header(1, 0, 3, 1, 0)), Ok(ProducerDecision::Accept));
     }
 
     #[test]

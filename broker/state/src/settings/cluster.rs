@@ -19,16 +19,21 @@ settings_group! {
         /// with fewer in step, such producers are refused.
         min_insync_replicas: u32 = "min.insync.replicas", Kind::int_from(1), Some("1"), ClusterWide;
         /// How long a follower may lag before it leaves the in-sync set, in milliseconds.
-        replica_lag_time_max_ms: u64 = "replica.lag.time.max.ms", Kind::long_from(1), Some("30000"), ReadOnly;
+        replica_lag_time_max_ms: u64 = "replica.lag.time.max.ms", Kind::long_from(1), Some("30000"), ReadOnly,
+            inert "a cluster is one node";
         /// Whether a replica that lacks acknowledged records may lead when no other is left: the partition
         /// lives, the records are lost.
-        unclean_leader_election: bool = "unclean.leader.election.enable", Kind::Boolean, Some("false"), ClusterWide;
+        unclean_leader_election: bool = "unclean.leader.election.enable", Kind::Boolean, Some("false"), ClusterWide,
+            inert "a cluster is one node";
         /// Whether leadership goes back to the first replica of a partition by itself.
-        auto_leader_rebalance: bool = "auto.leader.rebalance.enable", Kind::Boolean, Some("true"), ReadOnly;
+        auto_leader_rebalance: bool = "auto.leader.rebalance.enable", Kind::Boolean, Some("true"), ReadOnly,
+            inert "a cluster is one node";
         /// How often leadership is looked over for that, in seconds.
         leader_imbalance_check_interval_seconds: u64 = "leader.imbalance.check.interval.seconds", Kind::long_from(1),
-            Some("300"), ReadOnly;
+            Some("300"), ReadOnly,
+            inert "a cluster is one node";
         /// Whether a broker that is stopped hands its partitions over first.
-        controlled_shutdown: bool = "controlled.shutdown.enable", Kind::Boolean, Some("true"), ReadOnly;
+        controlled_shutdown: bool = "controlled.shutdown.enable", Kind::Boolean, Some("true"), ReadOnly,
+            inert "a cluster is one node";
     }
 }

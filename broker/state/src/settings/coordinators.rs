@@ -65,25 +65,34 @@ settings_group! {
     /// Transactions.
     pub struct TransactionSettings {
         /// Partitions of the topic that keeps transactions; it cannot change once the topic is there.
-        log_partitions: i32 = "transaction.state.log.num.partitions", PARTITIONS, Some("50"), ReadOnly;
+        log_partitions: i32 = "transaction.state.log.num.partitions", PARTITIONS, Some("50"), ReadOnly,
+            inert "there are no transactions yet";
         /// Replicas of that topic; with fewer brokers than this when it is created, it has as many as there are.
-        log_replication_factor: i16 = "transaction.state.log.replication.factor", REPLICATION, Some("3"), ReadOnly;
+        log_replication_factor: i16 = "transaction.state.log.replication.factor", REPLICATION, Some("3"), ReadOnly,
+            inert "there are no transactions yet";
         /// Replicas of that topic that must have a record before it counts; bounded by the replicas it has.
-        log_min_isr: u32 = "transaction.state.log.min.isr", Kind::int_from(1), Some("2"), ReadOnly;
+        log_min_isr: u32 = "transaction.state.log.min.isr", Kind::int_from(1), Some("2"), ReadOnly,
+            inert "there are no transactions yet";
         /// The size of that topic's segments, in bytes.
-        log_segment_bytes: u64 = "transaction.state.log.segment.bytes", Kind::int_from(1), Some("104857600"), ReadOnly;
+        log_segment_bytes: u64 = "transaction.state.log.segment.bytes", Kind::int_from(1), Some("104857600"), ReadOnly,
+            inert "there are no transactions yet";
         /// The longest timeout that a producer may ask for, in milliseconds; later it is aborted.
-        max_timeout_ms: u64 = "transaction.max.timeout.ms", Kind::int_from(1), Some("900000"), ReadOnly;
+        max_timeout_ms: u64 = "transaction.max.timeout.ms", Kind::int_from(1), Some("900000"), ReadOnly,
+            inert "there are no transactions yet";
         /// How long an unused transactional id is remembered, in milliseconds.
-        id_expiration_ms: u64 = "transactional.id.expiration.ms", Kind::int_from(1), Some("604800000"), ReadOnly;
+        id_expiration_ms: u64 = "transactional.id.expiration.ms", Kind::int_from(1), Some("604800000"), ReadOnly,
+            inert "there are no transactions yet";
         /// How often transactions are looked over for their timeout, in milliseconds.
         abort_timed_out_interval_ms: u64 = "transaction.abort.timed.out.transaction.cleanup.interval.ms", Kind::int_from(1),
-            Some("10000"), ReadOnly;
+            Some("10000"), ReadOnly,
+            inert "there are no transactions yet";
         /// How often unused transactional ids are looked for, in milliseconds.
         remove_expired_interval_ms: u64 = "transaction.remove.expired.transaction.cleanup.interval.ms", Kind::int_from(1),
-            Some("3600000"), ReadOnly;
+            Some("3600000"), ReadOnly,
+            inert "there are no transactions yet";
         /// Whether a partition asks the coordinator if a producer's transaction is open before it takes its
         /// records (KIP-890).
-        partition_verification: bool = "transaction.partition.verification.enable", Kind::Boolean, Some("true"), ClusterWide;
+        partition_verification: bool = "transaction.partition.verification.enable", Kind::Boolean, Some("true"), ClusterWide,
+            inert "there are no transactions yet";
     }
 }

@@ -380,6 +380,8 @@ pub struct Setting {
     pub meaning: &'static str,
     /// For a topic setting: the broker settings that give its default, the first one that is set counts.
     pub synonyms: &'static [Synonym],
+    /// Why the setting is taken and checked, but changes nothing, if it is one of those.
+    pub inert: Option<&'static str>,
 }
 
 impl Setting {
@@ -492,6 +494,7 @@ mod tests {
             scope: Scope::ReadOnly,
             meaning: "",
             synonyms: &[],
+            inert: None,
         };
         assert!(setting.is_sensitive());
         assert_eq!(setting.check("anything"), Ok(()));

@@ -15,9 +15,10 @@ settings_group! {
     /// One group's settings, resolved.
     pub struct GroupConfig {
         /// How long changes of a consumer group are gathered before a new assignment is worked out, in
-        /// milliseconds. It changes nothing here: an assignment follows every change at once.
+        /// milliseconds.
         consumer_assignment_interval_ms: u64 = "consumer.assignment.interval.ms", Kind::int_from(0), Some("1000"), Group,
-            from &[same("group.consumer.assignment.interval.ms")];
+            from &[same("group.consumer.assignment.interval.ms")],
+            inert "an assignment follows every change at once";
         /// How often a member of a consumer group is told to report, in milliseconds.
         consumer_heartbeat_interval_ms: u64 = "consumer.heartbeat.interval.ms", Kind::int_from(1), Some("5000"), Group,
             from &[same("group.consumer.heartbeat.interval.ms")];
@@ -26,44 +27,58 @@ settings_group! {
             from &[same("group.consumer.session.timeout.ms")];
         /// How long changes of a share group are gathered before a new assignment is worked out, in milliseconds.
         share_assignment_interval_ms: u64 = "share.assignment.interval.ms", Kind::int_from(0), Some("1000"), Group,
-            from &[same("group.share.assignment.interval.ms")];
+            from &[same("group.share.assignment.interval.ms")],
+            inert "there are no share groups";
         /// Where a share group begins to read a partition that it has not read before.
-        share_auto_offset_reset: String = "share.auto.offset.reset", Kind::OffsetReset, Some("latest"), Group;
+        share_auto_offset_reset: String = "share.auto.offset.reset", Kind::OffsetReset, Some("latest"), Group,
+            inert "there are no share groups";
         /// How often a record is delivered to a share group before it is given up.
         share_delivery_count_limit: u32 = "share.delivery.count.limit", Kind::int_from(2), Some("5"), Group,
-            from &[same("group.share.delivery.count.limit")];
+            from &[same("group.share.delivery.count.limit")],
+            inert "there are no share groups";
         /// How often a member of a share group is told to report, in milliseconds.
         share_heartbeat_interval_ms: u64 = "share.heartbeat.interval.ms", Kind::int_from(1), Some("5000"), Group,
-            from &[same("group.share.heartbeat.interval.ms")];
+            from &[same("group.share.heartbeat.interval.ms")],
+            inert "there are no share groups";
         /// Whether a share group sees records of transactions that are not committed.
         share_isolation_level: String = "share.isolation.level",
-            Kind::Choice(&["read_committed", "read_uncommitted"]), Some("read_uncommitted"), Group;
+            Kind::Choice(&["read_committed", "read_uncommitted"]), Some("read_uncommitted"), Group,
+            inert "there are no share groups";
         /// Records of one partition that a share group may have in work at the same time.
         share_partition_max_record_locks: u32 = "share.partition.max.record.locks", Kind::int_from(100), Some("2000"), Group,
-            from &[same("group.share.partition.max.record.locks")];
+            from &[same("group.share.partition.max.record.locks")],
+            inert "there are no share groups";
         /// How long a member of a share group has a record for itself, in milliseconds.
         share_record_lock_duration_ms: u64 = "share.record.lock.duration.ms", Kind::int_from(1000), Some("30000"), Group,
-            from &[same("group.share.record.lock.duration.ms")];
+            from &[same("group.share.record.lock.duration.ms")],
+            inert "there are no share groups";
         /// Whether a member of a share group may ask for more time for a record.
-        share_renew_acknowledge_enable: bool = "share.renew.acknowledge.enable", Kind::Boolean, Some("true"), Group;
+        share_renew_acknowledge_enable: bool = "share.renew.acknowledge.enable", Kind::Boolean, Some("true"), Group,
+            inert "there are no share groups";
         /// How long a member of a share group may be silent before it is removed, in milliseconds.
         share_session_timeout_ms: u64 = "share.session.timeout.ms", Kind::int_from(1), Some("45000"), Group,
-            from &[same("group.share.session.timeout.ms")];
+            from &[same("group.share.session.timeout.ms")],
+            inert "there are no share groups";
         /// How long changes of a streams group are gathered before a new assignment is worked out, in milliseconds.
         streams_assignment_interval_ms: u64 = "streams.assignment.interval.ms", Kind::int_from(0), Some("1000"), Group,
-            from &[same("group.streams.assignment.interval.ms")];
+            from &[same("group.streams.assignment.interval.ms")],
+            inert "there are no streams groups";
         /// How often a member of a streams group is told to report, in milliseconds.
         streams_heartbeat_interval_ms: u64 = "streams.heartbeat.interval.ms", Kind::int_from(1), Some("5000"), Group,
-            from &[same("group.streams.heartbeat.interval.ms")];
+            from &[same("group.streams.heartbeat.interval.ms")],
+            inert "there are no streams groups";
         /// How long an empty streams group waits for more members after the first one, in milliseconds.
         streams_initial_rebalance_delay_ms: u64 = "streams.initial.rebalance.delay.ms", Kind::int_from(0), Some("3000"), Group,
-            from &[same("group.streams.initial.rebalance.delay.ms")];
+            from &[same("group.streams.initial.rebalance.delay.ms")],
+            inert "there are no streams groups";
         /// Standby copies of each stateful task of a streams group.
         streams_num_standby_replicas: u32 = "streams.num.standby.replicas", Kind::int_from(0), Some("0"), Group,
-            from &[same("group.streams.num.standby.replicas")];
+            from &[same("group.streams.num.standby.replicas")],
+            inert "there are no streams groups";
         /// How long a member of a streams group may be silent before it is removed, in milliseconds.
         streams_session_timeout_ms: u64 = "streams.session.timeout.ms", Kind::int_from(1), Some("45000"), Group,
-            from &[same("group.streams.session.timeout.ms")];
+            from &[same("group.streams.session.timeout.ms")],
+            inert "there are no streams groups";
     }
 }
 

@@ -103,32 +103,40 @@ settings_group! {
         /// The size to which each partition's log is cut by deleting its oldest segments, in bytes; -1 means
         /// any size.
         retention_bytes: Option<u64> = "log.retention.bytes", Kind::LONG, Some("-1"), ClusterWide;
-        /// The size to which a log's local copy is cut. It changes nothing here: there is no tiered storage.
-        local_retention_bytes: i64 = "log.local.retention.bytes", Kind::long_from(-2), Some("-2"), ClusterWide;
-        /// How long a segment's local copy is kept. It changes nothing here: there is no tiered storage.
-        local_retention_ms: i64 = "log.local.retention.ms", Kind::long_from(-2), Some("-2"), ClusterWide;
-        /// Records after which a log is flushed. It changes nothing here: what is acknowledged is on disk.
+        /// The size to which a log's local copy is cut.
+        local_retention_bytes: i64 = "log.local.retention.bytes", Kind::long_from(-2), Some("-2"), ClusterWide,
+            inert "there is no tiered storage";
+        /// How long a segment's local copy is kept.
+        local_retention_ms: i64 = "log.local.retention.ms", Kind::long_from(-2), Some("-2"), ClusterWide,
+            inert "there is no tiered storage";
+        /// Records after which a log is flushed.
         flush_interval_messages: u64 = "log.flush.interval.messages", Kind::long_from(1),
-            Some("9223372036854775807"), ClusterWide;
-        /// Milliseconds after which a log is flushed. It changes nothing here: what is acknowledged is on disk.
-        flush_interval_ms: Option<u64> = "log.flush.interval.ms", Kind::long_from(0), None, ClusterWide;
-        /// How often logs are looked through for what is to be flushed. It changes nothing here: what is
-        /// acknowledged is on disk.
+            Some("9223372036854775807"), ClusterWide,
+            inert "what is acknowledged is on disk";
+        /// Milliseconds after which a log is flushed.
+        flush_interval_ms: Option<u64> = "log.flush.interval.ms", Kind::long_from(0), None, ClusterWide,
+            inert "what is acknowledged is on disk";
+        /// How often logs are looked through for what is to be flushed.
         flush_scheduler_interval_ms: Option<u64> = "log.flush.scheduler.interval.ms", Kind::long_from(0),
-            Some("9223372036854775807"), ReadOnly;
+            Some("9223372036854775807"), ReadOnly,
+            inert "what is acknowledged is on disk";
         /// How often logs are looked through for segments to delete, in milliseconds.
         retention_check_interval_ms: u64 = "log.retention.check.interval.ms", Kind::long_from(1), Some("300000"), ReadOnly;
         /// How long a deleted segment's file stays for readers that are still in it, in milliseconds.
-        segment_delete_delay_ms: u64 = "log.segment.delete.delay.ms", Kind::long_from(0), Some("60000"), ClusterWide;
+        segment_delete_delay_ms: u64 = "log.segment.delete.delay.ms", Kind::long_from(0), Some("60000"), ClusterWide,
+            inert "a reader keeps its file until it is done, and the space is free at once";
         /// Bytes of log between two entries of its index.
-        index_interval_bytes: u64 = "log.index.interval.bytes", Kind::int_from(0), Some("4096"), ClusterWide;
+        index_interval_bytes: u64 = "log.index.interval.bytes", Kind::int_from(0), Some("4096"), ClusterWide,
+            inert "the index has pages of its own kind";
         /// The size at which an index closes its segment, in bytes.
-        index_max_bytes: u64 = "log.index.size.max.bytes", Kind::int_from(4), Some("10485760"), ClusterWide;
+        index_max_bytes: u64 = "log.index.size.max.bytes", Kind::int_from(4), Some("10485760"), ClusterWide,
+            inert "an index never outgrows its segment";
         /// How old records leave a log: whole segments by age and size (delete), all but the last record of
         /// each key (compact), or both.
         cleanup_policy: CleanupPolicy = "log.cleanup.policy", Kind::ChoicesOrNone(CLEANUP_POLICIES), Some("delete"), ClusterWide;
         /// Whether compacted logs are compacted at all.
-        cleaner_enable: bool = "log.cleaner.enable", Kind::Boolean, Some("true"), ReadOnly;
+        cleaner_enable: bool = "log.cleaner.enable", Kind::Boolean, Some("true"), ReadOnly,
+            inert "logs are not compacted yet";
         /// How long the mark of a deleted key stays in a compacted log, in milliseconds.
         cleaner_delete_retention_ms: u64 = "log.cleaner.delete.retention.ms", Kind::long_from(0), Some("86400000"), ClusterWide;
         /// How long a record stays uncompacted at least, in milliseconds.
@@ -140,7 +148,8 @@ settings_group! {
         cleaner_min_cleanable_ratio: f64 = "log.cleaner.min.cleanable.ratio", Kind::Double { min: 0.0, max: 1.0 },
             Some("0.5"), ClusterWide;
         /// How long the cleaner rests when no log is worth compacting, in milliseconds.
-        cleaner_backoff_ms: u64 = "log.cleaner.backoff.ms", Kind::long_from(0), Some("15000"), ClusterWide;
+        cleaner_backoff_ms: u64 = "log.cleaner.backoff.ms", Kind::long_from(0), Some("15000"), ClusterWide,
+            inert "logs are not compacted yet";
         /// The form in which batches are kept: as the producer sent them (producer), or in one for all.
         compression_type: CompressionType = "compression.type", Kind::Choice(COMPRESSION_TYPES), Some("producer"), ClusterWide;
         /// The level of gzip, 1 to 9; -1 is the library's choice.
@@ -157,11 +166,13 @@ settings_group! {
         /// How far a record's timestamp may lie after the broker's clock, in milliseconds.
         timestamp_after_max_ms: u64 = "log.message.timestamp.after.max.ms", Kind::long_from(0), Some("3600000"), ClusterWide;
         /// Whether a segment takes all its space when it is begun.
-        preallocate: bool = "log.preallocate", Kind::Boolean, Some("false"), ClusterWide;
+        preallocate: bool = "log.preallocate", Kind::Boolean, Some("false"), ClusterWide,
+            inert "space is always taken ahead, in steps";
         /// How long an idle producer's sequence numbers are remembered, in milliseconds (KIP-936).
         producer_id_expiration_ms: u64 = "producer.id.expiration.ms", Kind::int_from(1), Some("86400000"), ClusterWide;
         /// Whether topics acknowledge records before they are on disk when they do not say: faster, and a
         /// power cut of all replicas at once loses the last of them.
-        write_caching: bool = "logmill.write.caching", Kind::Boolean, Some("false"), ReadOnly;
+        write_caching: bool = "logmill.write.caching", Kind::Boolean, Some("false"), ReadOnly,
+            inert "records are always on disk first";
     }
 }

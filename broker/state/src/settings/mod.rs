@@ -86,6 +86,11 @@ mod tests {
             let mut worked_out = None;
             for synonym in setting.synonyms {
                 let broker = BrokerSettings::find(synonym.name).expect(synonym.name);
+                // A topic whose own value counts has the broker's count as well.
+                assert_eq!(broker.inert, setting.inert, "{} and {}", setting.name, broker.name);
+            }
+            for synonym in setting.synonyms {
+                let broker = BrokerSettings::find(synonym.name).expect(synonym.name);
                 if synonym.factor == 1 {
                     assert_eq!(broker.kind, setting.kind, "{} and {}", setting.name, broker.name);
                 }

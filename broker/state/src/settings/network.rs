@@ -11,11 +11,14 @@ settings_group! {
         request_max_bytes: usize = "socket.request.max.bytes", Kind::int(1, REQUEST_FRAME_BYTES_MAX as i64),
             Some("104857600"), ReadOnly;
         /// The send buffer that the kernel is asked for on a connection, in bytes; -1 leaves it to the kernel.
-        send_buffer_bytes: Option<usize> = "socket.send.buffer.bytes", Kind::int_from(-1), Some("102400"), ReadOnly;
+        send_buffer_bytes: Option<usize> = "socket.send.buffer.bytes", Kind::int_from(-1), Some("102400"), ReadOnly,
+            inert "the kernel sizes each connection's buffers by its traffic";
         /// The receive buffer that the kernel is asked for on a connection, in bytes; -1 leaves it to the kernel.
-        receive_buffer_bytes: Option<usize> = "socket.receive.buffer.bytes", Kind::int_from(-1), Some("102400"), ReadOnly;
+        receive_buffer_bytes: Option<usize> = "socket.receive.buffer.bytes", Kind::int_from(-1), Some("102400"), ReadOnly,
+            inert "the kernel sizes each connection's buffers by its traffic";
         /// Connections that may wait to be accepted; the kernel's own bound is net.core.somaxconn.
-        listen_backlog: u32 = "socket.listen.backlog.size", Kind::int_from(1), Some("50"), ReadOnly;
+        listen_backlog: u32 = "socket.listen.backlog.size", Kind::int_from(1), Some("50"), ReadOnly,
+            inert "a listener asks for as many as net.core.somaxconn allows";
         /// Connections that this broker holds at the same time; further ones wait to be accepted.
         max_connections: u32 = "max.connections", Kind::int_from(0), Some("2147483647"), ClusterWide;
         /// Connections that one address may hold at the same time; further ones are closed.
@@ -28,7 +31,8 @@ settings_group! {
         /// means for ever.
         connections_max_idle_ms: Option<u64> = "connections.max.idle.ms", Kind::long_from(-1), Some("600000"), ReadOnly;
         /// Requests that may wait for their turn on this broker before it stops reading from connections.
-        queued_max_requests: u32 = "queued.max.requests", Kind::int_from(1), Some("500"), ReadOnly;
+        queued_max_requests: u32 = "queued.max.requests", Kind::int_from(1), Some("500"), ReadOnly,
+            inert "memory bounds what waits, see logmill.memory.bytes";
         /// How long this node waits for another one to answer, in milliseconds.
         request_timeout_ms: u64 = "request.timeout.ms", Kind::int_from(1), Some("30000"), ReadOnly;
         /// The most bytes that one fetch returns. A first batch that is larger is returned alone.

@@ -55,20 +55,25 @@ settings_group! {
         quorum_bootstrap_servers: Vec<Endpoint> = "controller.quorum.bootstrap.servers", Kind::Endpoints, Some(""), ReadOnly;
         /// How long a controller waits for its leader before it asks to be elected; the wait is drawn at
         /// random from one to two times this, in milliseconds.
-        quorum_election_timeout_ms: u64 = "controller.quorum.election.timeout.ms", Kind::int_from(50), Some("1000"), ReadOnly;
+        quorum_election_timeout_ms: u64 = "controller.quorum.election.timeout.ms", Kind::int_from(50), Some("1000"), ReadOnly,
+            inert "a cluster is one node";
         /// How often a broker tells the controllers that it is alive, in milliseconds.
-        broker_heartbeat_interval_ms: u64 = "broker.heartbeat.interval.ms", Kind::int_from(10), Some("2000"), ReadOnly;
+        broker_heartbeat_interval_ms: u64 = "broker.heartbeat.interval.ms", Kind::int_from(10), Some("2000"), ReadOnly,
+            inert "a cluster is one node";
         /// How long a broker may be silent before the controllers move its partitions elsewhere, in
         /// milliseconds.
-        broker_session_timeout_ms: u64 = "broker.session.timeout.ms", Kind::int_from(50), Some("9000"), ReadOnly;
+        broker_session_timeout_ms: u64 = "broker.session.timeout.ms", Kind::int_from(50), Some("9000"), ReadOnly,
+            inert "a cluster is one node";
         /// The one directory that holds the data, if log.dirs is absent.
         log_dir: PathBuf = "log.dir", Kind::Text, Some("./logmill-data"), ReadOnly;
         /// The directories that hold the data, best each on a disk of its own; instead of log.dir.
         log_dirs: Vec<PathBuf> = "log.dirs", Kind::List, None, ReadOnly;
         /// The directory of the cluster's metadata; if absent, the first of the data directories.
-        metadata_log_dir: Option<String> = "metadata.log.dir", Kind::Text, None, ReadOnly;
+        metadata_log_dir: Option<String> = "metadata.log.dir", Kind::Text, None, ReadOnly,
+            inert "metadata lies in the data directory";
         /// Bytes of metadata records after which a snapshot is taken.
         metadata_snapshot_after_bytes: u64 = "metadata.log.max.record.bytes.between.snapshots", Kind::long_from(1),
-            Some("20971520"), ReadOnly;
+            Some("20971520"), ReadOnly,
+            inert "the metadata's log has no snapshots yet";
     }
 }

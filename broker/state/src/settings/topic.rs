@@ -37,28 +37,34 @@ settings_group! {
             from &[same("log.cleaner.delete.retention.ms")];
         /// How long a deleted segment's file stays for readers that are still in it, in milliseconds.
         file_delete_delay_ms: u64 = "file.delete.delay.ms", Kind::long_from(0), Some("60000"), Topic,
-            from &[same("log.segment.delete.delay.ms")];
-        /// Records after which the log is flushed. It changes nothing here: what is acknowledged is on disk.
+            from &[same("log.segment.delete.delay.ms")],
+            inert "a reader keeps its file until it is done, and the space is free at once";
+        /// Records after which the log is flushed.
         flush_messages: u64 = "flush.messages", Kind::long_from(1), Some("9223372036854775807"), Topic,
-            from &[same("log.flush.interval.messages")];
-        /// Milliseconds after which the log is flushed. It changes nothing here: what is acknowledged is on disk.
+            from &[same("log.flush.interval.messages")],
+            inert "what is acknowledged is on disk";
+        /// Milliseconds after which the log is flushed.
         flush_ms: u64 = "flush.ms", Kind::long_from(0), Some("9223372036854775807"), Topic,
-            from &[same("log.flush.interval.ms"), same("log.flush.scheduler.interval.ms")];
-        /// Followers whose replication is throttled, as partition:broker, or all of them (*). It changes nothing
-        /// here: replication is not throttled.
-        follower_throttled_replicas: Vec<String> = "follower.replication.throttled.replicas", Kind::ThrottledReplicas, Some(""), Topic;
+            from &[same("log.flush.interval.ms"), same("log.flush.scheduler.interval.ms")],
+            inert "what is acknowledged is on disk";
+        /// Followers whose replication is throttled, as partition:broker, or all of them (*).
+        follower_throttled_replicas: Vec<String> = "follower.replication.throttled.replicas", Kind::ThrottledReplicas, Some(""), Topic,
+            inert "replication is not throttled";
         /// Bytes of log between two entries of its index.
         index_interval_bytes: u64 = "index.interval.bytes", Kind::int_from(0), Some("4096"), Topic,
-            from &[same("log.index.interval.bytes")];
-        /// Leaders whose replication is throttled, as partition:broker, or all of them (*). It changes nothing
-        /// here: replication is not throttled.
-        leader_throttled_replicas: Vec<String> = "leader.replication.throttled.replicas", Kind::ThrottledReplicas, Some(""), Topic;
-        /// The size to which the log's local copy is cut. It changes nothing here: there is no tiered storage.
+            from &[same("log.index.interval.bytes")],
+            inert "the index has pages of its own kind";
+        /// Leaders whose replication is throttled, as partition:broker, or all of them (*).
+        leader_throttled_replicas: Vec<String> = "leader.replication.throttled.replicas", Kind::ThrottledReplicas, Some(""), Topic,
+            inert "replication is not throttled";
+        /// The size to which the log's local copy is cut.
         local_retention_bytes: i64 = "local.retention.bytes", Kind::long_from(-2), Some("-2"), Topic,
-            from &[same("log.local.retention.bytes")];
-        /// How long a segment's local copy is kept. It changes nothing here: there is no tiered storage.
+            from &[same("log.local.retention.bytes")],
+            inert "there is no tiered storage";
+        /// How long a segment's local copy is kept.
         local_retention_ms: i64 = "local.retention.ms", Kind::long_from(-2), Some("-2"), Topic,
-            from &[same("log.local.retention.ms")];
+            from &[same("log.local.retention.ms")],
+            inert "there is no tiered storage";
         /// How long a record stays uncompacted at most, in milliseconds.
         max_compaction_lag_ms: u64 = "max.compaction.lag.ms", Kind::long_from(1), Some("9223372036854775807"), Topic,
             from &[same("log.cleaner.max.compaction.lag.ms")];
@@ -85,13 +91,17 @@ settings_group! {
             from &[same("min.insync.replicas")];
         /// Whether a segment takes all its space when it is begun.
         preallocate: bool = "preallocate", Kind::Boolean, Some("false"), Topic,
-            from &[same("log.preallocate")];
-        /// Whether segments are no longer copied to tiered storage. It changes nothing here: there is none.
-        remote_log_copy_disable: bool = "remote.log.copy.disable", Kind::Boolean, Some("false"), Topic;
-        /// Whether tiered storage is emptied when it is turned off. It changes nothing here: there is none.
-        remote_log_delete_on_disable: bool = "remote.log.delete.on.disable", Kind::Boolean, Some("false"), Topic;
-        /// Whether segments are copied to tiered storage. There is none here, so it cannot be turned on.
-        remote_storage_enable: bool = "remote.storage.enable", Kind::Boolean, Some("false"), Topic;
+            from &[same("log.preallocate")],
+            inert "space is always taken ahead, in steps";
+        /// Whether segments are no longer copied to tiered storage.
+        remote_log_copy_disable: bool = "remote.log.copy.disable", Kind::Boolean, Some("false"), Topic,
+            inert "there is no tiered storage";
+        /// Whether tiered storage is emptied when it is turned off.
+        remote_log_delete_on_disable: bool = "remote.log.delete.on.disable", Kind::Boolean, Some("false"), Topic,
+            inert "there is no tiered storage";
+        /// Whether segments are copied to tiered storage. It cannot be turned on.
+        remote_storage_enable: bool = "remote.storage.enable", Kind::Boolean, Some("false"), Topic,
+            inert "there is no tiered storage";
         /// The size to which each partition's log is cut by deleting its oldest segments, in bytes; -1 means
         /// any size.
         retention_bytes: Option<u64> = "retention.bytes", Kind::LONG, Some("-1"), Topic,
@@ -104,9 +114,10 @@ settings_group! {
             from &[same("log.segment.bytes")];
         /// The size at which an index closes its segment, in bytes.
         segment_index_bytes: u64 = "segment.index.bytes", Kind::int_from(4), Some("10485760"), Topic,
-            from &[same("log.index.size.max.bytes")];
-        /// The most by which a segment is closed early, drawn at random so that many logs do not do it
-        /// together, in milliseconds.
+            from &[same("log.index.size.max.bytes")],
+            inert "an index never outgrows its segment";
+        /// The most by which a segment is closed early, another time for each partition so that many logs do not
+        /// do it together, in milliseconds.
         segment_jitter_ms: u64 = "segment.jitter.ms", Kind::long_from(0), Some("0"), Topic,
             from &[same("log.roll.jitter.ms"), Synonym::hours("log.roll.jitter.hours")];
         /// The age at which a segment is closed even when it is not full, in milliseconds.
@@ -115,11 +126,13 @@ settings_group! {
         /// Whether a replica that lacks acknowledged records may lead when no other is left: the partition
         /// lives, the records are lost.
         unclean_leader_election: bool = "unclean.leader.election.enable", Kind::Boolean, Some("false"), Topic,
-            from &[same("unclean.leader.election.enable")];
+            from &[same("unclean.leader.election.enable")],
+            inert "a cluster is one node";
         /// Whether records are acknowledged before they are on disk: faster, and a power cut of all replicas at
         /// once loses the last of them.
         write_caching: bool = "write.caching", Kind::Boolean, Some("false"), Topic,
-            from &[same("logmill.write.caching")];
+            from &[same("logmill.write.caching")],
+            inert "records are always on disk first";
     }
 }
 

@@ -96,7 +96,7 @@ macro_rules! settings_group {
             $(
                 $(#[doc = $doc:literal])+
                 $field:ident: $type:ty = $name:literal, $kind:expr, $default:expr, $scope:ident
-                    $(, from $synonyms:expr)?;
+                    $(, from $synonyms:expr)? $(, inert $why:literal)?;
             )+
         }
     ) => {
@@ -106,6 +106,7 @@ macro_rules! settings_group {
             $(
                 #[doc = concat!("`", $name, "`:")]
                 $(#[doc = $doc])+
+                $(#[doc = concat!("It changes nothing here: ", $why, ".")])?
                 pub $field: $type,
             )+
         }
@@ -118,8 +119,9 @@ macro_rules! settings_group {
                     kind: $kind,
                     default: $default,
                     scope: $crate::settings::Scope::$scope,
-                    meaning: concat!($($doc),+),
+                    meaning: concat!($($doc),+ $(, " It changes nothing here: ", $why, ".")?),
                     synonyms: settings_group!(@synonyms $($synonyms)?),
+                    inert: settings_group!(@inert $($why)?),
                 }),+
             ];
 
@@ -137,6 +139,8 @@ macro_rules! settings_group {
     };
     (@synonyms) => { &[] };
     (@synonyms $synonyms:expr) => { $synonyms };
+    (@inert) => { None };
+    (@inert $why:literal) => { Some($why) };
 }
 pub(super) use settings_group;
 
