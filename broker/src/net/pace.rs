@@ -81,6 +81,5 @@ mod tests {
         assert_eq!(accepted(&mut pace, &mut now, 0, 2), 0);
         assert!(accepted(&mut pace, &mut now, 5, 4) >= 10);
         assert!(accepted(&mut pace, &mut now, 500, 5) >= 499);
-        assert_eq!(pace.pause(MonotonicNs(0), u32::MAX).is_some(), true, "the clock only goes forward");
     }
 }
