@@ -83,12 +83,7 @@ impl Bench {
     }
 
     /// A partition with settings of its topic and of its broker.
-    pub fn of_broker(
-        seed: u64,
-        options: Options,
-        topic: &[(&str, &str)],
-        broker: &[(&str, &str)],
-    ) -> Self {
+    pub fn of_broker(seed: u64, options: Options, topic: &[(&str, &str)], broker: &[(&str, &str)]) -> Self {
         let world = World::new(seed, options);
         let host = world.host("broker");
         let configs = Configs { topic: map(topic), broker: map(broker) };
