@@ -97,8 +97,23 @@ func create(topic string, partitions int32) error {
 		return err
 	}
 	defer cl.Close()
-	_, err = kadm.NewClient(cl).CreateTopic(context.Background(), partitions, 1, nil, topic)
-	return err
+	admin := kadm.NewClient(cl)
+	if _, err = admin.CreateTopic(context.Background(), partitions, 1, nil, topic); err != nil {
+		return err
+	}
+	// README.md, "A new topic".
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		ends, err := admin.ListEndOffsets(context.Background(), topic)
+		if err == nil {
+			err = ends.Error()
+		}
+		if err == nil && len(ends[topic]) == int(partitions) {
+			return nil
+		}
+		if time.Since(begin) > patience {
+			return fmt.Errorf("the topic %s does not come up: %w", topic, err)
+		}
+	}
 }
 
 func produce(records []*kgo.Record, options ...kgo.Opt) ([]*kgo.Record, error) {

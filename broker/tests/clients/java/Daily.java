@@ -8,12 +8,14 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.consumer.CommitFailedException;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
@@ -24,6 +26,7 @@ import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.errors.RebalanceInProgressException;
+import org.apache.kafka.common.errors.RetriableException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -367,6 +370,20 @@ public class Daily {
     private static void create(String topic, int partitions) throws Exception {
         try (var admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
             admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1))).all().get();
+            // README.md, "A new topic".
+            var ends = IntStream.range(0, partitions)
+                    .boxed()
+                    .collect(Collectors.toMap(at -> new TopicPartition(topic, at), at -> OffsetSpec.latest()));
+            for (long deadline = System.currentTimeMillis() + PATIENCE_MS; ; Thread.sleep(10)) {
+                try {
+                    admin.listOffsets(ends).all().get();
+                    return;
+                } catch (ExecutionException failure) {
+                    if (!(failure.getCause() instanceof RetriableException) || System.currentTimeMillis() > deadline) {
+                        throw failure;
+                    }
+                }
+            }
         }
     }
 

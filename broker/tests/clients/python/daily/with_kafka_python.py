@@ -2,6 +2,7 @@
 
 import scenario
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import OffsetSpec
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.errors import CommitFailedError, RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata
@@ -114,6 +115,8 @@ class Client:
     def create(self, topic, partitions):
         admin = KafkaAdminClient(**self.base)
         admin.create_topics({topic: {"num_partitions": partitions, "replication_factor": 1}}, wait_for_metadata=True)
+        # README.md, "A new topic".
+        admin.list_partition_offsets({TopicPartition(topic, at): OffsetSpec.LATEST for at in range(partitions)})
         admin.close()
 
     def producer(self, codec, acks):
