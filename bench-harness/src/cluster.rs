@@ -2,7 +2,7 @@
 
 use crate::connection::Connection;
 use crate::failure::Failure;
-use logmill_wire::api::{create_topics, init_producer_id, list_offsets, metadata};
+use logmill_wire::api::{create_topics, delete_topics, init_producer_id, list_offsets, metadata};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::Uuid;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ pub const EARLIEST: i64 = -2;
 pub const LATEST: i64 = -1;
 
 /// How often metadata is asked for while partitions have no leader, and the pause between.
-const LEADER_ATTEMPTS: u32 = 50;
+const LEADER_ATTEMPTS: u32 = 100;
 const LEADER_PAUSE_NS: u64 = 100_000_000;
 
 /// A partition and its leader.
@@ -61,7 +61,7 @@ pub struct NewTopic {
 /// The topic with all its leaders; created first if it is absent and `create` says so.
 ///
 /// # Errors
-/// [`Failure::Refused`] if the topic is absent, cannot be created or has a partition without a leader for five
+/// [`Failure::Refused`] if the topic is absent, cannot be created or has a partition without a leader for ten
 /// seconds; those of the connection.
 pub fn find_topic(
     connection: &mut Connection,
@@ -69,25 +69,37 @@ pub fn find_topic(
     create: Option<NewTopic>,
     pause_ns: impl Fn(u64),
 ) -> Result<Topic, Failure> {
-    let mut created = false;
-    let mut last = ErrorCode::UnknownTopicOrPartition.code();
+    let unknown = ErrorCode::UnknownTopicOrPartition.code();
+    let (mut created, mut last) = (false, unknown);
     for _ in 0..LEADER_ATTEMPTS {
         match topic_now(connection, name)? {
             Ok(topic) => return Ok(topic),
             Err(code) => last = code,
         }
-        if last == ErrorCode::UnknownTopicOrPartition.code() && !created {
+        if last == unknown && !created {
             let Some(new_topic) = create else { break };
-            create_topic(connection, name, new_topic)?;
-            created = true;
-            continue;
-        }
-        if !ErrorCode::from_code(last).is_some_and(ErrorCode::is_retriable) {
+            let refused = create_topic(connection, name, new_topic)?;
+            created = refused == 0;
+            // A broker that was stopped a moment ago counts as dead until its next heartbeat, and then there is no
+            // place for replicas.
+            let passes = is_retriable(refused) || refused == ErrorCode::InvalidReplicationFactor.code();
+            if !created && !passes {
+                return Err(Failure::Refused {
+                    api: "CreateTopics",
+                    code: refused,
+                    subject: format!("topic {name}"),
+                });
+            }
+        } else if !is_retriable(last) {
             break;
         }
         pause_ns(LEADER_PAUSE_NS);
     }
     Err(Failure::Refused { api: "Metadata", code: last, subject: format!("topic {name}") })
+}
+
+fn is_retriable(code: i16) -> bool {
+    ErrorCode::from_code(code).is_some_and(ErrorCode::is_retriable)
 }
 
 /// The topic, or the first error code that stands in the way of using all of its partitions.
@@ -132,7 +144,8 @@ fn address_text(host: &str, port: i32) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn create_topic(connection: &mut Connection, name: &str, new_topic: NewTopic) -> Result<(), Failure> {
+/// Returns the error code: 0 if the topic is there.
+fn create_topic(connection: &mut Connection, name: &str, new_topic: NewTopic) -> Result<i16, Failure> {
     let request = create_topics::Request {
         topics: vec![create_topics::CreatableTopic {
             name: name.into(),
@@ -147,10 +160,29 @@ fn create_topic(connection: &mut Connection, name: &str, new_topic: NewTopic) ->
     let answer = connection.call(&request)?;
     let response: create_topics::Response<'_> = connection.decode(&answer)?;
     let code = response.topics.iter().map(|topic| topic.error_code).find(|code| *code != 0).unwrap_or(0);
-    if code == 0 || code == ErrorCode::TopicAlreadyExists.code() {
-        return Ok(());
+    Ok(if code == ErrorCode::TopicAlreadyExists.code() { 0 } else { code })
+}
+
+/// Deletes a topic, so that rounds do not fill the disk.
+///
+/// # Errors
+/// [`Failure::Refused`]; those of the connection.
+pub fn delete_topic(connection: &mut Connection, name: &str) -> Result<(), Failure> {
+    // Versions up to 5 have only names; later ones have names or ids (KIP-516).
+    let version = connection.version::<delete_topics::Request<'_>>(i16::MAX)?;
+    let mut request = delete_topics::Request { timeout_ms: 30_000, ..Default::default() };
+    if version >= 6 {
+        let state = delete_topics::DeleteTopicState { name: Some(name.into()), ..Default::default() };
+        request.topics = vec![state].into();
+    } else {
+        request.topic_names = vec![name.into()].into();
     }
-    Err(Failure::Refused { api: "CreateTopics", code, subject: format!("topic {name}") })
+    let answer = connection.call_in_version(&request, version)?;
+    let response: delete_topics::Response<'_> = connection.decode(&answer)?;
+    match response.responses.iter().map(|topic| topic.error_code).find(|code| *code != 0) {
+        Some(code) => Err(Failure::Refused { api: "DeleteTopics", code, subject: format!("topic {name}") }),
+        None => Ok(()),
+    }
 }
 
 /// The identity of an idempotent producer (KIP-98).

@@ -2,6 +2,7 @@
 //! beside its load.
 
 use crate::failure::Failure;
+use core::ops::Range;
 use logmill_wire::api::{self, ApiRequest, Message, api_versions};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::primitives::Reader;
@@ -16,6 +17,9 @@ pub const CLIENT_ID: &str = "logmill-bench";
 /// The largest response that is believed, size prefix excluded.
 const RESPONSE_BYTES_MAX: usize = 1 << 30;
 
+/// Memory for a frame before anything of it has come.
+const FRAME_BYTES_FIRST: usize = 64 << 10;
+
 /// A connection with the versions that its broker announced.
 #[derive(Debug)]
 pub struct Connection {
@@ -23,15 +27,25 @@ pub struct Connection {
     stream: TcpStream,
     versions: BTreeMap<i16, (i16, i16)>,
     next_correlation_id: i32,
+    /// The memory of the last answer that was given back.
+    spare: Vec<u8>,
 }
 
-/// The body of a response, and the version in which to decode it.
+/// A response, and the version in which to decode it.
 #[derive(Debug)]
 pub struct Answer {
     /// The API version of the request and so of the response.
     pub version: i16,
+    memory: Vec<u8>,
+    body: Range<usize>,
+}
+
+impl Answer {
     /// What follows the response's header.
-    pub body: Vec<u8>,
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.memory[self.body.clone()]
+    }
 }
 
 impl Connection {
@@ -42,8 +56,13 @@ impl Connection {
     pub fn open(address: &str, timeout: Duration) -> Result<Self, Failure> {
         let stream = connect(address, timeout)
             .map_err(|cause| Failure::Connect { address: address.to_owned(), cause })?;
-        let mut connection =
-            Self { address: address.to_owned(), stream, versions: BTreeMap::new(), next_correlation_id: 0 };
+        let mut connection = Self {
+            address: address.to_owned(),
+            stream,
+            versions: BTreeMap::new(),
+            next_correlation_id: 0,
+            spare: Vec::new(),
+        };
         connection.negotiate()?;
         Ok(connection)
     }
@@ -56,7 +75,7 @@ impl Connection {
         };
         let newest = self.call_in_version(&request, 3)?;
         // A broker that does not know the version answers in version 0 and names those that it knows.
-        let refused = newest.body.get(..2) == Some(&ErrorCode::UnsupportedVersion.code().to_be_bytes());
+        let refused = newest.body().get(..2) == Some(&ErrorCode::UnsupportedVersion.code().to_be_bytes());
         let answer = if refused { self.call_in_version(&request, 0)? } else { newest };
         let response: api_versions::Response<'_> = self.decode(&answer)?;
         if response.error_code != 0 {
@@ -106,10 +125,11 @@ impl Connection {
         let frame = api::request_frame(request, version, correlation_id, Some(CLIENT_ID))
             .map_err(|error| self.protocol(format!("{} cannot be encoded: {error}", R::NAME)))?;
         self.stream.write_all(&frame.concat()).map_err(|cause| self.failed("a request was sent", cause))?;
-        let response = read_frame(&mut self.stream, RESPONSE_BYTES_MAX)
-            .and_then(|frame| frame.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()))
+        let mut memory = core::mem::take(&mut self.spare);
+        let size = read_frame_into(&mut self.stream, &mut memory, RESPONSE_BYTES_MAX)
+            .and_then(|size| size.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()))
             .map_err(|cause| self.failed("a response was awaited", cause))?;
-        let mut reader = Reader::new(&response);
+        let mut reader = Reader::new(&memory[..size]);
         let header = api::decode_response_header(&mut reader, R::KEY, version)
             .map_err(|error| self.protocol(format!("a response's header: {error}")))?;
         if header.correlation_id != correlation_id {
@@ -117,7 +137,13 @@ impl Connection {
                 self.protocol(format!("response {} to request {correlation_id}", header.correlation_id))
             );
         }
-        Ok(Answer { version, body: reader.rest().to_vec() })
+        let body = size - reader.remaining()..size;
+        Ok(Answer { version, memory, body })
+    }
+
+    /// Takes back an answer's memory for the next one.
+    pub fn recycle(&mut self, answer: Answer) {
+        self.spare = answer.memory;
     }
 
     /// Decodes what [`Connection::call`] returned.
@@ -125,7 +151,7 @@ impl Connection {
     /// # Errors
     /// [`Failure::Protocol`].
     pub fn decode<'a, M: Message<'a>>(&self, answer: &'a Answer) -> Result<M, Failure> {
-        M::decode_body(&answer.body, answer.version)
+        M::decode_body(answer.body(), answer.version)
             .map_err(|error| self.protocol(format!("{} version {}: {error}", M::NAME, answer.version)))
     }
 
@@ -160,12 +186,29 @@ fn connect(address: &str, timeout: Duration) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// Reads one frame, size prefix excluded; `None` if the other side closed the connection before it. Memory
-/// grows with what arrives, whatever the prefix claims.
+/// Reads one frame, size prefix excluded; `None` if the other side closed the connection before it.
+///
+/// # Errors
+/// Those of [`read_frame_into`].
+pub fn read_frame(source: &mut impl Read, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut memory = Vec::new();
+    let size = read_frame_into(source, &mut memory, bytes_max)?;
+    Ok(size.map(|size| {
+        memory.truncate(size);
+        memory
+    }))
+}
+
+/// Reads one frame, size prefix excluded, to the front of `memory`, and returns its size; `None` if the other side
+/// closed the connection before it. Memory grows with what arrives, whatever the prefix claims, and never shrinks.
 ///
 /// # Errors
 /// Those of reading; `InvalidData` for a size below 0 or above `bytes_max`; `UnexpectedEof` within a frame.
-pub fn read_frame(source: &mut impl Read, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+pub fn read_frame_into(
+    source: &mut impl Read,
+    memory: &mut Vec<u8>,
+    bytes_max: usize,
+) -> io::Result<Option<usize>> {
     let mut prefix = [0; 4];
     let mut filled = 0;
     while filled < prefix.len() {
@@ -181,9 +224,16 @@ pub fn read_frame(source: &mut impl Read, bytes_max: usize) -> io::Result<Option
     let size = usize::try_from(announced).ok().filter(|size| *size <= bytes_max).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {announced} bytes was announced"))
     })?;
-    let mut frame = Vec::with_capacity(size.min(64 << 10));
-    let read = source.take(size as u64).read_to_end(&mut frame)?;
-    if read == size { Ok(Some(frame)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    let mut read = 0;
+    while read < size {
+        let room = size.min(memory.len().max(read * 2).max(FRAME_BYTES_FIRST));
+        if memory.len() < room {
+            memory.resize(room, 0);
+        }
+        source.read_exact(&mut memory[read..room])?;
+        read = room;
+    }
+    Ok(Some(size))
 }
 
 #[cfg(test)]
@@ -199,5 +249,22 @@ mod tests {
         assert_eq!(kind(&[0xff; 4]), io::ErrorKind::InvalidData);
         assert_eq!(kind(&[0, 0]), io::ErrorKind::UnexpectedEof);
         assert_eq!(kind(&[0, 0, 0, 2, 7]), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn memory_is_used_again_and_grows_with_what_comes() {
+        let frame = |size: usize| [&(size as u32).to_be_bytes()[..], &vec![7; size]].concat();
+        let mut memory = Vec::new();
+        for size in [200_000, 3, 70_000, 0] {
+            let read = read_frame_into(&mut frame(size).as_slice(), &mut memory, 1 << 30).unwrap();
+            assert_eq!(read, Some(size));
+            assert!(memory[..size].iter().all(|byte| *byte == 7));
+            assert_eq!(memory.len(), 200_000);
+        }
+        let mut claimed = Vec::new();
+        let cut = &frame(200_000)[..100];
+        read_frame_into(&mut &*[&(1_u32 << 29).to_be_bytes()[..], cut].concat(), &mut claimed, 1 << 30)
+            .unwrap_err();
+        assert_eq!(claimed.len(), FRAME_BYTES_FIRST);
     }
 }

@@ -55,6 +55,8 @@ pub enum Failure {
         /// What the system said.
         cause: io::Error,
     },
+    /// SIGINT or SIGTERM.
+    Interrupted,
     /// The run ended, and its result does not count: the reasons are in the report.
     Unusable(Vec<String>),
 }
@@ -105,7 +107,7 @@ impl fmt::Display for Failure {
                 write!(f, "{api} was refused for {subject} with {}", error_name(*code))?;
                 match ErrorCode::from_code(*code) {
                     Some(ErrorCode::UnknownTopicOrPartition) => {
-                        f.write_str("; create the topic with --partitions, or correct --topic")
+                        f.write_str("; produce to the topic first, or correct --topic")
                     }
                     Some(error) => {
                         write!(f, ": {} Correct the options or the broker's settings", error.description())
@@ -116,6 +118,7 @@ impl fmt::Display for Failure {
             Self::File { path, cause } => {
                 write!(f, "cannot use {path}: {cause}; check the path and its permissions")
             }
+            Self::Interrupted => f.write_str("interrupted; nothing was kept"),
             Self::Unusable(reasons) => write!(
                 f,
                 "the result does not count: {}; lower the rate, use a quieter host, or mend the broker",

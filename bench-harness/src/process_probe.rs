@@ -1,8 +1,8 @@
 //! What a process has used so far, from `/proc`: the broker's costs stand beside its throughput.
 
 use crate::failure::Failure;
-use crate::readiness::ticks_per_second;
-use serde::Serialize;
+use crate::system::readiness::ticks_per_second;
+use serde::{Deserialize, Serialize};
 use std::fs;
 
 /// Totals of a process at one moment.
@@ -17,7 +17,7 @@ pub struct Sample {
 }
 
 /// What a process used between two samples.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// CPU seconds in the process's own code; the kernel counts in ticks of usually 10 ms.
     pub user_seconds: f64,

@@ -4,8 +4,8 @@ use super::Service;
 use super::store::Topic;
 use bytes::Bytes;
 use logmill_wire::api::{
-    self, APIS, Message, api_versions, create_topics, fetch, init_producer_id, list_offsets, metadata,
-    produce, request_header::RequestHeader,
+    self, APIS, Message, api_versions, create_topics, delete_topics, fetch, init_producer_id, list_offsets,
+    metadata, produce, request_header::RequestHeader,
 };
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::Uuid;
@@ -24,13 +24,14 @@ const DEFAULT_PARTITIONS: i32 = 1;
 const PARTITIONS_MAX: i32 = 100_000;
 
 /// The APIs that are answered.
-const ANSWERED: [i16; 7] = [
+const ANSWERED: [i16; 8] = [
     produce::KEY,
     fetch::KEY,
     list_offsets::KEY,
     metadata::KEY,
     api_versions::KEY,
     create_topics::KEY,
+    delete_topics::KEY,
     init_producer_id::KEY,
 ];
 
@@ -88,6 +89,9 @@ pub(super) fn answer(service: &Service, frame: &[u8]) -> Result<Vec<Bytes>, Refu
         }
         create_topics::KEY => {
             respond(&header, &created(service, &create_topics::Request::decode_body(body, version)?))
+        }
+        delete_topics::KEY => {
+            respond(&header, &deleted(service, &delete_topics::Request::decode_body(body, version)?))
         }
         init_producer_id::KEY => {
             init_producer_id::Request::decode_body(body, version)?;
@@ -339,4 +343,20 @@ fn created<'a>(service: &Service, request: &create_topics::Request<'a>) -> creat
         }
     });
     create_topics::Response { topics: topics.collect(), ..Default::default() }
+}
+
+fn deleted<'a>(service: &Service, request: &delete_topics::Request<'a>) -> delete_topics::Response<'a> {
+    let named = request.topics.iter().map(|topic| (topic.name, topic.topic_id));
+    let named = named.chain(request.topic_names.iter().map(|name| (Some(name), Uuid::ZERO)));
+    let responses = named.map(|(name, id)| {
+        let is_deleted = service.store.delete(name.as_deref().unwrap_or_default(), id);
+        let error = if is_deleted { ErrorCode::None } else { ErrorCode::UnknownTopicOrPartition };
+        delete_topics::DeletableTopicResult {
+            name,
+            topic_id: id,
+            error_code: error.code(),
+            ..Default::default()
+        }
+    });
+    delete_topics::Response { responses: responses.collect(), ..Default::default() }
 }

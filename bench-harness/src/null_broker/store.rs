@@ -103,6 +103,12 @@ impl Store {
         true
     }
 
+    /// Forgets the topic of this name, or of this id if the name is empty; false if there is none.
+    pub(super) fn delete(&self, name: &str, id: Uuid) -> bool {
+        let Some(topic) = self.topic(name, id) else { return false };
+        unpoisoned(self.topics.write()).remove(&topic.name).is_some()
+    }
+
     /// Every topic in the order of names.
     pub(super) fn topics(&self) -> Vec<Arc<Topic>> {
         unpoisoned(self.topics.read()).values().cloned().collect()

@@ -1,7 +1,10 @@
 //! Produce requests that are encoded once and sent many times: only what differs is written anew.
 
+use crate::chance::Chance;
+use crate::clock::Clock;
 use crate::cluster::{ProducerIdentity, Topic};
 use crate::connection::CLIENT_ID;
+use crate::workload::STAMP_BYTES;
 use logmill_wire::api::{produce, request_frame};
 use logmill_wire::compression::Codec;
 use logmill_wire::ids::{ProducerEpoch, ProducerId, TimestampMs};
@@ -13,76 +16,119 @@ const CORRELATION_ID_AT: usize = 8;
 const BASE_TIMESTAMP_AT: usize = 27;
 const BASE_SEQUENCE_AT: usize = 53;
 
-/// Hexadecimal digits, so that codecs find about what they find in text.
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Stands in the template where the stamp goes; no record's digits look like it.
+const STAMP_PLACE: [u8; STAMP_BYTES as usize] = *b"|stamp goes here";
+
+/// How batches are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recipe {
+    pub(crate) record_bytes: usize,
+    pub(crate) batch_bytes: usize,
+    pub(crate) key_bytes: usize,
+    pub(crate) distinct_keys: u32,
+    pub(crate) codec: Codec,
+    /// Whether the first record says when the batch was due. Within compressed records there is no place for it:
+    /// consumers then take the batch's timestamp, in milliseconds.
+    pub(crate) is_stamped: bool,
+}
 
 /// One batch that is sent again and again, with a new time and sequence each time.
 #[derive(Clone, Debug)]
-pub(super) struct BatchTemplate {
+pub(crate) struct BatchTemplate {
     bytes: Vec<u8>,
-    pub(super) records: u64,
+    stamp_at: Option<usize>,
+    pub(crate) records: u64,
 }
 
 impl BatchTemplate {
-    /// Fills a batch with records of `record_bytes` until one more would exceed `batch_bytes`; at least one.
-    pub(super) fn new(
-        record_bytes: usize,
-        batch_bytes: usize,
-        codec: Codec,
+    /// Fills a batch with records until one more would exceed the batch's size; at least one.
+    pub(crate) fn new(
+        recipe: &Recipe,
         identity: Option<ProducerIdentity>,
         seed: u64,
     ) -> Result<Self, BatchError> {
-        let mut builder = BatchBuilder::new().codec(codec);
+        let mut builder = BatchBuilder::new().codec(recipe.codec);
         if let Some(ProducerIdentity { id, epoch }) = identity {
             builder = builder.producer(ProducerId(id), ProducerEpoch(epoch), 0);
         }
-        let mut state = seed;
-        let mut last_record_bytes = 0;
-        while builder.record_count() == 0 || builder.uncompressed_bytes() + last_record_bytes <= batch_bytes {
+        let mut chance = Chance::new(seed);
+        let (mut last_record_bytes, mut records) = (0, 0);
+        while records == 0 || builder.uncompressed_bytes() + last_record_bytes <= recipe.batch_bytes {
             let before = builder.uncompressed_bytes();
-            let value = pseudo_random_text(&mut state, record_bytes);
-            builder.append(TimestampMs(0), None, Some(&value), &[]);
+            let mut value = chance.digits(recipe.record_bytes);
+            if let (true, Some(place)) = (recipe.is_stamped && records == 0, value.first_chunk_mut()) {
+                *place = STAMP_PLACE;
+            }
+            let key = (recipe.key_bytes > 0).then(|| {
+                let number = chance.bits() % u64::from(recipe.distinct_keys);
+                Chance::new(number).digits(recipe.key_bytes)
+            });
+            builder.append(TimestampMs(0), key.as_deref(), Some(&value), &[]);
             last_record_bytes = builder.uncompressed_bytes() - before;
+            records += 1;
         }
-        Ok(Self { bytes: builder.finish()?, records: builder.record_count().unsigned_abs() })
+        let bytes = builder.finish()?;
+        let stamp_at = bytes.windows(STAMP_PLACE.len()).position(|window| window == STAMP_PLACE);
+        Ok(Self { bytes, stamp_at: stamp_at.filter(|_| recipe.codec == Codec::None), records })
     }
 
     /// Gives the batch its time and, for an idempotent producer, its sequence (KIP-98).
-    pub(super) fn stamp(&mut self, now_ms: i64, base_sequence: Option<i32>) {
+    pub(crate) fn stamp(&mut self, now_ms: i64, stamp: Stamp, base_sequence: Option<i32>) {
         self.bytes[BASE_TIMESTAMP_AT..BASE_TIMESTAMP_AT + 8].copy_from_slice(&now_ms.to_be_bytes());
         if let Some(sequence) = base_sequence {
             self.bytes[BASE_SEQUENCE_AT..BASE_SEQUENCE_AT + 4].copy_from_slice(&sequence.to_be_bytes());
         }
+        if let Some(at) = self.stamp_at {
+            self.bytes[at..at + STAMP_PLACE.len()].copy_from_slice(&stamp.bytes());
+        }
         record_batch::set_max_timestamp(&mut self.bytes, TimestampMs(now_ms));
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-fn pseudo_random_text(state: &mut u64, length: usize) -> Vec<u8> {
-    let digit = || {
-        // SplitMix64 (Steele, Lea, Flood 2014): small, and enough to keep records apart.
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = *state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        DIGITS[((mixed ^ (mixed >> 31)) & 0x0f) as usize]
-    };
-    core::iter::repeat_with(digit).take(length).collect()
+/// Which run a batch belongs to, and when it was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// Of this run; batches of others are not measured.
+    pub(crate) run: u64,
+    /// On the run's clock.
+    pub(crate) due_ns: u64,
+}
+
+impl Stamp {
+    /// A mark for a new run.
+    pub(crate) fn mark(clock: &Clock) -> u64 {
+        Chance::new(clock.wall_ms().unsigned_abs() ^ clock.now_ns().rotate_left(32)).bits()
+    }
+
+    fn bytes(self) -> [u8; STAMP_BYTES as usize] {
+        let mut bytes = [0; STAMP_BYTES as usize];
+        bytes[..8].copy_from_slice(&self.run.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.due_ns.to_be_bytes());
+        bytes
+    }
+
+    /// The stamp at the front of a record's value.
+    pub(crate) fn of_value(value: &[u8]) -> Option<Self> {
+        let (run, rest) = value.split_first_chunk()?;
+        let (due_ns, _) = rest.split_first_chunk()?;
+        Some(Self { run: u64::from_be_bytes(*run), due_ns: u64::from_be_bytes(*due_ns) })
+    }
 }
 
 /// What surrounds the batch in the requests to one partition.
 #[derive(Clone, Debug)]
-pub(super) struct Envelope {
+pub(crate) struct Envelope {
     head: Vec<u8>,
     tail: Vec<u8>,
 }
 
 impl Envelope {
     /// Encodes a request around `batch` and takes the batch out of it.
-    pub(super) fn new(
+    pub(crate) fn new(
         topic: &Topic,
         partition: i32,
         acks: i16,
@@ -110,7 +156,7 @@ impl Envelope {
     }
 
     /// The request around a batch of the size for which the envelope was made, in three slices.
-    pub(super) fn around<'a>(&'a mut self, batch: &'a BatchTemplate, correlation_id: i32) -> [&'a [u8]; 3] {
+    pub(crate) fn around<'a>(&'a mut self, batch: &'a BatchTemplate, correlation_id: i32) -> [&'a [u8]; 3] {
         self.head[CORRELATION_ID_AT..CORRELATION_ID_AT + 4].copy_from_slice(&correlation_id.to_be_bytes());
         [&self.head, batch.bytes(), &self.tail]
     }
@@ -124,15 +170,25 @@ mod tests {
     use logmill_wire::primitives::Reader;
     use logmill_wire::record_batch::BatchView;
 
+    const RECIPE: Recipe = Recipe {
+        record_bytes: 100,
+        batch_bytes: 1024,
+        key_bytes: 8,
+        distinct_keys: 3,
+        codec: Codec::None,
+        is_stamped: true,
+    };
+
     #[test]
     fn a_stamped_request_is_a_valid_one() {
         let identity = ProducerIdentity { id: 77, epoch: 3 };
-        let mut batch = BatchTemplate::new(100, 1024, Codec::None, Some(identity), 1).unwrap();
+        let mut batch = BatchTemplate::new(&RECIPE, Some(identity), 1).unwrap();
         assert!(batch.bytes().len() <= 1024 && batch.bytes().len() > 900);
         let topic = Topic { name: "t".to_owned(), id: Uuid([5; 16]), leaders: Vec::new() };
         for version in [9, 12, 13] {
             let mut envelope = Envelope::new(&topic, 4, -1, 1000, version, &batch).unwrap();
-            batch.stamp(1_700_000_000_123, Some(90));
+            let stamp = Stamp { run: 5, due_ns: 6 };
+            batch.stamp(1_700_000_000_123, stamp, Some(90));
             let frame = envelope.around(&batch, 31).concat();
             assert_eq!(u32::from_be_bytes(*frame.first_chunk().unwrap()) as usize, frame.len() - 4);
             let mut reader = Reader::new(&frame[4..]);
@@ -147,12 +203,25 @@ mod tests {
             assert_eq!((header.base_sequence, header.producer_id.0), (90, 77));
             assert_eq!(header.max_timestamp, TimestampMs(1_700_000_000_123));
             assert_eq!(header.record_count as u64, batch.records);
+            let contents = sent.contents(1 << 20).unwrap();
+            let records: Vec<_> = contents.records().map(Result::unwrap).collect();
+            assert_eq!(records[0].value.and_then(Stamp::of_value), Some(stamp));
+            assert!(records.iter().all(|record| record.key.unwrap().len() == 8));
+            let mut keys: Vec<_> = records.iter().map(|record| record.key).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            assert!(keys.len() <= 3 && keys.len() > 1, "{}", keys.len());
         }
     }
 
     #[test]
     fn a_record_larger_than_the_batch_still_makes_one() {
-        let batch = BatchTemplate::new(500, 10, Codec::Lz4, None, 1).unwrap();
+        let recipe = Recipe { record_bytes: 500, batch_bytes: 10, codec: Codec::Lz4, ..RECIPE };
+        let mut batch = BatchTemplate::new(&recipe, None, 1).unwrap();
         assert_eq!(batch.records, 1);
+        // A stamp would damage what is compressed.
+        batch.stamp(7, Stamp { run: 1, due_ns: 2 }, None);
+        let view = BatchView::only(batch.bytes()).unwrap();
+        assert!(view.contents(1 << 20).unwrap().records().next().unwrap().is_ok());
     }
 }

@@ -4,6 +4,20 @@
 //! in-flight limit was reached is the broker's delay and counts; one that left late although it could have
 //! left is the generator's own lag, and a run with too much of it does not count.
 
+use crate::chance::Chance;
+use serde::{Deserialize, Serialize};
+
+/// How due times follow each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arrivals {
+    /// Evenly, over all producers together.
+    #[default]
+    Constant,
+    /// As independent customers come: with exponentially distributed gaps.
+    Poisson,
+}
+
 /// The part of a load that one producer carries.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
@@ -13,6 +27,8 @@ pub struct Load {
     pub producers: u64,
     /// Records per second over all producers; 0 sends as fast as the in-flight limit allows.
     pub records_per_second: u64,
+    /// How due times follow each other.
+    pub arrivals: Arrivals,
     /// Records in every batch.
     pub batch_records: u64,
     /// When the first batch of producer 0 is due.
@@ -24,6 +40,9 @@ pub struct Load {
     /// Batches of this producer.
     pub batches_max: Option<u64>,
 }
+
+/// For how long after the end batches are sent that were due before it.
+const OVERRUN_NS: u64 = 1_000_000_000;
 
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,17 +72,36 @@ pub enum Step {
 pub struct Pacer {
     load: Load,
     sent: u64,
+    chance: Chance,
+    /// When the next batch is due after the start, in nanoseconds; only for Poisson arrivals.
+    next_after_start: f64,
 }
 
 impl Pacer {
     /// A pacer at the start of the load.
     #[must_use]
-    pub const fn new(load: Load) -> Self {
-        Self { load, sent: 0 }
+    pub fn new(load: Load) -> Self {
+        let mut pacer = Self { load, sent: 0, chance: Chance::new(load.producer), next_after_start: 0.0 };
+        pacer.next_after_start = pacer.chance.gap(pacer.mean_gap_ns());
+        pacer
     }
 
-    /// When the producer's batch with this number (from 0) is due. Batches of all producers are spread
-    /// evenly, and no rounding error adds up.
+    /// Between two batches of this producer.
+    fn mean_gap_ns(&self) -> f64 {
+        let load = &self.load;
+        (load.producers * load.batch_records) as f64 * 1e9 / load.records_per_second.max(1) as f64
+    }
+
+    /// When the next batch is due.
+    fn next_due_ns(&self) -> u64 {
+        match self.load.arrivals {
+            Arrivals::Constant => self.due_ns(self.sent),
+            Arrivals::Poisson => self.load.start_ns.saturating_add(self.next_after_start as u64),
+        }
+    }
+
+    /// When the producer's batch with this number (from 0) is due if they come evenly. Batches of all producers
+    /// are spread, and no rounding error adds up.
     #[must_use]
     pub fn due_ns(&self, batch: u64) -> u64 {
         let load = &self.load;
@@ -79,15 +117,18 @@ impl Pacer {
         self.sent
     }
 
-    /// How many batches were due by now, or before the end, and not handed out.
+    /// How many batches were due by now, before the end, and not handed out; for Poisson arrivals their mean number.
     #[must_use]
     pub fn unsent(&self, now_ns: u64) -> u64 {
-        let mut ahead = self.clone();
-        let mut count = 0;
-        while self.load.records_per_second > 0 && matches!(ahead.step(now_ns, Some(0)), Step::Send { .. }) {
-            count += 1;
+        let load = &self.load;
+        let limit_ns = load.end_ns.map_or(now_ns, |end_ns| now_ns.min(end_ns.saturating_sub(1)));
+        let left = load.batches_max.map_or(u64::MAX, |max| max.saturating_sub(self.sent));
+        match limit_ns.checked_sub(self.next_due_ns()) {
+            Some(late_ns) if load.records_per_second > 0 => {
+                left.min((late_ns as f64 / self.mean_gap_ns()) as u64 + 1)
+            }
+            _ => 0,
         }
-        count
     }
 
     /// What to do at `now_ns`. `free_since_ns` says since when the in-flight limit has had room, `None` if it
@@ -98,8 +139,9 @@ impl Pacer {
             return Step::Finished;
         }
         let open_loop = load.records_per_second > 0;
-        let due_ns = if open_loop { self.due_ns(self.sent) } else { now_ns.max(load.start_ns) };
-        if load.end_ns.is_some_and(|end| due_ns >= end) {
+        let due_ns = if open_loop { self.next_due_ns() } else { now_ns.max(load.start_ns) };
+        // What is far behind at the end will not catch up; what it has not sent is counted as unsent.
+        if load.end_ns.is_some_and(|end| due_ns >= end || now_ns >= end.saturating_add(OVERRUN_NS)) {
             return Step::Finished;
         }
         if due_ns > now_ns {
@@ -109,6 +151,7 @@ impl Pacer {
         let lag_ns = if open_loop { now_ns - due_ns.max(free_since_ns).min(now_ns) } else { 0 };
         let measured = due_ns >= load.measure_from_ns;
         self.sent += 1;
+        self.next_after_start += self.chance.gap(self.mean_gap_ns());
         Step::Send { due_ns, lag_ns, measured }
     }
 }
@@ -134,6 +177,7 @@ mod tests {
             producer: 1,
             producers: 2,
             records_per_second: 1000,
+            arrivals: Arrivals::Constant,
             batch_records: 10,
             start_ns: 500,
             measure_from_ns: 500 + 20_000_000,
@@ -179,6 +223,9 @@ mod tests {
         assert_eq!(pacer.unsent(500 + 9_999_999), 0);
         assert_eq!(pacer.unsent(500 + 30_000_000), 2);
         assert_eq!(pacer.unsent(u64::MAX), 3);
+        let mut overrun = Pacer::new(load());
+        assert_eq!(overrun.step(500 + 60_000_000 + OVERRUN_NS, Some(0)), Step::Finished);
+        assert_eq!(overrun.unsent(u64::MAX), 3);
         let closed = Pacer::new(Load { records_per_second: 0, ..load() });
         assert_eq!(closed.unsent(u64::MAX), 0);
     }
@@ -189,6 +236,26 @@ mod tests {
             Pacer::new(Load { producers: 1, producer: 0, records_per_second: 3, batch_records: 1, ..load() });
         assert_eq!(pacer.due_ns(1), 500 + 333_333_333);
         assert_eq!(pacer.due_ns(3_000_000), 500 + 1_000_000 * 1_000_000_000);
+    }
+
+    #[test]
+    fn poisson_arrivals_have_the_rate_and_are_not_even() {
+        let end_ns = 100_000_000_000;
+        let load = Load { arrivals: Arrivals::Poisson, end_ns: Some(end_ns), start_ns: 0, ..load() };
+        let mut pacer = Pacer::new(load);
+        let mut due = Vec::new();
+        while let Step::Send { due_ns, .. } = pacer.step(end_ns, Some(0)) {
+            due.push(due_ns);
+        }
+        // 100 s of 1000 records/s in batches of 10, of which this producer has half: 5000, give or take four times
+        // the square root.
+        assert!(due.len().abs_diff(5000) < 280, "{}", due.len());
+        let gaps: Vec<u64> = due.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let short = gaps.iter().filter(|gap| **gap < 20_000_000).count();
+        // 1 - 1/e of exponentially distributed gaps are shorter than their mean.
+        assert!((short as f64 / gaps.len() as f64 - 0.632).abs() < 0.03, "{short} of {}", gaps.len());
+        let mut again = Pacer::new(load);
+        assert!(matches!(again.step(end_ns, Some(0)), Step::Send { due_ns, .. } if due_ns == due[0]));
     }
 
     #[test]
