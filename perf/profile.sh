@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Where a broker's CPU time goes under load, as text: perf record on its process while logmill-bench produces.
 #   perf/profile.sh BROKER_BINARY [REPORT_FILE]
-# Environment: BENCH, SECONDS_EACH, PARTITIONS, PRODUCE_OPTIONS as in compare.sh.
+# Environment: BENCH, SECONDS_EACH, PARTITIONS, WORKLOAD (keys of workloads, such as "record_size=100 acks=1").
 set -euo pipefail
 
 broker=${1:?usage: perf/profile.sh BROKER_BINARY [REPORT_FILE]}
@@ -9,7 +9,7 @@ report=${2:-profile.txt}
 root=$(cd "$(dirname "$0")/.." && pwd)
 bench=${BENCH:-$root/target/test-release/logmill-bench}
 seconds=${SECONDS_EACH:-8}
-read -r -a load <<< "${PRODUCE_OPTIONS:---record-size 1024 --batch-size 16384 --acks all}"
+read -r -a load <<< "${WORKLOAD:-record_size=1024 batch_size=16384 acks=all}"
 if ! command -v perf >/dev/null || ! perf record -q -o /dev/null -- true 2>/dev/null; then
     echo "profile.sh: SKIPPED: perf is missing or may not record here; install it, or lower kernel.perf_event_paranoid"
     exit 0
@@ -38,8 +38,8 @@ for _ in $(seq 100); do
 done
 perf record -q -g -F 499 -p "$broker_pid" -o "$work/perf.data" -- sleep "$seconds" &
 recorder=$!
-"$bench" produce --bootstrap-server "127.0.0.1:$port" --topic profile --partitions "${PARTITIONS:-6}" \
-    --duration "$seconds" --pid "$broker_pid" "${load[@]}" | tee "$report"
+"$bench" run --bootstrap-server "127.0.0.1:$port" --set "partitions=${PARTITIONS:-6}" --set "duration=$seconds" \
+    --pid "$broker_pid" "${load[@]/#/--set=}" | tee "$report"
 wait "$recorder"
 perf report -i "$work/perf.data" --stdio --no-children -g none --percent-limit 0.3 2>/dev/null >>"$report"
 echo "report: $report"

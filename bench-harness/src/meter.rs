@@ -109,7 +109,6 @@ pub struct Meter {
 
 impl Meter {
     /// The tally, to write into.
-    #[must_use]
     pub fn tally(&self) -> MutexGuard<'_, Tally> {
         // What it holds is complete after each change, whoever panicked.
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
