@@ -72,3 +72,31 @@ fn a_log_is_cut_to_its_size_and_a_changed_size_takes_effect() {
     bench.run_for(MINUTE * 2);
     assert_eq!(bench.segments(), [3, 6], "a compacted log is not cut");
 }
+
+#[test]
+fn segments_without_timestamps_go_by_the_age_of_their_files() {
+    let configs = [("segment.bytes", "1048576"), ("retention.ms", "3600000")];
+    let mut bench = Bench::new(4, Options::default(), &configs);
+    let append = |bench: &Bench| {
+        let mut batch = BatchBuilder::new();
+        batch.append(TimestampMs(-1), None, Some(&[7; 300_000]), &[]);
+        bench.send(&batch).unwrap();
+    };
+    for _ in 0..4 {
+        append(&bench);
+    }
+    assert_eq!(bench.segments(), [0, 3]);
+    bench.run_for(MINUTE * 30);
+    bench.stop();
+    for _ in 0..4 {
+        append(&bench);
+    }
+    assert_eq!(bench.segments(), [0, 3, 6]);
+    bench.run_for(MINUTE * 28);
+    bench.crash();
+    assert_eq!(bench.segments(), [0, 3, 6], "it is not yet time");
+    bench.run_for(MINUTE * 4);
+    assert_eq!(bench.segments(), [3, 6], "neither a restart nor a crash makes a segment young again");
+    bench.run_for(MINUTE * 30);
+    assert_eq!(bench.segments(), [8], "nor does a place behind which nothing is old keep it");
+}

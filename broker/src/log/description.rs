@@ -2,7 +2,7 @@
 
 use super::LogError;
 use super::appender::Log;
-use crate::runtime::Runtime;
+use crate::runtime::{File, Runtime};
 use logmill_state::log_plan::{LargestTimestamp, SegmentDescriptor};
 use logmill_wire::ids::Offset;
 use std::rc::Rc;
@@ -51,16 +51,23 @@ impl<R: Runtime> Log<R> {
         }
         let was_loaded = self.has_index(base);
         self.load_index(base).await?;
+        let (found, is_empty) = {
+            let inner = self.inner.borrow();
+            let Some(segment) = inner.segments.iter().find(|segment| segment.base == base) else {
+                return Ok(LargestTimestamp::None);
+            };
+            let found = segment.index.as_ref().and_then(super::index::SparseIndex::max_timestamp);
+            (found.filter(|(timestamp, _)| timestamp.0 >= 0), segment.end() == 0)
+        };
+        let largest = match found {
+            Some((timestamp, _)) => LargestTimestamp::At(timestamp),
+            None if is_empty => LargestTimestamp::None,
+            // Records without timestamps are as old as the last change of their file, which outlives a restart.
+            None => LargestTimestamp::At(self.file_of(base).await?.modified().await?),
+        };
         let mut inner = self.inner.borrow_mut();
         let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == base) else {
             return Ok(LargestTimestamp::None);
-        };
-        let found = segment.index.as_ref().and_then(super::index::SparseIndex::max_timestamp);
-        let largest = match (found, segment.opened_at) {
-            (Some((timestamp, _)), _) if timestamp.0 >= 0 => LargestTimestamp::At(timestamp),
-            // Records without timestamps are as old as their segment.
-            (_, Some(opened_at)) => LargestTimestamp::At(opened_at),
-            _ => LargestTimestamp::None,
         };
         if segment.sealed {
             segment.largest_timestamp = Some(largest);

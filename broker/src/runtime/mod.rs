@@ -196,6 +196,9 @@ pub trait File: 'static {
 
     /// The length in bytes.
     fn length(&self) -> impl Future<Output = io::Result<u64>> + 'static;
+
+    /// When the file was last written or made longer or shorter, by the wall clock.
+    fn modified(&self) -> impl Future<Output = io::Result<TimestampMs>> + 'static;
 }
 
 /// A socket that accepts connections.

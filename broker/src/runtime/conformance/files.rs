@@ -100,6 +100,31 @@ pub(super) async fn length_follows_writes<R: Runtime>(site: Site<R>) -> Verdict 
     expect_length(&other, 6 * PAGE).await
 }
 
+pub(super) async fn changes_are_dated<R: Runtime>(site: Site<R>) -> Verdict {
+    // The kernel's dates come from a clock that ticks more slowly.
+    const COARSE_MS: i64 = 100;
+    let file = open(&site, "file", OpenMode::Create).await?;
+    let mut before = site.runtime.wall_clock();
+    for step in 0..3 {
+        match step {
+            0 => file.write(pages(1, 2), 0, Durability::Cached).await.about("write")?,
+            1 => file.set_length(PAGE).await.about("cut")?,
+            _ => file.allocate(0, 4 * PAGE).await.about("take space")?,
+        }
+        let (modified, now) = (file.modified().await.about("ask for the date")?, site.runtime.wall_clock());
+        ensure!(
+            (before.0 - COARSE_MS..=now.0).contains(&modified.0),
+            "step {step} between {before:?} and {now:?} has the date {modified:?}"
+        );
+        site.runtime.sleep(std::time::Duration::from_millis(300)).await;
+        let again = open(&site, "file", OpenMode::Read).await?;
+        let read = again.modified().await.about("ask again")?;
+        ensure!(read == modified, "without a change the date went from {modified:?} to {read:?}");
+        before = site.runtime.wall_clock();
+    }
+    Ok(())
+}
+
 pub(super) async fn set_length_cuts_and_extends<R: Runtime>(site: Site<R>) -> Verdict {
     let file = open(&site, "file", OpenMode::Create).await?;
     let content = pages(5, 4);

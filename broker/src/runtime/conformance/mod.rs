@@ -124,7 +124,7 @@ pub fn cases<R: Runtime>() -> Vec<Case<R>> {
             a_dropped_receive_loses_nothing_sent_later, a_dropped_accept_loses_nobody_later,
             many_connections_at_once;
         files:
-            what_is_written_is_read, reads_end_with_the_file, length_follows_writes,
+            what_is_written_is_read, reads_end_with_the_file, length_follows_writes, changes_are_dated,
             set_length_cuts_and_extends, allocate_reads_zeros, durable_writes_and_flushes,
             handles_share_the_file, a_dropped_handle_finishes_its_work, many_operations_at_once,
             a_dropped_write_keeps_its_buffer, a_dropped_read_keeps_its_buffer;

@@ -61,9 +61,7 @@ impl Runtime for SimulatedRuntime {
     }
 
     fn wall_clock(&self) -> TimestampMs {
-        let error = self.core.hosts.borrow()[self.life.host].wall_clock_error_ms;
-        let passed = i64::try_from(self.core.now_ns.get() / 1_000_000).unwrap_or(i64::MAX);
-        TimestampMs(self.core.options.wall_clock_start_ms.saturating_add(passed).saturating_add(error))
+        self.core.wall_clock(self.life.host)
     }
 
     fn random_u64(&self) -> u64 {

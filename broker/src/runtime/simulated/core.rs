@@ -5,6 +5,7 @@ use super::disk::Disk;
 use super::executor::{Executor, Inbox};
 use super::network::Network;
 use super::options::Options;
+use logmill_wire::ids::TimestampMs;
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -97,6 +98,13 @@ pub(super) struct Core {
 }
 
 impl Core {
+    /// What a host's wall clock says.
+    pub fn wall_clock(&self, host: usize) -> TimestampMs {
+        let error = self.hosts.borrow()[host].wall_clock_error_ms;
+        let passed = i64::try_from(self.now_ns.get() / 1_000_000).unwrap_or(i64::MAX);
+        TimestampMs(self.options.wall_clock_start_ms.saturating_add(passed).saturating_add(error))
+    }
+
     pub fn new(seed: u64, options: Options) -> Self {
         Self {
             network: RefCell::new(Network::new()),

@@ -6,6 +6,7 @@ use super::chance::Chance;
 use super::content::Content;
 use super::options::DiskOptions;
 use crate::runtime::{DirectoryEntry, OpenMode, Volume};
+use logmill_wire::ids::TimestampMs;
 use logmill_wire::limits::PAGE_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,7 +21,7 @@ pub enum Operation {
     Write,
     /// `File::flush`.
     Flush,
-    /// `File::allocate`, `set_length` and `length`.
+    /// `File::allocate`, `set_length`, `length` and `modified`.
     Length,
     /// `Runtime::open`.
     Open,
@@ -112,10 +113,12 @@ fn apply(names: &mut BTreeMap<String, Node>, change: &Change) {
     }
 }
 
+#[derive(Default)]
 struct FileNode {
     content: Content,
     open: u32,
     is_linked: bool,
+    modified: TimestampMs,
 }
 
 pub(super) fn error(number: i32) -> io::Error {
@@ -210,6 +213,17 @@ impl Disk {
     }
 
     /// The content of an open file.
+    /// Takes note that a file is changed now.
+    pub fn touch(&mut self, node: Node, now: TimestampMs) {
+        if let Some(file) = self.files.get_mut(&node) {
+            file.modified = now;
+        }
+    }
+
+    pub fn modified(&self, node: Node) -> io::Result<TimestampMs> {
+        self.files.get(&node).map(|file| file.modified).ok_or_else(|| error(libc::EBADF))
+    }
+
     pub fn content(&mut self, node: Node) -> io::Result<&mut Content> {
         self.files.get_mut(&node).map(|file| &mut file.content).ok_or_else(|| error(libc::EBADF))
     }
@@ -256,7 +270,7 @@ impl Disk {
             (None, OpenMode::Read | OpenMode::ReadWrite) => return Err(error(libc::ENOENT)),
             (None, OpenMode::Create | OpenMode::CreateNew) => {
                 let node = self.new_node();
-                let file = FileNode { content: Content::default(), open: 0, is_linked: true };
+                let file = FileNode { open: 0, is_linked: true, ..FileNode::default() };
                 self.files.insert(node, file);
                 let at = self.next_tick();
                 self.change(parent, at, Change::Link { name, node }, None)?;

@@ -4,6 +4,7 @@ use super::core::{Completion, Core, Kind, Life};
 use super::disk::{Disk, Node, Operation, error};
 use crate::runtime::buffer::{Chunk, ChunkView};
 use crate::runtime::{Durability, File};
+use logmill_wire::ids::TimestampMs;
 use logmill_wire::limits::PAGE_BYTES;
 use std::cell::Cell;
 use std::future::Future;
@@ -210,6 +211,7 @@ async fn write(file: Rc<OpenFile>, data: ChunkView, position: u64, durability: D
             file.path.display()
         );
         content.begin_write(tick, position, &data);
+        disk.touch(file.node, core.wall_clock(host));
         Ok(tick)
     });
     let pace = if durability == Durability::Durable { Pace::DurableWrite } else { Pace::Write };
@@ -298,6 +300,7 @@ impl File for SimulatedFile {
                     disk.check_space(file.node, position, length)?;
                     let tick = disk.next_tick();
                     disk.content(file.node)?.allocate(position, length, tick);
+                    disk.touch(file.node, core.wall_clock(file.life.host));
                     Ok(())
                 })
             })
@@ -314,6 +317,7 @@ impl File for SimulatedFile {
                 core.disk(file.life.host, |disk| {
                     let tick = disk.next_tick();
                     disk.content(file.node)?.set_length(length, tick);
+                    disk.touch(file.node, core.wall_clock(file.life.host));
                     Ok(())
                 })
             })
@@ -327,6 +331,17 @@ impl File for SimulatedFile {
             let (core, path) = (Rc::clone(&file.core), file.path.clone());
             core.disk_deed(file.life, Operation::Length, &path, move |core| {
                 core.disk(file.life.host, |disk| disk.content(file.node).map(|content| content.length()))
+            })
+            .await
+        }
+    }
+
+    fn modified(&self) -> impl Future<Output = io::Result<TimestampMs>> + 'static {
+        let file = Rc::clone(&self.0);
+        async move {
+            let (core, path) = (Rc::clone(&file.core), file.path.clone());
+            core.disk_deed(file.life, Operation::Length, &path, move |core| {
+                core.disk(file.life.host, |disk| disk.modified(file.node))
             })
             .await
         }

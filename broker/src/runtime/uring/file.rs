@@ -6,11 +6,13 @@ use super::future::Perform;
 use super::operation::{Operation, c_path};
 use crate::runtime::buffer::{Chunk, ChunkView};
 use crate::runtime::{DirectoryEntry, Durability, File, OpenMode};
+use logmill_wire::ids::TimestampMs;
 use logmill_wire::limits::{CHUNK_BYTES_MAX, PAGE_BYTES};
 use std::future::Future;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -155,13 +157,23 @@ impl File for UringFile {
     }
 
     fn length(&self) -> impl Future<Output = io::Result<u64>> + 'static {
-        // Of an open file the kernel has the length in memory: this neither waits nor blocks.
-        let result = self.descriptor.try_clone().and_then(|file| std::fs::File::from(file).metadata());
-        std::future::ready(result.map(|metadata| metadata.len()))
+        std::future::ready(self.metadata().map(|metadata| metadata.len()))
+    }
+
+    fn modified(&self) -> impl Future<Output = io::Result<TimestampMs>> + 'static {
+        std::future::ready(self.metadata().map(|metadata| {
+            let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+            TimestampMs(seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000))
+        }))
     }
 }
 
 impl UringFile {
+    /// What the kernel knows of the file. Of an open one it has that in memory: this neither waits nor blocks.
+    fn metadata(&self) -> io::Result<std::fs::Metadata> {
+        self.descriptor.try_clone().and_then(|file| std::fs::File::from(file).metadata())
+    }
+
     /// Takes space where the filesystem cannot do so by itself (NFS before version 4.2, ramfs): what of the
     /// range lies beyond the file's end is written.
     async fn write_zeros(&self, range: Range<u64>) -> io::Result<()> {
