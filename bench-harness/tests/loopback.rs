@@ -10,6 +10,7 @@ use logmill_bench::failure::Failure;
 use logmill_bench::null_broker::{NullBroker, NullBrokerOptions};
 use logmill_bench::report::Report;
 use logmill_bench::run::Outcome;
+use std::io::{BufRead, BufReader};
 
 fn null_broker(produce_error: Option<i16>) -> String {
     let options = NullBrokerOptions { listen: "127.0.0.1:0".to_owned(), keep_mib: 64, produce_error };
@@ -179,4 +180,82 @@ fn results_are_kept_and_put_side_by_side() {
         "{wrong}"
     );
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn two_null_brokers_are_compared() {
+    let executable = env!("CARGO_BIN_EXE_logmill-bench");
+    let folder = std::env::temp_dir().join(format!("logmill-bench-compare-{}", std::process::id()));
+    let started = |_: u8| {
+        let mut child = std::process::Command::new(executable)
+            .args(["null-broker", "--listen", "127.0.0.1:0"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        (child, line.trim_end().rsplit(' ').next().unwrap().to_owned())
+    };
+    let mut brokers: Vec<_> = (0..2).map(started).collect();
+    let side = |index: usize| {
+        let (child, address): &(std::process::Child, String) = &brokers[index];
+        format!("--side=side{index}={address},pid={},note=nothing is stored", child.id())
+    };
+    let output = format!("--output={}", folder.display());
+    let (one, other) = (side(0), side(1));
+    let load = [
+        "--set",
+        "name=pair",
+        "--set",
+        "duration=2",
+        "--set",
+        "partitions=2",
+        "--set",
+        "lag_limit_us=1000000",
+    ];
+    let fixed = [
+        "logmill-bench",
+        "compare",
+        &one,
+        &other,
+        "--quiet",
+        "--rounds",
+        "2",
+        "--rates",
+        "1000,2000",
+        &output,
+    ];
+    let run = command_line::run(&CommandLine::parse_from(fixed.into_iter().chain(load)));
+    for (child, _) in &mut brokers {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    run.unwrap();
+    let summary = std::fs::read_to_string(folder.join("summary.txt")).unwrap();
+    assert!(summary.contains("pair-1000, 2 rounds") && summary.contains("pair-2000, 2 rounds"), "{summary}");
+    let row = summary.lines().find(|line| line.starts_with("records/s")).unwrap();
+    assert!(row.contains('('), "{row}");
+    assert!(summary.contains("side0 / side1") && !summary.contains("INVALID"), "{summary}");
+    for name in ["pair-1000-1-side0.json", "pair-2000-2-side1.hlog", "summary.json", "report.html"] {
+        assert!(folder.join(name).exists(), "{name}");
+    }
+    // Both did the same work, at the rate that was asked for.
+    let lines: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("summary.json")).unwrap()).unwrap();
+    let ratio = &lines[0][2][0];
+    assert_eq!(ratio["figure"], "records/s");
+    assert!((ratio["ratios"][1]["median"].as_f64().unwrap() - 1.0).abs() < 0.05, "{ratio}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_sweep_finds_a_knee() {
+    let address = null_broker(None);
+    let side = format!("--side=null={address}");
+    let load = ["--set", "duration=1", "--set", "batch_size=1100", "--set", "lag_limit_us=1000000"];
+    let fixed =
+        ["logmill-bench", "sweep", &side, "--quiet", "--start", "500", "--factor", "2", "--rate-max", "1000"];
+    command_line::run(&CommandLine::parse_from(fixed.into_iter().chain(load))).unwrap();
+    let flat = ["logmill-bench", "sweep", &side, "--factor", "1"];
+    assert_eq!(command_line::run(&CommandLine::parse_from(flat)).unwrap_err().exit_status(), 2);
 }

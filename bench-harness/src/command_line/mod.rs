@@ -1,14 +1,19 @@
 //! The commands; each option is declared once, where its command lives.
 
+pub mod compare_command;
 mod output;
 pub mod run_command;
 
+use compare_command::{CompareOptions, SweepOptions};
 pub use output::OutputOptions;
 use run_command::RunOptions;
 
 use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::null_broker::{NullBroker, NullBrokerOptions};
+use crate::probe::Finding;
+use crate::probe::disk::{self, DiskOptions};
+use crate::probe::loopback::{self, LoopbackOptions};
 use crate::report::{Report, page};
 use crate::system::{readiness, signals};
 use clap::{Parser, Subcommand};
@@ -30,10 +35,26 @@ pub struct CommandLine {
 pub enum Command {
     /// Run a workload once
     Run(Box<RunOptions>),
+    /// Run a workload on several brokers in turns, the others stopped meanwhile, and show ratios with their spread
+    Compare(Box<CompareOptions>),
+    /// Raise the rate until the latency goes up: where is the knee?
+    Sweep(Box<SweepOptions>),
+    /// Measure what disk or loopback can do without any broker
+    #[command(subcommand)]
+    Probe(ProbeCommand),
     /// Put earlier results side by side, as one HTML page
     Report(ReportOptions),
     /// Be a broker that acknowledges everything and stores nothing
     NullBroker(NullBrokerOptions),
+}
+
+/// What to probe.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ProbeCommand {
+    /// Direct and durable writes, into allocated and into written blocks
+    Disk(DiskOptions),
+    /// A stream, and small requests with responses, over loopback
+    Loopback(LoopbackOptions),
 }
 
 /// Options of `report`.
@@ -60,6 +81,15 @@ pub fn run(command_line: &CommandLine) -> Result<(), Failure> {
     signals::note_interruptions();
     match &command_line.command {
         Command::Run(options) => run_command::run(options, &clock),
+        Command::Compare(options) => compare_command::run_compare(options, &clock),
+        Command::Sweep(options) => compare_command::run_sweep(options, &clock),
+        Command::Probe(probe) => {
+            let findings = match probe {
+                ProbeCommand::Disk(options) => disk::measure(options, &clock)?,
+                ProbeCommand::Loopback(options) => loopback::measure(options, &clock)?,
+            };
+            output::print(&findings.iter().map(Finding::text).collect::<String>())
+        }
         Command::Report(options) => {
             let reports =
                 options.files.iter().map(|path| Report::load(path)).collect::<Result<Vec<_>, _>>()?;

@@ -29,9 +29,10 @@ pub(super) fn conclude(
     batch_records: Option<u64>,
     measured: Measured,
 ) -> Outcome {
-    let Measured { produced, fetched, backlog, .. } = &measured;
-    let last_ns =
-        produced.last_ns.max(if produced.requests == 0 { fetched.last_ns.max(backlog.last_ns) } else { 0 });
+    let Measured { produced, fetched, backlog, rebalances, .. } = &measured;
+    // The slowest consumer ends a run only if there is no producer.
+    let others_ns = fetched.last_ns.max(backlog.last_ns).max(rebalances.last_ns);
+    let last_ns = if produced.requests > 0 { produced.last_ns } else { others_ns };
     let seconds = last_ns.saturating_sub(measured.measure_from_ns) as f64 / 1e9;
     let is_open = workload.rate > 0;
     let from = match (workload.acks, is_open) {
@@ -57,11 +58,12 @@ pub(super) fn conclude(
         fetched: fetched_flow,
         backlog_fetched: backlog_flow,
         end_to_end: workload.measures_end_to_end().then(|| (&fetched.end_to_end).into()),
+        rebalances: (workload.group_members > 0).then(|| (&rebalances.latency).into()),
         generator_lag: (has_producers && is_open).then(|| (&produced.lag).into()),
         timeline: measured.timeline.clone(),
         ..Report::default()
     };
-    for tally in [produced, fetched, backlog] {
+    for tally in [produced, fetched, backlog, rebalances] {
         for (error, count) in &tally.errors {
             *report.errors.entry(error.clone()).or_default() += count;
         }
@@ -77,6 +79,7 @@ pub(super) fn conclude(
         ("backlog-fetch", measured.backlog.latency),
         ("end-to-end", measured.fetched.end_to_end),
         ("generator-lag", measured.produced.lag),
+        ("rebalance", measured.rebalances.latency),
     ];
     Outcome {
         report,
@@ -113,6 +116,9 @@ fn reasons_against(workload: &Workload, report: &Report, measured: &Measured) ->
         if flow.as_ref().is_some_and(|flow| flow.requests == 0) {
             reasons.push(format!("nothing was {what} in the measured time"));
         }
+    }
+    if report.rebalances.as_ref().is_some_and(|times| times.percentiles.count == 0) {
+        reasons.push("no rebalance was done in the measured time".to_owned());
     }
     if workload.rate == 0 || workload.producers == 0 {
         return reasons;

@@ -12,11 +12,13 @@ use crate::cluster::{self, NewTopic, Topic};
 use crate::connection::Connection;
 use crate::consume::{self, Ending, Reader, Surroundings};
 use crate::failure::Failure;
+use crate::group::Group;
 use crate::produce::{self, Sender, frame};
 use crate::report::Second;
 use crate::schedule::Load;
 use crate::workload::Workload;
 use frame::Stamp;
+use std::io::{self, Write};
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use watch::{Costs, Watch};
@@ -57,27 +59,28 @@ pub fn run(
     let mut senders = produce::connect(&sending, &topics, &mut bootstrap, threads, timeout)?;
     let run = Stamp::mark(clock);
     fill_backlog(workload, &mut senders, clock, run)?;
-    let mut readers = consume::connect(workload, &topics, timeout)?;
+    let readers = consume::connect(workload, &topics, timeout)?;
+    let group = Group::connect(workload, &topics[0], &mut bootstrap, (clock, run), timeout)?;
+    let batch_records = senders.first().and_then(Sender::batch_records);
+    let mut crew = Crew { senders, readers, group };
     let date = date_text(clock.wall_ms());
-    let outcome = measure(workload, target, &topics, (&mut senders, &mut readers), (clock, run), show).map(
-        |measured| {
-            conclude::conclude(
-                workload,
-                target,
-                date,
-                senders.first().and_then(Sender::batch_records),
-                measured,
-            )
-        },
-    );
+    let outcome = measure(workload, target, &topics, &mut crew, (clock, run), show)
+        .map(|measured| conclude::conclude(workload, target, date, batch_records, measured));
     // Close the connections before their topics go.
-    drop((senders, readers));
+    drop(crew);
     if target.deletes_topics {
-        for name in &names {
-            cluster::delete_topic(&mut bootstrap, name)?;
-        }
+        delete_topics(&mut bootstrap, &names);
     }
     outcome
+}
+
+/// What stays is no reason to throw a result away.
+fn delete_topics(bootstrap: &mut Connection, names: &[String]) {
+    for name in names {
+        if let Err(failure) = cluster::delete_topic(bootstrap, name) {
+            let _ = writeln!(io::stderr(), "logmill-bench: the topic {name} stays: {failure}");
+        }
+    }
 }
 
 fn prepare_topics(
@@ -140,6 +143,13 @@ fn fill_backlog(
     Ok(())
 }
 
+/// All who take part in a run.
+struct Crew {
+    senders: Vec<Sender>,
+    readers: Vec<Reader>,
+    group: Option<Group>,
+}
+
 /// Gives all senders their parts of a load that starts at the first time and is measured from the second.
 fn set_loads(
     senders: &mut [Sender],
@@ -170,10 +180,11 @@ fn measure(
     workload: &Workload,
     target: &Target,
     topics: &[Topic],
-    (senders, readers): (&mut Vec<Sender>, &mut Vec<Reader>),
+    crew: &mut Crew,
     (clock, run): (&Clock, u64),
     show: &mut dyn FnMut(Progress<'_>),
 ) -> Result<watch::Measured, Failure> {
+    let Crew { senders, readers, group } = crew;
     let start_ns = clock.now_ns() + LEAD_NS;
     let measure_from_ns = start_ns + workload.warm_up * 1_000_000_000;
     let batch_records = senders.first().and_then(Sender::batch_records).unwrap_or(1);
@@ -194,13 +205,19 @@ fn measure(
         run,
     };
     let course = produce::Course { clock, stop: &ending.stop, run };
-    let mut watch = Watch::new(senders, readers, clock, measure_from_ns, Costs::new(target.pid));
+    let mut watch =
+        Watch::new((senders, readers, group.as_ref()), clock, measure_from_ns, Costs::new(target.pid));
     let mut log = Vec::new();
     let results = thread::scope(|scope| {
         let sending: Vec<_> =
             senders.iter_mut().map(|sender| scope.spawn(|| ending.note(sender.run(course)))).collect();
-        let reading: Vec<_> =
+        let mut reading: Vec<_> =
             readers.iter_mut().map(|reader| scope.spawn(|| ending.note(reader.run(around)))).collect();
+        reading.extend(
+            group.iter_mut().map(|group| {
+                scope.spawn(|| ending.note(group.run(workload, clock, &ending, measure_from_ns)))
+            }),
+        );
         let watched = watch.until_done(&ending, (&sending, &reading), (&target.name, &mut log), show, || {
             consume::offsets_of_all(topics, cluster::LATEST, target.timeout())
         });

@@ -5,6 +5,7 @@ use super::Progress;
 use crate::clock::Clock;
 use crate::consume::{Ending, Offsets, Reader, Role};
 use crate::failure::Failure;
+use crate::group::Group;
 use crate::meter::{Meter, Tally};
 use crate::process_probe::{Sample, Usage, sample, usage};
 use crate::produce::Sender;
@@ -67,6 +68,7 @@ pub(super) struct Measured {
     pub(super) produced: Tally,
     pub(super) fetched: Tally,
     pub(super) backlog: Tally,
+    pub(super) rebalances: Tally,
     pub(super) timeline: Vec<Second>,
     pub(super) measure_from_ns: u64,
     /// Of the broker and of this process.
@@ -89,12 +91,12 @@ enum Kind {
     Produced,
     Fetched,
     Backlog,
+    Rebalances,
 }
 
 impl<'a> Watch<'a> {
     pub(super) fn new(
-        senders: &[Sender],
-        readers: &[Reader],
+        (senders, readers, group): (&[Sender], &[Reader], Option<&Group>),
         clock: &'a Clock,
         measure_from_ns: u64,
         costs: Costs,
@@ -104,10 +106,12 @@ impl<'a> Watch<'a> {
             let kind = if reader.role == Role::Consumer { Kind::Fetched } else { Kind::Backlog };
             (kind, reader.meter.clone())
         });
+        let rebalances = group.map(|group| (Kind::Rebalances, group.meter.clone()));
         let measured = Measured {
             produced: Tally::default(),
             fetched: Tally::default(),
             backlog: Tally::default(),
+            rebalances: Tally::default(),
             timeline: Vec::new(),
             measure_from_ns,
             costs: None,
@@ -115,7 +119,7 @@ impl<'a> Watch<'a> {
         };
         let mut watch = Self {
             clock,
-            meters: produced.chain(fetched).collect(),
+            meters: produced.chain(fetched).chain(rebalances).collect(),
             costs,
             spare: Tally::default(),
             last_take_ns: clock.now_ns(),
@@ -185,8 +189,8 @@ impl<'a> Watch<'a> {
     }
 
     /// What each kind of thread saw since the last time.
-    fn take(&mut self) -> [Tally; 3] {
-        let mut taken = [Tally::default(), Tally::default(), Tally::default()];
+    fn take(&mut self) -> [Tally; 4] {
+        let mut taken: [Tally; 4] = std::array::from_fn(|_| Tally::default());
         for (kind, meter) in &self.meters {
             meter.take(&mut self.spare);
             taken[*kind as usize].merge(&self.spare);
@@ -196,7 +200,7 @@ impl<'a> Watch<'a> {
 
     /// Takes what was seen and adds it to everything.
     fn lap(&mut self, now_ns: u64, log: &mut IntervalLog<'_>) -> (Second, bool) {
-        let [produced, fetched, backlog] = self.take();
+        let [produced, fetched, backlog, rebalances] = self.take();
         let from_ns = self.measured.measure_from_ns;
         let start_ns = self.last_take_ns.max(from_ns);
         let length = Duration::from_nanos(now_ns.saturating_sub(start_ns));
@@ -207,6 +211,7 @@ impl<'a> Watch<'a> {
             ("backlog-fetch", &backlog.latency),
             ("end-to-end", &fetched.end_to_end),
             ("generator-lag", &produced.lag),
+            ("rebalance", &rebalances.latency),
         ] {
             log.add(tag, start, length, times);
         }
@@ -234,6 +239,7 @@ impl<'a> Watch<'a> {
         self.measured.produced.merge(&produced);
         self.measured.fetched.merge(&fetched);
         self.measured.backlog.merge(&backlog);
+        self.measured.rebalances.merge(&rebalances);
         self.last_take_ns = now_ns;
         (second, is_measured)
     }

@@ -4,3 +4,4 @@
 pub mod direct_file;
 pub mod readiness;
 pub mod signals;
+pub mod thread_time;
