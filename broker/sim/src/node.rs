@@ -112,7 +112,7 @@ impl Node {
     /// Lets the shards delete old records from now on.
     pub fn start_care(&self) {
         for shard in &self.shards {
-            shard.table.start_care();
+            shard.table.start_care(self.shards.len() as u16);
         }
     }
 

@@ -1,6 +1,7 @@
 //! A log and its way in: make room, append, hand over to the journal, take note of what became durable.
 
 use super::checkpoint::{from_state, key_of};
+use super::cleaning::Cleaning;
 use super::directory::DirectoryHealth;
 use super::index::SparseIndex;
 use super::segment::{Segment, base_of_file_name, index_file_name, log_file_name, read_file};
@@ -67,6 +68,7 @@ pub struct Log<R: Runtime> {
     pub(super) segments_changed: Signal,
     pub(super) damage: RefCell<Option<String>>,
     pub(super) start: LogStart,
+    pub(super) cleaning: Cleaning,
 }
 
 /// A log, and what it has handed over for a group.
@@ -145,6 +147,7 @@ impl<R: Runtime> Log<R> {
             segments_changed: Signal::default(),
             damage: RefCell::new(None),
             start: LogStart::at(start.unwrap_or(Offset(0)), closed_end.0),
+            cleaning: Cleaning::default(),
         })
     }
 
@@ -293,7 +296,13 @@ impl<R: Runtime> Log<R> {
             self.create_directory().await?;
             self.exists.set(true);
         }
-        let entries = self.store.runtime.read_directory(&self.path()).await?;
+        let mut entries = self.store.runtime.read_directory(&self.path()).await?;
+        if self.settle_left_over(&entries).await? {
+            entries = self.store.runtime.read_directory(&self.path()).await?;
+        }
+        if entries.iter().any(|entry| entry.name == Self::cleaning_note_name()) {
+            self.load_cleaning().await?;
+        }
         let mut inner = self.inner.borrow_mut();
         // Somebody else may have opened the log while the directory was read.
         if self.opened.get() {
@@ -375,9 +384,13 @@ impl<R: Runtime> Log<R> {
             let Some(base) = base_of_file_name(&entry.name) else { continue };
             let is_ours = self.inner.borrow().segments.iter().any(|segment| segment.base == base);
             // One before the log's start is on its way out, or goes when the log is opened next.
-            if !is_ours && base >= self.start_offset() {
+            if !is_ours && base >= self.start_offset() && !self.is_being_replaced(base) {
                 let stray = path.join(format!("{}.stray", entry.name));
-                self.store.runtime.rename(&path.join(&entry.name), &stray).await?;
+                match self.store.runtime.rename(&path.join(&entry.name), &stray).await {
+                    // It was of a segment that was replaced since the directory was read.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    outcome => outcome?,
+                }
             }
         }
         Ok(())

@@ -50,7 +50,11 @@ impl<R: Runtime> Log<R> {
             return Ok(known);
         }
         let was_loaded = self.has_index(base);
-        self.load_index(base).await?;
+        match self.load_index(base).await {
+            // It was removed or replaced meanwhile.
+            Err(LogError::OutOfRange) => return Ok(LargestTimestamp::None),
+            outcome => outcome?,
+        }
         let (found, is_empty) = {
             let inner = self.inner.borrow();
             let Some(segment) = inner.segments.iter().find(|segment| segment.base == base) else {

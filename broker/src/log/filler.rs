@@ -143,8 +143,13 @@ impl<R: Runtime> Log<R> {
         complete.then(|| segment.end())
     }
 
+    /// Gives back the memory of an index that nobody uses.
+    pub(super) fn forget_index(&self, base: Offset) {
+        self.with_segment(base, |segment| segment.index = None);
+    }
+
     /// Writes the index behind the log. It is only a hint, so a failure is reported and nothing else.
-    async fn persist_index(self: &Rc<Self>, base: Offset) {
+    pub(super) async fn persist_index(self: &Rc<Self>, base: Offset) {
         let key = self.key;
         let pages = self
             .with_segment(base, |segment| {

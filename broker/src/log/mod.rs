@@ -13,6 +13,8 @@
 
 mod appender;
 mod checkpoint;
+mod cleaner;
+mod cleaning;
 mod committer;
 mod description;
 mod directory;
@@ -23,6 +25,7 @@ mod reader;
 mod recovery;
 mod redo;
 mod removal;
+mod replacement;
 mod segment;
 mod size;
 mod start;
@@ -31,6 +34,7 @@ mod tail;
 
 pub use appender::Log;
 pub use checkpoint::{from_state, key_of};
+pub use cleaner::CleanerBudget;
 pub use directory::{DirectoryHealth, LogDirectoryError, RunDirectory};
 pub use reader::ReadOutcome;
 pub use recovery::{OpenedRun, Recovery, recover};

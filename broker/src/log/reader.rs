@@ -41,6 +41,8 @@ struct Found {
 struct Readable {
     base: Offset,
     limit: u64,
+    /// How many replacements of segments had been made when the read began: it is not of segments made later.
+    replacements: u64,
 }
 
 impl<R: Runtime> Log<R> {
@@ -51,6 +53,21 @@ impl<R: Runtime> Log<R> {
     /// [`LogError::OutOfRange`] beyond the durable end, [`LogError::Damaged`] if what is on disk is not what was
     /// written, and what the disk says.
     pub async fn read(
+        self: &Rc<Self>,
+        offset: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<ReadOutcome, LogError> {
+        loop {
+            let replacements = self.replacements();
+            let outcome = self.read_once(offset, max_bytes, at_least_one).await;
+            if replacements == self.replacements() {
+                return outcome;
+            }
+        }
+    }
+
+    async fn read_once(
         self: &Rc<Self>,
         offset: Offset,
         max_bytes: usize,
@@ -71,10 +88,11 @@ impl<R: Runtime> Log<R> {
                 // It was there when the read began.
                 return Err(LogError::OutOfRange);
             }
-            if found.header.base_offset > offset {
+            // Compaction removes records from the middle of a log, and nothing else does.
+            if found.header.base_offset > offset && !self.may_have_gaps_at(offset) {
                 // Nothing removes records from the middle of a log: a header before this one must be rotten.
                 return Err(self
-                    .rot(readable.base, found.position, "the batches before it are not there")
+                    .rot(readable, found.position, "the batches before it are not there")
                     .await);
             }
             if !at_least_one && found.bytes > max_bytes as u64 {
@@ -100,6 +118,20 @@ impl<R: Runtime> Log<R> {
     /// # Errors
     /// As [`Log::read`].
     pub async fn offset_for_timestamp(
+        self: &Rc<Self>,
+        timestamp: TimestampMs,
+        from: Offset,
+    ) -> Result<Option<(Offset, TimestampMs)>, LogError> {
+        loop {
+            let replacements = self.replacements();
+            let outcome = self.look_for_timestamp(timestamp, from).await;
+            if replacements == self.replacements() {
+                return outcome;
+            }
+        }
+    }
+
+    async fn look_for_timestamp(
         self: &Rc<Self>,
         timestamp: TimestampMs,
         from: Offset,
@@ -144,6 +176,19 @@ impl<R: Runtime> Log<R> {
         self: &Rc<Self>,
         from: Offset,
     ) -> Result<Option<(Offset, TimestampMs)>, LogError> {
+        loop {
+            let replacements = self.replacements();
+            let outcome = self.look_for_max_timestamp(from).await;
+            if replacements == self.replacements() {
+                return outcome;
+            }
+        }
+    }
+
+    async fn look_for_max_timestamp(
+        self: &Rc<Self>,
+        from: Offset,
+    ) -> Result<Option<(Offset, TimestampMs)>, LogError> {
         if from >= self.durable_end() {
             return Ok(None);
         }
@@ -178,9 +223,36 @@ impl<R: Runtime> Log<R> {
             }
             at = found.position + found.bytes;
         }
-        let Some(found) = largest else { return Ok(None) };
+        let Some(mut found) = largest else { return Ok(None) };
+        let mut readable = readable;
+        if found.header.record_count == 0 {
+            // Compaction has left a batch without records, whose timestamp is nobody's any more.
+            let Some(other) = self.largest_with_records(from).await? else { return Ok(None) };
+            (readable, found) = other;
+        }
         let batch = self.whole_batch(readable, found).await?;
         self.decode(batch, move |batch| max_timestamp_record_from(batch, from)).await
+    }
+
+    /// The first batch with the largest timestamp among those that have records and reach to `from`: by looking at all.
+    async fn largest_with_records(
+        self: &Rc<Self>,
+        from: Offset,
+    ) -> Result<Option<(Readable, Found)>, LogError> {
+        let mut largest: Option<(Readable, Found)> = None;
+        for readable in self.readable_from(from) {
+            let (mut position, mut window) = (0, None);
+            let is_candidate =
+                |header: &BatchHeader| header.record_count > 0 && header.last_offset() >= from;
+            while let Some(found) = self.scan_on(readable, position, &mut window, is_candidate).await? {
+                let timestamp = found.header.max_timestamp;
+                if largest.is_none_or(|(_, known)| timestamp > known.header.max_timestamp) {
+                    largest = Some((readable, found));
+                }
+                position = found.position + found.bytes;
+            }
+        }
+        Ok(largest)
     }
 
     /// The largest timestamp of the batches that reach to `from`, and where the first one with it is: of a segment
@@ -235,7 +307,7 @@ impl<R: Runtime> Log<R> {
             .filter(|segment| segment.base <= durable_base)
             .map(|segment| {
                 let limit = if segment.base == durable_base { durable_position } else { segment.end() };
-                Readable { base: segment.base, limit }
+                Readable { base: segment.base, limit, replacements: self.replacements() }
             })
             .collect()
     }
@@ -285,7 +357,7 @@ impl<R: Runtime> Log<R> {
             let bytes = header.total_bytes().unwrap_or(0) as u64;
             if header.magic != 2 || bytes == 0 || position + bytes > readable.limit {
                 return Err(self
-                    .rot(readable.base, position, "there is no batch where one was written")
+                    .rot(readable, position, "there is no batch where one was written")
                     .await);
             }
             if self.store.runtime.should_yield() {
@@ -322,7 +394,7 @@ impl<R: Runtime> Log<R> {
             // The beginning may be in the file alone, and the rest nowhere but here.
             if in_memory_from > position {
                 let split = (in_memory_from - position) as usize;
-                for view in self.read_from_file(readable.base, position..in_memory_from).await? {
+                for view in self.read_from_file(readable, position..in_memory_from).await? {
                     head[..split].copy_from_slice(&view);
                 }
             }
@@ -333,7 +405,7 @@ impl<R: Runtime> Log<R> {
         if !holds {
             // What is not yet filled is in memory now, and must not be remembered as the file had it.
             let to = readable.limit.min(position + SCAN_BYTES as u64).min(filled).max(end);
-            let mut bytes = self.read_from_file(readable.base, position..to).await?;
+            let mut bytes = self.read_from_file(readable, position..to).await?;
             *window = bytes.pop().map(|view| (position, view));
         }
         Ok(window
@@ -341,8 +413,12 @@ impl<R: Runtime> Log<R> {
             .and_then(|(from, view)| BatchHeader::parse(view.get((position - from) as usize..)?)))
     }
 
-    async fn read_from_file(&self, base: Offset, range: Range<u64>) -> Result<Vec<ChunkView>, LogError> {
-        let file = self.file_of(base).await?;
+    async fn read_from_file(
+        &self,
+        readable: Readable,
+        range: Range<u64>,
+    ) -> Result<Vec<ChunkView>, LogError> {
+        let file = self.file_of(readable.base).await?;
         let from = page_floor(range.start);
         let length = (page_ceil(range.end) - from) as usize;
         let (outcome, chunk) = file.read(Chunk::with_capacity(length), from, length).await;
@@ -350,7 +426,7 @@ impl<R: Runtime> Log<R> {
         let start = (range.start - from) as usize;
         let end = ((range.end - from) as usize).min(chunk.len());
         if end <= start {
-            return Err(self.rot(base, range.start, "the segment is shorter than what was written").await);
+            return Err(self.rot(readable, range.start, "the segment is shorter than what was written").await);
         }
         Ok(vec![chunk.view(start..end)])
     }
@@ -384,17 +460,17 @@ impl<R: Runtime> Log<R> {
         }
         let to = range.end.min(cached_from);
         let ahead_to = (range.start + CHUNK_BYTES_MAX as u64).max(least).min(readable.limit);
-        let Some(view) = self.read_from_file(readable.base, range.start..ahead_to).await?.pop() else {
+        let Some(view) = self.read_from_file(readable, range.start..ahead_to).await?.pop() else {
             return Err(LogError::OutOfRange);
         };
         let intact = intact_prefix(&view);
         if (intact as u64) < first_batch_bytes {
             return Err(self
-                .rot(readable.base, range.start, "a batch's checksum is not that of its bytes")
+                .rot(readable, range.start, "a batch's checksum is not that of its bytes")
                 .await);
         }
         let wanted = ((to - range.start) as usize).min(intact);
-        self.keep_read_ahead(readable.base, range.start, view.slice(0..intact));
+        self.keep_read_ahead(readable, range.start, view.slice(0..intact));
         Ok(vec![view.slice(0..wanted)])
     }
 
@@ -412,21 +488,24 @@ impl<R: Runtime> Log<R> {
             segment
                 .map_or_else(Vec::new, |segment| segment.tail.views(cached_from..range.end.max(cached_from)))
         };
-        let mut views = self.read_from_file(readable.base, range.start..cached_from).await?;
+        let mut views = self.read_from_file(readable, range.start..cached_from).await?;
         views.extend(in_memory);
         let bytes: Vec<u8> = views.iter().flat_map(|view| view.iter().copied()).collect();
         if intact_prefix(&bytes) == 0 {
             return Err(self
-                .rot(readable.base, range.start, "a batch's checksum is not that of its bytes")
+                .rot(readable, range.start, "a batch's checksum is not that of its bytes")
                 .await);
         }
         Ok(views)
     }
 
-    fn keep_read_ahead(self: &Rc<Self>, base: Offset, position: u64, view: ChunkView) {
+    fn keep_read_ahead(self: &Rc<Self>, readable: Readable, position: u64, view: ChunkView) {
+        if readable.replacements != self.replacements() {
+            return;
+        }
         let grown = {
             let mut inner = self.inner.borrow_mut();
-            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == base) else {
+            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == readable.base) else {
                 return;
             };
             let bytes = view.len();
@@ -452,18 +531,48 @@ impl<R: Runtime> Log<R> {
         self.with_index(base, |_| ()).is_some()
     }
 
+    /// The largest timestamp of a segment's first batch; `None` if the segment is empty.
+    pub(super) async fn first_timestamp(
+        self: &Rc<Self>,
+        base: Offset,
+    ) -> Result<Option<TimestampMs>, LogError> {
+        let _busy = self.keep_open();
+        self.open().await?;
+        let header = self.scan(self.all_of(base)?, 0, |_| true).await?.map(|found| found.header);
+        Ok(header.map(|header| header.max_timestamp))
+    }
+
     /// Reads a segment's index, and makes what is missing from the log.
     pub(super) async fn load_index(self: &Rc<Self>, base: Offset) -> Result<(), LogError> {
-        if self.with_index(base, |_| ()).is_some() {
-            return Ok(());
+        while !self.has_index(base) {
+            let readable = self.all_of(base)?;
+            let loaded = self.index_of(readable).await;
+            if readable.replacements != self.replacements() {
+                continue;
+            }
+            let index = loaded?;
+            let mut inner = self.inner.borrow_mut();
+            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == base) else {
+                return Err(LogError::OutOfRange);
+            };
+            // Nothing was appended meanwhile: an append needs the index first. Whoever loaded it too wins.
+            segment.index.get_or_insert(index);
         }
-        let end = {
-            let inner = self.inner.borrow();
-            inner.segments.iter().find(|segment| segment.base == base).ok_or(LogError::OutOfRange)?.end()
-        };
+        Ok(())
+    }
+
+    /// All of a segment, what is not durable yet as well.
+    fn all_of(&self, base: Offset) -> Result<Readable, LogError> {
+        let inner = self.inner.borrow();
+        let segment =
+            inner.segments.iter().find(|segment| segment.base == base).ok_or(LogError::OutOfRange)?;
+        Ok(Readable { base, limit: segment.end(), replacements: self.replacements() })
+    }
+
+    async fn index_of(self: &Rc<Self>, readable: Readable) -> Result<SparseIndex, LogError> {
+        let Readable { base, limit: end, .. } = readable;
         let content = self.index_content(base).await;
         let mut index = SparseIndex::from_file(&content, self.key, base, end);
-        let readable = Readable { base, limit: end };
         let mut position = index.covered();
         // One window for all batches: a read for each of them would take seconds after a crash.
         let mut window = None;
@@ -471,12 +580,11 @@ impl<R: Runtime> Log<R> {
             index.note(&found.header, found.position);
             position = found.position + found.bytes;
         }
-        let mut inner = self.inner.borrow_mut();
-        if let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == base) {
-            // Nothing was appended meanwhile: an append needs the index first. Whoever loaded it too wins.
-            segment.index.get_or_insert(index);
-        }
-        Ok(())
+        Ok(index)
+    }
+
+    fn replacements(&self) -> u64 {
+        self.cleaning.replacements.get()
     }
 
     async fn index_content(&self, base: Offset) -> Vec<u8> {
@@ -494,12 +602,17 @@ impl<R: Runtime> Log<R> {
 
     /// Reports rot below the durable end. Nothing is cut off: what is behind it was acknowledged. Where a flush has
     /// failed, nothing has rotted: the file lacks what the journal still holds.
-    async fn rot(&self, base: Offset, position: u64, what: &str) -> LogError {
+    async fn rot(&self, readable: Readable, position: u64, what: &str) -> LogError {
+        let base = readable.base;
         while self.is_flushing(base) {
             self.segments_changed.wait().await;
         }
         if self.store.health.is_failed() {
             return LogError::DirectoryFailed(self.store.health.cause().unwrap_or_default());
+        }
+        if readable.replacements != self.replacements() {
+            // It was looked for in another segment than the one that is there now.
+            return LogError::OutOfRange;
         }
         let text = format!("segment {} of {}, byte {position}: {what}", base, self.directory_name);
         tracing::error!(%text, "rot below the durable end; the bytes are kept as they are");

@@ -93,6 +93,12 @@ impl<R: Runtime> Segment<R> {
         }
     }
 
+    /// Memory that the segment's bytes take.
+    #[must_use]
+    pub fn cached_bytes(&self) -> usize {
+        self.tail.capacity_bytes() + self.read_ahead.as_ref().map_or(0, |(_, view)| view.len())
+    }
+
     /// Bytes from the tail, if all of the range is in memory.
     #[must_use]
     pub fn cached(&self, range: Range<u64>) -> Option<Vec<ChunkView>> {

@@ -73,6 +73,11 @@ impl<R: Runtime> Log<R> {
         Ok(())
     }
 
+    /// No live journal entry is of a segment before this one, and no checkpoint ends in one.
+    pub(super) fn free_below(&self) -> Offset {
+        self.start.free_below.get()
+    }
+
     /// Where a restart would find the log starting.
     pub(super) fn start_offset(&self) -> Offset {
         self.start.durable.get()
@@ -157,6 +162,7 @@ impl<R: Runtime> Log<R> {
         self.store.runtime.spawn(async move {
             let outcome = log.remove_dead_segments().await;
             log.start.removing.set(false);
+            log.segments_changed.notify_all();
             if let Err(error) = outcome {
                 // Nobody reads them any more; the next start of the log or the next removal tries again.
                 tracing::warn!(log = %log.directory_name, %error, "a deleted segment could not be removed");
@@ -164,14 +170,27 @@ impl<R: Runtime> Log<R> {
         });
     }
 
+    /// Keeps the log's first segments from being removed until [`Log::resume_removal`].
+    pub(super) async fn pause_removal(&self) {
+        while self.start.removing.replace(true) {
+            self.segments_changed.wait().await;
+        }
+    }
+
+    pub(super) fn resume_removal(self: &Rc<Self>) {
+        self.start.removing.set(false);
+        self.segments_changed.notify_all();
+        if self.has_dead_segment() {
+            self.request_removal();
+        }
+    }
+
     async fn remove_dead_segments(self: &Rc<Self>) -> Result<(), LogError> {
         let _busy = self.keep_open();
         self.open().await?;
         while self.has_dead_segment() {
             let Some(segment) = self.inner.borrow_mut().segments.pop_front() else { break };
-            let cached =
-                segment.tail.capacity_bytes() + segment.read_ahead.as_ref().map_or(0, |(_, view)| view.len());
-            self.store.note_evicted(cached);
+            self.store.note_evicted(segment.cached_bytes());
             // The index first: without its log it would stay for ever.
             for path in [self.index_path(segment.base), self.path().join(log_file_name(segment.base))] {
                 match self.store.runtime.remove_file(&path).await {

@@ -77,7 +77,7 @@ async fn begin(
     );
     let node_id = settings.node.node_id;
     let table = PartitionTable::new(runtime.clone(), node_id, Rc::clone(&store), Arc::clone(&settings));
-    table.start_care();
+    table.start_care(node.shards);
     let home = runtime.shard();
     let (local, outward) = (Rc::clone(&table), Rc::clone(post));
     let partitions = PartitionRouter::new(

@@ -24,8 +24,10 @@ pub(super) struct Rest {
 }
 
 impl<R: Runtime> PartitionTable<R> {
-    /// Looks after the logs every `log.retention.check.interval.ms`, for as long as the table is there.
-    pub fn start_care(self: &Rc<Self>) {
+    /// Looks after the logs for as long as the table is there: deletes every `log.retention.check.interval.ms`, and
+    /// compacts; `shards` share what compaction may take.
+    pub fn start_care(self: &Rc<Self>, shards: u16) {
+        self.start_compacting(shards);
         self.start_expiring_producers();
         let interval = Duration::from_millis(self.settings.log.retention_check_interval_ms);
         let (runtime, table) = (self.runtime.clone(), Rc::downgrade(self));
@@ -83,9 +85,11 @@ impl<R: Runtime> PartitionTable<R> {
         }
         // A log of its own, only to look: the partition is not brought to life for nothing.
         let (log, _) = Log::from_state(Rc::clone(&self.store), &state);
+        self.looked_at.set(Some(key));
         let bounds =
             LogBounds { start: Offset(state.log_start_offset), high_watermark: Offset(state.next_offset) };
         let retention = look(&log, bounds.high_watermark, &settings, bounds, now).await;
+        self.looked_at.set(None);
         let retention = retention.map_err(storage_error)?;
         if retention.start.is_some() {
             return self.hosted(key)?.retain().await;

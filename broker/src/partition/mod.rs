@@ -2,6 +2,7 @@
 
 mod care;
 pub mod command;
+mod compaction;
 mod contents;
 mod deletion;
 mod hosted;

@@ -15,7 +15,7 @@ use logmill_state::settings::{self, BrokerSettings, CompressionType, TopicSettin
 use logmill_wire::compression::Codec;
 use logmill_wire::hashing::HashMap;
 use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, TopicId, TopicPartition};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub struct PartitionTable<R: Runtime> {
     hosted: RefCell<Hosted<R>>,
     /// Until when logs that nobody uses need no look.
     pub(super) resting: RefCell<HashMap<TopicPartition, Rest>>,
+    /// A log that nobody uses and that is being looked at.
+    pub(super) looked_at: Cell<Option<TopicPartition>>,
 }
 
 /// The partitions that are in use, by topic and then by index: most requests name several of one topic.
@@ -89,6 +91,7 @@ impl<R: Runtime> PartitionTable<R> {
             image,
             hosted: RefCell::default(),
             resting: RefCell::default(),
+            looked_at: Cell::default(),
         })
     }
 
@@ -96,6 +99,11 @@ impl<R: Runtime> PartitionTable<R> {
     #[must_use]
     pub fn hosted_count(&self) -> usize {
         self.hosted.borrow().count
+    }
+
+    /// The settings with what is set on the running cluster.
+    pub(super) fn effective_settings(&self) -> Rc<BrokerSettings> {
+        Rc::clone(&self.effective.borrow())
     }
 
     /// Takes over a newer image: partitions whose topics are gone end here, changed settings take effect.
@@ -324,6 +332,11 @@ fn codec(settings: &TopicSettings) -> Option<(Codec, Option<i32>)> {
 fn policy(settings: &TopicSettings) -> PartitionPolicy {
     let clamp = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let segment_bytes = settings.segment_bytes.min(i32::MAX as u64);
+    // What is in the active segment is not compacted, so it must not stay there for longer.
+    let segment_ms = match settings.cleanup_policy.compact {
+        true => settings.segment_ms.min(settings.max_compaction_lag_ms),
+        false => settings.segment_ms,
+    };
     PartitionPolicy {
         append: AppendPolicy {
             origin: AppendOrigin::Client,
@@ -337,7 +350,7 @@ fn policy(settings: &TopicSettings) -> PartitionPolicy {
             timestamp_after_max_ms: clamp(settings.timestamp_after_max_ms),
         },
         contents: ContentPolicy { codec: codec(settings), keys_required: settings.cleanup_policy.compact },
-        log: LogSettings { segment_bytes, segment_ms: clamp(settings.segment_ms) },
+        log: LogSettings { segment_bytes, segment_ms: clamp(segment_ms) },
         segment_jitter_ms: clamp(settings.segment_jitter_ms),
         min_insync_replicas: settings.min_insync_replicas,
         cleanup: CleanupSettings {

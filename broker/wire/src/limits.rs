@@ -64,6 +64,9 @@ pub const TOPIC_NAME_CHARACTERS_MAX: usize = 249;
 /// Bytes that decompressing one batch may yield.
 pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 128 << 20;
 
+/// Bytes of a log that compaction reads and looks through at a time, unless one batch has more.
+pub const CLEANER_READ_BYTES: usize = 256 << 10;
+
 const _: () = assert!(FETCH_SESSION_PARTITIONS_MAX <= SHARD_SESSION_PARTITIONS_MAX);
 const _: () = assert!(PAGE_BYTES.is_multiple_of(SECTOR_BYTES));
 const _: () = assert!(CHUNK_BYTES_MAX.is_multiple_of(PAGE_BYTES));

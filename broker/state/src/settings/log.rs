@@ -135,8 +135,7 @@ settings_group! {
         /// each key (compact), or both.
         cleanup_policy: CleanupPolicy = "log.cleanup.policy", Kind::ChoicesOrNone(CLEANUP_POLICIES), Some("delete"), ClusterWide;
         /// Whether compacted logs are compacted at all.
-        cleaner_enable: bool = "log.cleaner.enable", Kind::Boolean, Some("true"), ReadOnly,
-            inert "logs are not compacted yet";
+        cleaner_enable: bool = "log.cleaner.enable", Kind::Boolean, Some("true"), ReadOnly;
         /// How long the mark of a deleted key stays in a compacted log, in milliseconds.
         cleaner_delete_retention_ms: u64 = "log.cleaner.delete.retention.ms", Kind::long_from(0), Some("86400000"), ClusterWide;
         /// How long a record stays uncompacted at least, in milliseconds.
@@ -147,9 +146,15 @@ settings_group! {
         /// The share of a compacted log that must be uncompacted before it is worth compacting.
         cleaner_min_cleanable_ratio: f64 = "log.cleaner.min.cleanable.ratio", Kind::Double { min: 0.0, max: 1.0 },
             Some("0.5"), ClusterWide;
+        /// Memory for the keys that all shards' passes of compaction know together, in bytes; a log with more keys takes
+        /// several passes.
+        cleaner_dedupe_buffer_bytes: u64 = "log.cleaner.dedupe.buffer.size", Kind::long_from(1_048_576),
+            Some("134217728"), ClusterWide;
+        /// Bytes that compaction reads and writes in a second, on all shards together.
+        cleaner_io_bytes_per_second: f64 = "log.cleaner.io.max.bytes.per.second",
+            Kind::Double { min: 1.0, max: f64::MAX }, Some("1.7976931348623157E308"), ClusterWide;
         /// How long the cleaner rests when no log is worth compacting, in milliseconds.
-        cleaner_backoff_ms: u64 = "log.cleaner.backoff.ms", Kind::long_from(0), Some("15000"), ClusterWide,
-            inert "logs are not compacted yet";
+        cleaner_backoff_ms: u64 = "log.cleaner.backoff.ms", Kind::long_from(0), Some("15000"), ClusterWide;
         /// The form in which batches are kept: as the producer sent them (producer), or in one for all.
         compression_type: CompressionType = "compression.type", Kind::Choice(COMPRESSION_TYPES), Some("producer"), ClusterWide;
         /// The level of gzip, 1 to 9; -1 is the library's choice.

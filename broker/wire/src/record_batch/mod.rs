@@ -10,6 +10,7 @@ mod contents;
 mod error;
 mod recompress;
 mod record;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -23,6 +24,7 @@ pub use contents::{
 pub use error::{BatchError, RecordError};
 pub use recompress::recompress;
 pub use record::{RECORD_BYTES_MIN, Record, RecordHeader, RecordHeaders, Records, records};
+pub use rewrite::{emptied, rewrite};
 pub use validate::{
     ContentRules, RecordsSummary, validate_contents, validate_header, validate_records,
     validate_stored_header,

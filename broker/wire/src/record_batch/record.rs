@@ -79,6 +79,12 @@ impl<'a> Record<'a> {
         RecordHeaders { remaining: self.header_count, rest: self.header_bytes }
     }
 
+    /// Appends the count of headers and the headers as they came.
+    pub(super) fn put_headers(&self, output: &mut Vec<u8>) {
+        varint::put(output, i64::from(self.header_count));
+        output.extend_from_slice(self.header_bytes);
+    }
+
     /// The record's offset in its partition, wrapping if the batch's header is nonsense.
     #[must_use]
     pub const fn offset(&self, batch: &BatchHeader) -> Offset {
