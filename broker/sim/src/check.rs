@@ -1,8 +1,8 @@
 //! The checkers that read everything back after a start.
 
-use crate::model::{Partition, Shared};
+use crate::model::{Model, Partition, Shared, key_of};
 use crate::node::Node;
-use crate::workload::{find, read, records_of, timestamp_of};
+use crate::workload::{end_of, find, read, records_of, timestamp_of};
 use logmill::partition::command::PartitionError;
 use logmill::runtime::simulated::Chance;
 use logmill_state::partition::FetchCheckError;
@@ -57,8 +57,8 @@ async fn read_all(node: &Node, log: TopicPartition) -> Result<(i64, Found), Stri
             if at >= start.0 {
                 found.insert(at, (number, epoch));
             }
-            offset = offset.max(Offset(at + 1));
         }
+        offset = offset.max(end_of(&reply));
         if offset == before {
             return Err(format!(
                 "nothing can be read at {offset} below the high watermark {}",
@@ -70,9 +70,11 @@ async fn read_all(node: &Node, log: TopicPartition) -> Result<(i64, Found), Stri
 
 fn compare(model: &Shared, log: TopicPartition, expected: &Partition, start: i64, found: &Found) {
     let mut model = model.borrow_mut();
+    let left: Vec<(i64, u64)> = found.iter().map(|(offset, (number, _))| (*offset, *number)).collect();
     for (offset, number) in expected.acknowledged.range(start..) {
         match found.get(offset) {
             Some((is, _)) if is == number => {}
+            None if model.is_superseded(log, *offset, *number, &left) => model.compacted += 1,
             Some((is, _)) => model.break_promise(
                 "NoOffsetMintedTwice",
                 format!("{log} offset {offset}: {number} was acknowledged, {is} is there"),
@@ -89,6 +91,7 @@ fn compare(model: &Shared, log: TopicPartition, expected: &Partition, start: i64
     for (offset, number) in expected.seen.range(start..) {
         match found.get(offset) {
             Some((is, _)) if is == number => {}
+            None if model.is_superseded(log, *offset, *number, &left) => {}
             other => model.break_promise(
                 "ReadableNeverBeyondDurable",
                 format!("{log} offset {offset}: record {number} was read before, now {other:?}"),
@@ -99,7 +102,7 @@ fn compare(model: &Shared, log: TopicPartition, expected: &Partition, start: i64
     let mut epoch = 0;
     let mut places = BTreeMap::new();
     for (offset, (number, of_epoch)) in found {
-        if *offset != next {
+        if *offset != next && !expected.is_compacted {
             model.break_promise(
                 "OffsetsContiguous",
                 format!("{log}: offset {next} is missing before {offset}"),
@@ -119,8 +122,27 @@ fn compare(model: &Shared, log: TopicPartition, expected: &Partition, start: i64
         }
         (next, epoch) = (offset + 1, *of_epoch);
     }
+    if expected.is_compacted {
+        compare_keys(&mut model, log, expected, found);
+    }
     for (offset, (number, _)) in found {
         model.see(log, *offset, *number);
+    }
+}
+
+/// The last record of each key that is there must not be older than the last one that was acknowledged.
+fn compare_keys(model: &mut Model, log: TopicPartition, expected: &Partition, found: &Found) {
+    let last = |records: &mut dyn Iterator<Item = (i64, u64)>| {
+        records.map(|(offset, number)| (key_of(number), (offset, number))).collect::<BTreeMap<_, _>>()
+    };
+    let acknowledged = last(&mut expected.acknowledged.iter().map(|(offset, number)| (*offset, *number)));
+    for (key, (offset, number)) in last(&mut found.iter().map(|(offset, (number, _))| (*offset, *number))) {
+        if let Some((newer, other)) = acknowledged.get(&key).filter(|(newer, _)| *newer > offset) {
+            model.break_promise(
+                "NothingSupersededComesBack",
+                format!("{log} key {key}: record {number} at {offset} is the last, after {other} was acknowledged at {newer}"),
+            );
+        }
     }
 }
 

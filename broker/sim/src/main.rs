@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         total.duplicates += outcome.duplicates;
         total.reads += outcome.reads;
         total.deletions += outcome.deletions;
+        total.compacted += outcome.compacted;
         total.crashes += outcome.crashes;
         total.kills += outcome.kills;
         total.stops += outcome.stops;
@@ -42,13 +43,14 @@ fn main() -> ExitCode {
     }
     let _ = writeln!(
         std::io::stdout(),
-        "seeds {from}..{}: {} appends acknowledged, {} refused, {} repeated, {} records read, {} deletions; {} power cuts, {} kills, {} stops; {} files rotted, {} of them stopped a start\n{} passed, {failed} failed",
+        "seeds {from}..{}: {} appends acknowledged, {} refused, {} repeated, {} records read, {} deletions, {} compacted; {} power cuts, {} kills, {} stops; {} files rotted, {} of them stopped a start\n{} passed, {failed} failed",
         from + count,
         total.appends,
         total.refused,
         total.duplicates,
         total.reads,
         total.deletions,
+        total.compacted,
         total.crashes,
         total.kills,
         total.stops,

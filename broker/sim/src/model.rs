@@ -18,6 +18,21 @@ pub struct Sent {
     pub bytes: bytes::Bytes,
 }
 
+/// The keys that the writers of a compacted topic use in turn.
+const KEYS: u64 = 5;
+
+/// The key of a record of a compacted topic.
+#[must_use]
+pub const fn key_of(number: u64) -> u64 {
+    number % KEYS
+}
+
+/// Whether a record of a compacted topic deletes its key.
+#[must_use]
+pub const fn is_tombstone(number: u64) -> bool {
+    number % 7 == 3
+}
+
 /// An idempotent writer of one partition. It outlives the broker's crashes, and sends again what was not
 /// acknowledged.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +60,8 @@ pub struct Partition {
     pub start_asked: i64,
     /// Its writers.
     pub writers: Vec<Writer>,
+    /// Whether its topic is compacted: then a record may go once a later one of its key is there.
+    pub is_compacted: bool,
     /// Whether bits of its segments were flipped: then reads may fail, but never give something wrong.
     pub is_rotten: bool,
     /// Whether an acknowledged append found the log damaged or its directory failed: nothing more is expected.
@@ -85,6 +102,8 @@ pub struct Model {
     pub reads: u64,
     /// Deletions of records that were answered.
     pub deletions: u64,
+    /// Acknowledged records that compaction was found to have removed.
+    pub compacted: u64,
     /// The first promise that was found broken.
     pub broken: Option<String>,
 }
@@ -145,6 +164,25 @@ impl Model {
             let what = format!("{log} starts at {start}, and nobody asked for more than {asked}");
             self.break_promise("NothingAcknowledgedLost", what);
         }
+    }
+
+    /// Whether a record may be missing from a compacted log in which `found` is left: a later one of its key is there,
+    /// or was a tombstone.
+    #[must_use]
+    pub fn is_superseded(&self, log: TopicPartition, offset: i64, number: u64, found: &[(i64, u64)]) -> bool {
+        let Some(partition) = self.partitions.get(&log).filter(|partition| partition.is_compacted) else {
+            return false;
+        };
+        let of_key = |other: u64| key_of(other) == key_of(number);
+        let mut acknowledged = partition.acknowledged.range(offset..);
+        let mut unanswered = partition.writers.iter().filter_map(|writer| writer.unanswered.as_ref());
+        found.iter().any(|(at, other)| *at > offset && of_key(*other))
+            || acknowledged.any(|(_, other)| of_key(*other) && is_tombstone(*other))
+            || unanswered.any(|sent| {
+                (0..sent.count as u64)
+                    .map(|record| sent.first_number + record)
+                    .any(|other| of_key(other) && is_tombstone(other))
+            })
     }
 
     /// Takes note of a record that was read.

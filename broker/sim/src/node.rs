@@ -54,6 +54,8 @@ pub struct Start {
     pub shards: u16,
     /// The sizes of its stores.
     pub store: StoreSettings,
+    /// How often logs that are worth compacting are looked for, in milliseconds.
+    pub cleaner_backoff_ms: u64,
     /// What the cluster knows.
     pub image: Arc<Image>,
 }
@@ -78,7 +80,9 @@ impl Node {
             .map_err(|error| error.to_string())?;
         let health = Arc::<DirectoryHealth>::default();
         // Old records are looked for so often that every generation sees it.
-        let values = [("log.retention.check.interval.ms", "40")];
+        let backoff = start.cleaner_backoff_ms.to_string();
+        let values =
+            [("log.retention.check.interval.ms", "40"), ("log.cleaner.backoff.ms", backoff.as_str())];
         let values = values.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect();
         let settings = BrokerSettings::from_values(values).map_err(|error| error.to_string())?;
         let settings = Arc::new(settings);
@@ -109,7 +113,7 @@ impl Node {
         Ok(Rc::new(Self { shards: made, published: Cell::new(0), health }))
     }
 
-    /// Lets the shards delete old records from now on.
+    /// Lets the shards delete old records, and compact, from now on.
     pub fn start_care(&self) {
         for shard in &self.shards {
             shard.table.start_care(self.shards.len() as u16);

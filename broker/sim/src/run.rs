@@ -38,6 +38,8 @@ pub struct Outcome {
     pub reads: u64,
     /// Deletions of records.
     pub deletions: u64,
+    /// Records that compaction removed.
+    pub compacted: u64,
     /// Power cuts.
     pub crashes: u64,
     /// Kills.
@@ -107,6 +109,7 @@ pub fn run(seed: u64) -> Outcome {
         duplicates: model.duplicates,
         reads: model.reads,
         deletions: model.deletions,
+        compacted: model.compacted,
         ..run.outcome.clone()
     }
 }
@@ -168,6 +171,10 @@ impl Run {
         }
         // Records of years ago are never too old elsewhere.
         configs.entry("retention.ms".to_owned()).or_insert_with(|| "-1".to_owned());
+        let is_compacted = self.chance.one_in(3);
+        if is_compacted {
+            self.compact_topic(&mut configs);
+        }
         let placement = vec![PlacementRun {
             partition_count: partitions as u32,
             leader_epoch: LeaderEpoch(self.epoch_base),
@@ -178,7 +185,7 @@ impl Run {
         model.topics.push(Topic { name: name.to_owned(), id, partitions });
         for partition in 0..partitions {
             let start_asked = if retention.is_some() { i64::MAX } else { 0 };
-            let mut fresh = Partition { start_asked, ..Partition::default() };
+            let mut fresh = Partition { start_asked, is_compacted, ..Partition::default() };
             for _ in 0..1 + self.chance.below(2) {
                 fresh.writers.push(Writer { producer_id: model.next_producer_id, ..Writer::default() });
                 model.next_producer_id += 1;
@@ -187,6 +194,20 @@ impl Run {
                 .partitions
                 .insert(TopicPartition { topic_id: id, partition: PartitionIndex(partition) }, fresh);
         }
+    }
+
+    fn compact_topic(&mut self, configs: &mut BTreeMap<String, String>) {
+        let policy = if self.chance.one_in(3) { "compact,delete" } else { "compact" };
+        // Whatever was closed is compacted as soon as it may be.
+        let ratio = if self.chance.one_in(2) { "0" } else { "0.4" };
+        let delete_retention_ms = if self.chance.one_in(2) { 0 } else { self.chance.below(2_000) };
+        let settings = [
+            ("cleanup.policy", policy.to_owned()),
+            ("min.cleanable.dirty.ratio", ratio.to_owned()),
+            ("delete.retention.ms", delete_retention_ms.to_string()),
+            ("segment.ms", (5 + self.chance.below(100)).to_string()),
+        ];
+        configs.extend(settings.map(|(key, value)| (key.to_owned(), value)));
     }
 
     /// Runs `future` on the host until it is done; `None` if the host went down before.
@@ -261,6 +282,7 @@ impl Run {
         Start {
             shards: 1 + self.chance.below(3) as u16,
             store: self.store,
+            cleaner_backoff_ms: 10,
             image: Arc::new(self.image.clone()),
         }
     }

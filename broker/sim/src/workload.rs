@@ -1,6 +1,6 @@
 //! What clients do: append, append again, read.
 
-use crate::model::{Sent, Shared};
+use crate::model::{Sent, Shared, is_tombstone, key_of};
 use crate::node::Node;
 use logmill::partition::command::{
     Acks, Appended, OffsetFound, OffsetQuery, PartitionCommand, PartitionError, ReadReply, ReadRequest,
@@ -36,6 +36,7 @@ pub fn make_batch(
     first_number: u64,
     chance: &mut Chance,
     bytes_max: u64,
+    is_compacted: bool,
 ) -> Sent {
     let count = 1 + chance.below(12) as i32;
     let total = if chance.one_in(6) { chance.below(bytes_max) } else { chance.below(2_000) };
@@ -48,7 +49,13 @@ pub fn make_batch(
         let mut filler = vec![0; (total / count as u64) as usize];
         chance.fill(&mut filler);
         value.extend_from_slice(&filler);
-        builder.append(timestamp_of(number), None, Some(&value), &[]);
+        if is_compacted {
+            let (key, label) = (key_of(number).to_be_bytes(), label(log, number));
+            let value = (!is_tombstone(number)).then_some(&value[..]);
+            builder.append(timestamp_of(number), Some(&key), value, &[("label", Some(label.as_bytes()))]);
+        } else {
+            builder.append(timestamp_of(number), None, Some(&value), &[]);
+        }
     }
     let bytes = builder.finish().unwrap_or_default();
     Sent { first_number, count, sequence, bytes: bytes.into() }
@@ -111,9 +118,11 @@ pub fn records_of(log: TopicPartition, reply: &ReadReply) -> Result<Vec<(i64, u6
         for record in contents.records() {
             let record = record.map_err(|error| format!("served record: {error}"))?;
             let offset = header.base_offset.0 + i64::from(record.offset_delta);
-            let value = record.value.unwrap_or_default();
+            // A tombstone has no value, so its label is a header.
+            let in_header = record.headers().next().and_then(|header| header.value);
+            let text = record.value.or(in_header).unwrap_or_default();
             let text =
-                String::from_utf8_lossy(value.get(..value.len().min(80)).unwrap_or_default()).into_owned();
+                String::from_utf8_lossy(text.get(..text.len().min(80)).unwrap_or_default()).into_owned();
             let number = text
                 .strip_prefix(&format!("{}/{}/", log.topic_id, log.partition))
                 .and_then(|rest| rest.split('|').next())
@@ -125,6 +134,14 @@ pub fn records_of(log: TopicPartition, reply: &ReadReply) -> Result<Vec<(i64, u6
         }
     }
     Ok(found)
+}
+
+/// Where a reader goes on after what a read returned; compaction leaves gaps, and batches without records.
+#[must_use]
+pub fn end_of(reply: &ReadReply) -> Offset {
+    let bytes: Vec<u8> = reply.records.iter().flatten().flat_map(|part| part.iter().copied()).collect();
+    let ends = whole_batches(&bytes).map_while(Result::ok).map(|batch| batch.header().next_offset());
+    ends.max().unwrap_or(Offset(0))
 }
 
 /// One writer's task: sends again what was unanswered, then one batch after another.
@@ -145,6 +162,7 @@ pub async fn write(
             }
             let first_number = model.next_number;
             let Some(partition) = model.partitions.get_mut(&log) else { return };
+            let is_compacted = partition.is_compacted;
             let Some(writer) = partition.writers.get_mut(writer) else { return };
             match &writer.unanswered {
                 Some(sent) => sent.clone(),
@@ -156,6 +174,7 @@ pub async fn write(
                         first_number,
                         &mut chance,
                         bytes_max,
+                        is_compacted,
                     );
                     writer.next_sequence += sent.count;
                     writer.unanswered = Some(sent.clone());

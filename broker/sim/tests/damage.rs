@@ -63,7 +63,7 @@ impl Bench {
     fn start_with(&mut self, topics: &[(&str, Uuid)], store: StoreSettings) -> Result<Rc<Node>, String> {
         self.host.restart();
         self.epoch += 1;
-        let start = Start { shards: 2, store, image: image(self.epoch, topics) };
+        let start = Start { shards: 2, store, cleaner_backoff_ms: 15_000, image: image(self.epoch, topics) };
         self.world.block_on(&self.runtime(), Node::start(self.host.clone(), start))
     }
 

@@ -360,7 +360,11 @@ impl<F: File> Walk<F> {
                 return Ok(Some(std::mem::replace(&mut self.rest, rest)));
             }
             if self.position >= self.end {
-                return if self.rest.is_empty() { Ok(None) } else { Err(self.damage("it ends within a batch")) };
+                return if self.rest.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(self.damage("it ends within a batch"))
+                };
             }
             let to = (self.position + CLEANER_READ_BYTES as u64).min(self.end);
             for view in read_file(&*self.file, self.position..to).await? {

@@ -91,9 +91,7 @@ impl<R: Runtime> Log<R> {
             // Compaction removes records from the middle of a log, and nothing else does.
             if found.header.base_offset > offset && !self.may_have_gaps_at(offset) {
                 // Nothing removes records from the middle of a log: a header before this one must be rotten.
-                return Err(self
-                    .rot(readable, found.position, "the batches before it are not there")
-                    .await);
+                return Err(self.rot(readable, found.position, "the batches before it are not there").await);
             }
             if !at_least_one && found.bytes > max_bytes as u64 {
                 return Ok(ReadOutcome::default());
@@ -242,8 +240,7 @@ impl<R: Runtime> Log<R> {
         let mut largest: Option<(Readable, Found)> = None;
         for readable in self.readable_from(from) {
             let (mut position, mut window) = (0, None);
-            let is_candidate =
-                |header: &BatchHeader| header.record_count > 0 && header.last_offset() >= from;
+            let is_candidate = |header: &BatchHeader| header.record_count > 0 && header.last_offset() >= from;
             while let Some(found) = self.scan_on(readable, position, &mut window, is_candidate).await? {
                 let timestamp = found.header.max_timestamp;
                 if largest.is_none_or(|(_, known)| timestamp > known.header.max_timestamp) {
@@ -356,9 +353,7 @@ impl<R: Runtime> Log<R> {
             };
             let bytes = header.total_bytes().unwrap_or(0) as u64;
             if header.magic != 2 || bytes == 0 || position + bytes > readable.limit {
-                return Err(self
-                    .rot(readable, position, "there is no batch where one was written")
-                    .await);
+                return Err(self.rot(readable, position, "there is no batch where one was written").await);
             }
             if self.store.runtime.should_yield() {
                 self.store.runtime.yield_now().await;
@@ -377,6 +372,9 @@ impl<R: Runtime> Log<R> {
         position: u64,
         window: &mut Option<(u64, ChunkView)>,
     ) -> Result<Option<BatchHeader>, LogError> {
+        if readable.replacements != self.replacements() {
+            return Err(LogError::OutOfRange);
+        }
         let mut head = [0; HEADER_BYTES];
         let end = position + HEADER_BYTES as u64;
         let (in_memory_from, filled) = {
@@ -426,7 +424,9 @@ impl<R: Runtime> Log<R> {
         let start = (range.start - from) as usize;
         let end = ((range.end - from) as usize).min(chunk.len());
         if end <= start {
-            return Err(self.rot(readable, range.start, "the segment is shorter than what was written").await);
+            return Err(self
+                .rot(readable, range.start, "the segment is shorter than what was written")
+                .await);
         }
         Ok(vec![chunk.view(start..end)])
     }
@@ -438,6 +438,10 @@ impl<R: Runtime> Log<R> {
         range: Range<u64>,
         first_batch_bytes: u64,
     ) -> Result<Vec<ChunkView>, LogError> {
+        // The positions are those of a segment that is not there any more.
+        if readable.replacements != self.replacements() {
+            return Err(LogError::OutOfRange);
+        }
         let (cached_from, ahead) = {
             let inner = self.inner.borrow();
             let Some(segment) = inner.segments.iter().find(|segment| segment.base == readable.base) else {
@@ -465,9 +469,7 @@ impl<R: Runtime> Log<R> {
         };
         let intact = intact_prefix(&view);
         if (intact as u64) < first_batch_bytes {
-            return Err(self
-                .rot(readable, range.start, "a batch's checksum is not that of its bytes")
-                .await);
+            return Err(self.rot(readable, range.start, "a batch's checksum is not that of its bytes").await);
         }
         let wanted = ((to - range.start) as usize).min(intact);
         self.keep_read_ahead(readable, range.start, view.slice(0..intact));
@@ -492,9 +494,7 @@ impl<R: Runtime> Log<R> {
         views.extend(in_memory);
         let bytes: Vec<u8> = views.iter().flat_map(|view| view.iter().copied()).collect();
         if intact_prefix(&bytes) == 0 {
-            return Err(self
-                .rot(readable, range.start, "a batch's checksum is not that of its bytes")
-                .await);
+            return Err(self.rot(readable, range.start, "a batch's checksum is not that of its bytes").await);
         }
         Ok(views)
     }
@@ -505,7 +505,8 @@ impl<R: Runtime> Log<R> {
         }
         let grown = {
             let mut inner = self.inner.borrow_mut();
-            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == readable.base) else {
+            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == readable.base)
+            else {
                 return;
             };
             let bytes = view.len();

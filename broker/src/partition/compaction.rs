@@ -8,6 +8,7 @@ use crate::runtime::Runtime;
 use logmill_state::log_plan::{
     CleanupSettings, Compaction, CompactionRules, CompactionStep, LogBounds, plan_compaction,
 };
+use logmill_state::metadata::Topic;
 use logmill_wire::hashing::HashMap;
 use logmill_wire::ids::{Offset, TimestampMs, TopicPartition};
 use std::rc::Rc;
@@ -106,16 +107,30 @@ impl<R: Runtime> PartitionTable<R> {
         Ok(if is_done { None } else { self.rest_of(key, RETRY_AFTER_MS) })
     }
 
-    /// How a log and its settings are, with a rest of so long from now; `None` if the topic or the log is gone.
+    /// How a log and its settings are, with a rest of so long from now; `None` if the topic or the log is gone, or
+    /// nobody uses it and it is not compacted.
     fn rest_of(&self, key: TopicPartition, rest_ms: i64) -> Option<CompactionRest> {
-        let image = Arc::clone(&self.image.borrow());
-        let settings = self.policy_of(image.topic_by_id(key.topic_id)?).cleanup;
-        let closed_below = match self.in_use(key) {
-            Some(partition) => partition.log.closed_below(),
-            None => Offset(self.store.state_of(key)?.segment_base),
+        let (settings, closed_below) = match self.in_use(key) {
+            Some(partition) => (partition.policy.get().cleanup, partition.log.closed_below()),
+            None => {
+                let image = Arc::clone(&self.image.borrow());
+                let topic = image.topic_by_id(key.topic_id)?;
+                if !self.may_be_compacted(topic) {
+                    return None;
+                }
+                (self.policy_of(topic).cleanup, Offset(self.store.state_of(key)?.segment_base))
+            }
         };
         let until = TimestampMs(self.runtime.wall_clock().0.saturating_add(rest_ms));
         Some(CompactionRest { closed_below, settings, until })
+    }
+
+    /// A quick look, for there may be a hundred thousand logs.
+    fn may_be_compacted(&self, topic: &Topic) -> bool {
+        match topic.configs.get("cleanup.policy") {
+            Some(policy) => policy.contains("compact"),
+            None => self.effective_settings().log.cleanup_policy.compact,
+        }
     }
 
     /// What of a log is to be compacted that nobody uses.

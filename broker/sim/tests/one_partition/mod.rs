@@ -34,6 +34,8 @@ pub struct Bench {
     pub host: Host,
     pub node: Rc<Node>,
     configs: Configs,
+    /// The sizes of the store, and how often compaction is looked for.
+    shaped: (StoreSettings, u64),
     generation: i32,
 }
 
@@ -87,12 +89,36 @@ impl Bench {
         let world = World::new(seed, options);
         let host = world.host("broker");
         let configs = Configs { topic: map(topic), broker: map(broker) };
-        let node = Self::start(&world, &host, 1, &configs);
-        Self { world, host, node, configs, generation: 1 }
+        Self::begin(world, host, configs, (StoreSettings::default(), 15_000))
     }
 
-    fn start(world: &World, host: &Host, generation: i32, configs: &Configs) -> Rc<Node> {
-        let start = Start { shards: 1, store: StoreSettings::default(), image: image(generation, configs) };
+    /// A partition in a store of these sizes.
+    pub fn with_store(
+        seed: u64,
+        options: Options,
+        configs: &[(&str, &str)],
+        store: StoreSettings,
+        cleaner_backoff_ms: u64,
+    ) -> Self {
+        let world = World::new(seed, options);
+        let host = world.host("broker");
+        let configs = Configs { topic: map(configs), ..Configs::default() };
+        Self::begin(world, host, configs, (store, cleaner_backoff_ms))
+    }
+
+    fn begin(world: World, host: Host, configs: Configs, shaped: (StoreSettings, u64)) -> Self {
+        let node = Self::start(&world, &host, 1, &configs, shaped);
+        Self { world, host, node, configs, shaped, generation: 1 }
+    }
+
+    fn start(
+        world: &World,
+        host: &Host,
+        generation: i32,
+        configs: &Configs,
+        (store, cleaner_backoff_ms): (StoreSettings, u64),
+    ) -> Rc<Node> {
+        let start = Start { shards: 1, store, cleaner_backoff_ms, image: image(generation, configs) };
         let host = host.clone();
         let runtime = host.runtime(ShardIndex(0));
         let node = world.block_on(&runtime, async move { Node::start(host, start).await }).unwrap();
@@ -123,7 +149,7 @@ impl Bench {
     pub fn restart(&mut self) {
         self.host.restart();
         self.generation += 1;
-        self.node = Self::start(&self.world, &self.host, self.generation, &self.configs);
+        self.node = Self::start(&self.world, &self.host, self.generation, &self.configs, self.shaped);
     }
 
     /// Gives the topic other settings.

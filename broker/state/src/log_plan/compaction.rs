@@ -265,11 +265,7 @@ enum Kept {
 ///
 /// # Errors
 /// A [`BatchError`] if a batch's header is damaged, or what is left of one cannot be compressed.
-pub fn compact_batches(
-    bytes: &[u8],
-    map: &KeyMap,
-    rules: &CompactionRules,
-) -> Result<Compacted, BatchError> {
+pub fn compact_batches(bytes: &[u8], map: &KeyMap, rules: &CompactionRules) -> Result<Compacted, BatchError> {
     let mut compacted = Compacted { bytes: Vec::with_capacity(bytes.len()), is_changed: false };
     for batch in batches(bytes) {
         let batch = batch?;
@@ -412,7 +408,8 @@ mod tests {
     #[test]
     fn neighbours_are_joined_up_to_the_size_of_a_segment() {
         let sizes = [100, 40, 40, 30, 10, 200, 1, 1];
-        let mut log: Vec<_> = (0..).zip(sizes).map(|(at, bytes)| segment(at * 10, at * 10 + 10, bytes, 0)).collect();
+        let mut log: Vec<_> =
+            (0..).zip(sizes).map(|(at, bytes)| segment(at * 10, at * 10 + 10, bytes, 0)).collect();
         assert_eq!(group_segments(&log, 100), [0..1, 1..3, 3..5, 5..6, 6..8]);
         assert_eq!(group_segments(&log, 1 << 20), [0..8]);
         assert!(group_segments(&[], 100).is_empty());
@@ -552,7 +549,8 @@ mod tests {
         assert_eq!(spans[2].next_offset(), Offset(3));
         assert!(!compact(&kept, &map, &rules).1, "and nothing more is to be done about them");
         let further = map_of(&[], 3, 9);
-        let (kept, _) = compact(&kept, &further, &CompactionRules { last_of_producers: BTreeSet::new(), ..rules });
+        let (kept, _) =
+            compact(&kept, &further, &CompactionRules { last_of_producers: BTreeSet::new(), ..rules });
         assert_eq!(batches(&kept).count(), 1, "a later pass lets go of them");
     }
 
@@ -571,7 +569,9 @@ mod tests {
         let last = damaged.len() - 9;
         damaged[last] = 0xff;
         logmill_wire::record_batch::set_max_timestamp(&mut damaged, NOW);
-        assert!(BatchView::only(&damaged).unwrap().contents(1 << 20).unwrap().records().any(|one| one.is_err()));
+        assert!(
+            BatchView::only(&damaged).unwrap().contents(1 << 20).unwrap().records().any(|one| one.is_err())
+        );
         let log = [batch(0, &[("a", Some("1"))]), damaged.clone()].concat();
         let (kept, is_changed) = compact(&log, &map_of(&log, 0, 3), &rules(NOW.0));
         assert!(!is_changed);

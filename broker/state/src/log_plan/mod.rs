@@ -7,8 +7,8 @@ mod segments;
 mod settings;
 
 pub use compaction::{
-    ClosedSegment, Compacted, Compaction, CompactionRules, CompactionStep, KeyMap, SegmentTimes, compact_batches,
-    group_segments, plan_compaction,
+    ClosedSegment, Compacted, Compaction, CompactionRules, CompactionStep, KeyMap, SegmentTimes,
+    compact_batches, group_segments, plan_compaction,
 };
 pub use retention::{Retention, RetentionStep, plan_retention};
 pub use segments::{LargestTimestamp, LogBounds, SegmentDescriptor};
