@@ -73,7 +73,7 @@ impl Bench {
 
     fn append(&mut self, node: &Rc<Node>) -> Result<Offset, PartitionError> {
         // Not idempotent: an append that is refused leaves no gap.
-        let sent = make_batch(LOG, -1, -1, self.next_number, &mut self.chance, 2_000);
+        let sent = make_batch(LOG, -1, -1, self.next_number, &mut self.chance, 2_000, false);
         self.next_number += 100;
         let node = Rc::clone(node);
         let appended = self.world.block_on(&self.runtime(), async move { append(&node, LOG, &sent).await });
