@@ -411,7 +411,7 @@ mod tests {
         let mut log: Vec<_> =
             (0..).zip(sizes).map(|(at, bytes)| segment(at * 10, at * 10 + 10, bytes, 0)).collect();
         assert_eq!(group_segments(&log, 100), [0..1, 1..3, 3..5, 5..6, 6..8]);
-        assert_eq!(group_segments(&log, 422), [0..7, 7..8]);
+        assert_eq!(group_segments(&log, 421), [0..7, 7..8]);
         assert!(group_segments(&[], 100).is_empty());
         log[7].next_offset = Offset(1 << 32);
         assert_eq!(group_segments(&log, 1 << 20), [0..7, 7..8]);
