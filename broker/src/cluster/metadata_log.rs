@@ -81,14 +81,14 @@ impl<R: Runtime> MetadataLog<R> {
         let append = AppendPolicy { max_message_bytes: i32::MAX, ..AppendPolicy::default() };
         let log_settings = LogSettings { segment_bytes: 1 << 30, segment_ms: i64::MAX };
         let cleanup = CleanupSettings::KEEP_ALL;
-        let policy = PartitionPolicy {
+        let policy = Rc::new(PartitionPolicy {
             append,
             contents: ContentPolicy::AS_SENT,
             log: log_settings,
             segment_jitter_ms: 0,
             min_insync_replicas: 1,
             cleanup,
-        };
+        });
         let partition =
             Partition::host(runtime, log, leader, epoch, policy).map_err(MetadataLogError::Unreadable)?;
         Ok(Self { partition })

@@ -2,8 +2,8 @@
 
 use crate::runtime::buffer::{Chunk, ChunkView};
 use logmill_wire::frame::journal::{
-    ENTRY_HEADER_BYTES, GROUP_HEADER_BYTES, GroupHeader, Range, append_declare, append_extent,
-    append_inline_header, append_start, seal_group,
+    ENTRY_HEADER_BYTES, GROUP_HEADER_BYTES, GroupHeader, Range, append_declare, append_extent, append_start,
+    seal_group, write_inline_header,
 };
 use logmill_wire::ids::{Offset, TopicPartition};
 use logmill_wire::limits::PAGE_BYTES;
@@ -55,7 +55,9 @@ impl GroupBuilder {
     /// # Panics
     /// If the entry does not fit [`GroupBuilder::room`], or the parts do not add up.
     pub fn add_inline<'a>(&mut self, range: &Range, parts: impl IntoIterator<Item = &'a [u8]>) {
-        self.add(|into| append_inline_header(into, range));
+        write_inline_header(&mut self.chunk.spare()[self.filled..], range);
+        self.filled += ENTRY_HEADER_BYTES;
+        self.entry_count += 1;
         let before = self.filled;
         for part in parts {
             self.put(part);

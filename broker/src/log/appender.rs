@@ -12,13 +12,14 @@ use super::{LogError, LogSettings, Owner};
 use crate::journal::GroupBuilder;
 use crate::runtime::buffer::{Chunk, ChunkView};
 use crate::runtime::{Durability, File, OpenMode, Runtime};
+use crate::shard::short_queue::ShortQueue;
 use crate::shard::signal::Signal;
 use logmill_state::partition::PartitionSnapshot;
 use logmill_wire::frame::checkpoint::LogState;
 use logmill_wire::frame::journal::Range as EntryRange;
 use logmill_wire::ids::{Offset, TimestampMs, TopicPartition};
 use logmill_wire::limits::{PAGE_BYTES, SEGMENT_SPACE_MIN_BYTES, SEGMENT_SPACE_STEP_MAX_BYTES};
-use logmill_wire::record_batch::{BatchHeader, HEADER_BYTES, assign};
+use logmill_wire::record_batch::{BatchHeader, assign};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -36,7 +37,7 @@ struct Mark {
 pub(super) struct Inner<R: Runtime> {
     /// Oldest first; the last one is active. Empty until the log is opened.
     pub(super) segments: VecDeque<Segment<R>>,
-    marks: VecDeque<Mark>,
+    marks: ShortQueue<Mark>,
     /// The end of what is durable, in offsets and in bytes of its segment.
     pub(super) durable: (Offset, u64, Offset),
     /// Where the last segment ended when the log was opened or created, for a log that is closed.
@@ -79,11 +80,27 @@ pub(super) struct Taken<R: Runtime> {
     pub(super) segment_base: Offset,
     pub(super) to: u64,
     pub(super) declare: bool,
-    /// What goes into the group itself, out of memory: around an extent, or all of it.
-    pub(super) inline: [Option<EntryRange>; 2],
-    pub(super) extent: Option<(EntryRange, Vec<ChunkView>, Rc<R::File>)>,
+    /// What goes into the group itself, out of memory: all of it, or what stands before an extent.
+    pub(super) inline: Option<EntryRange>,
+    pub(super) extent: Option<Box<TakenExtent<R>>>,
     /// Where the log is to start from now on.
     pub(super) start: Option<Offset>,
+}
+
+/// Whole pages that go to the segment itself.
+pub(super) struct TakenExtent<R: Runtime> {
+    pub(super) range: EntryRange,
+    pub(super) views: Vec<ChunkView>,
+    pub(super) file: Rc<R::File>,
+    /// What goes into the group behind them.
+    after: Option<EntryRange>,
+}
+
+impl<R: Runtime> Taken<R> {
+    /// What goes into the group itself.
+    pub(super) fn inline(&self) -> impl Iterator<Item = &EntryRange> {
+        self.inline.iter().chain(self.extent.iter().filter_map(|extent| extent.after.as_ref()))
+    }
 }
 
 impl<R: Runtime> Log<R> {
@@ -127,7 +144,7 @@ impl<R: Runtime> Log<R> {
             store,
             inner: RefCell::new(Inner {
                 segments: VecDeque::new(),
-                marks: VecDeque::new(),
+                marks: ShortQueue::default(),
                 durable,
                 closed_end,
                 segment_opened_at,
@@ -180,6 +197,16 @@ impl<R: Runtime> Log<R> {
 
     pub(super) fn path(&self) -> PathBuf {
         self.store.directory.join(&self.directory_name)
+    }
+
+    /// Reads a little of all that an append, or its commit, will read or change, and returns something made of it: done
+    /// for many logs in a row, the processor fetches what they are made of at the same time.
+    #[must_use]
+    pub fn look_at(&self) -> u64 {
+        let inner = self.inner.borrow();
+        let active = inner.segments.back();
+        let seen = active.map_or(0, |active| active.allocated ^ active.taken ^ active.tail.look_at());
+        seen ^ self.touched_cut.get() ^ inner.durable.1
     }
 
     /// Whether [`Log::append`] can take `bytes` right now, or [`Log::prepare`] is needed first.
@@ -477,10 +504,6 @@ impl<R: Runtime> Log<R> {
     /// # Panics
     /// If there is no room: see [`Log::can_append`].
     pub fn append(self: &Rc<Self>, header: &BatchHeader, batch: &[u8], now: TimestampMs) {
-        // The producer's bytes are shared; only the header is copied, to get its offset and epoch.
-        let (head, records) = batch.split_at(HEADER_BYTES);
-        let mut head: [u8; HEADER_BYTES] = std::array::from_fn(|at| head[at]);
-        assign(&mut head, header.base_offset, header.leader_epoch);
         self.used.set(true);
         let grown = {
             let mut inner = self.inner.borrow_mut();
@@ -496,8 +519,8 @@ impl<R: Runtime> Log<R> {
             );
             let before = active.tail.capacity_bytes();
             let position = active.end();
-            active.tail.append(&head, |bytes| self.store.chunk(bytes));
-            active.tail.append(records, |bytes| self.store.chunk(bytes));
+            let assigned = |head: &mut [u8]| assign(head, header.base_offset, header.leader_epoch);
+            active.tail.append_batch(batch, assigned, |bytes| self.store.chunk(bytes));
             if let Some(index) = &mut active.index {
                 index.note(header, position);
             }
@@ -550,8 +573,10 @@ impl<R: Runtime> Log<R> {
         let base = segment.base;
         let segment_end = segment.end();
         let is_batch_end = |end: u64| {
-            end == segment_end
-                || marks.binary_search_by_key(&(base, end), |mark| (mark.segment_base, mark.end)).is_ok()
+            end == segment_end || {
+                let before = marks.partition_point(|mark| (mark.segment_base, mark.end) < (base, end));
+                marks.iter().nth(before).is_some_and(|mark| (mark.segment_base, mark.end) == (base, end))
+            }
         };
         let range = |position: u64, end: u64| EntryRange {
             log: self.key,
@@ -561,7 +586,7 @@ impl<R: Runtime> Log<R> {
             within_batch: !is_batch_end(end),
         };
         let overhead = crate::journal::ENTRY_OVERHEAD_BYTES as u64;
-        let mut inline = [None, None];
+        let mut inline = None;
         let mut extent = None;
         let mut to = segment.end();
         let file = segment.file.clone().filter(|_| pending >= extent_min && extent_room >= extent_min);
@@ -573,20 +598,18 @@ impl<R: Runtime> Log<R> {
             budget = budget.checked_sub(head + (to - last_page) + 3 * overhead)?;
             let _ = budget;
             if start < first_page {
-                inline[0] = Some(range(start, first_page));
+                inline = Some(range(start, first_page));
             }
-            if last_page < to {
-                inline[1] = Some(range(last_page, to));
-            }
-            let whole = range(first_page, last_page);
-            extent = Some((whole, segment.tail.views(first_page..last_page), file));
+            let after = (last_page < to).then(|| range(last_page, to));
+            let views = segment.tail.views(first_page..last_page);
+            extent = Some(Box::new(TakenExtent { range: range(first_page, last_page), views, file, after }));
         } else {
             budget = budget.checked_sub(overhead)?;
             to = to.min(start.checked_add(budget)?);
             if to <= segment.taken {
                 return None;
             }
-            inline[0] = Some(range(start, to));
+            inline = Some(range(start, to));
         }
         self.store.note_taken(to - segment.taken);
         segment.taken = to;

@@ -9,6 +9,7 @@ use crate::journal::{ENTRY_OVERHEAD_BYTES, Journal};
 use crate::runtime::{Durability, File, Runtime};
 use crate::shard::join::{Boxed, join_all};
 use logmill_wire::frame::journal::GROUP_HEADER_BYTES;
+use std::hint::black_box;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,6 +22,9 @@ const EXTENT_BYTES_MAX: u64 = 8 << 20;
 
 /// Logs of one group.
 const LOGS_PER_GROUP_MAX: usize = 8192;
+
+/// Logs that are looked at together when their group is written; see [`Log::look_at`].
+const LOGS_PER_BLOCK: usize = 16;
 
 /// The committer's task.
 pub(super) async fn run<R: Runtime>(store: Rc<Store<R>>, journal: Journal<R>) {
@@ -148,17 +152,11 @@ impl<R: Runtime> Committer<R> {
             self.store.health.fail(format!("a commit failed: {error}"));
         }
         let failed = self.store.health.is_failed();
-        for (log, taken) in taken {
-            if failed {
-                log.fail();
-                continue;
-            }
-            let extent =
-                taken.extent.map(|(range, _, _)| range.position..range.position + u64::from(range.length));
-            log.committed(taken.segment_base, taken.to, extent);
-            if let Some(start) = taken.start {
-                log.start_committed(start);
-            }
+        let mut taken = taken.into_iter();
+        while !taken.as_slice().is_empty() {
+            let block = taken.as_slice().len().min(LOGS_PER_BLOCK);
+            look_at_all(taken.as_slice().iter().take(block).map(|(log, _)| log));
+            Self::note_written(taken.by_ref().take(block), failed);
         }
         self.store.commits.set(self.store.commits.get() + 1);
         self.store.note_ring(&self.journal);
@@ -166,23 +164,42 @@ impl<R: Runtime> Committer<R> {
         true
     }
 
+    fn note_written(taken: impl Iterator<Item = FromLog<R>>, failed: bool) {
+        for (log, taken) in taken {
+            if failed {
+                log.fail();
+                continue;
+            }
+            let extent = taken.extent.map(|extent| {
+                let range = extent.range;
+                range.position..range.position + u64::from(range.length)
+            });
+            log.committed(taken.segment_base, taken.to, extent);
+            if let Some(start) = taken.start {
+                log.start_committed(start);
+            }
+        }
+    }
+
     /// Takes from one log after another what fits into a group of `room` bytes.
     fn take_from_logs(&self, room: usize) -> (Vec<FromLog<R>>, usize) {
         let store = &self.store;
-        let mut taken_logs = Vec::new();
+        let mut taken_logs = Vec::with_capacity(store.dirty.borrow().len().min(LOGS_PER_GROUP_MAX));
         let mut again = Vec::new();
         let mut bytes = 0;
         let mut extent_room = EXTENT_BYTES_MAX;
         let mut full = false;
         while taken_logs.len() < LOGS_PER_GROUP_MAX && !full {
+            if taken_logs.len().is_multiple_of(LOGS_PER_BLOCK) {
+                look_at_all(store.dirty.borrow().iter().take(LOGS_PER_BLOCK));
+            }
             let Some(log) = store.dirty.borrow_mut().pop_front() else { break };
             if let Some(taken) = log.take(room - bytes, extent_room) {
                 bytes += size_in_group(&log, &taken);
-                if let Some((range, _, _)) = &taken.extent {
-                    extent_room = extent_room.saturating_sub(u64::from(range.length));
-                    store
-                        .extent_bytes_since_cut
-                        .set(store.extent_bytes_since_cut.get() + u64::from(range.length));
+                if let Some(extent) = &taken.extent {
+                    let length = u64::from(extent.range.length);
+                    extent_room = extent_room.saturating_sub(length);
+                    store.extent_bytes_since_cut.set(store.extent_bytes_since_cut.get() + length);
                 }
                 self.note_touched(&log);
                 if log.has_pending() {
@@ -228,17 +245,17 @@ impl<R: Runtime> Committer<R> {
             if let Some(start) = taken.start {
                 group.add_start(log.key, start);
             }
-            if let Some((range, views, file)) = &taken.extent {
-                let mut position = range.position;
+            if let Some(extent) = &taken.extent {
+                let mut position = extent.range.position;
                 let mut crc = 0;
-                for view in views {
+                for view in &extent.views {
                     crc = crc32c::crc32c_append(crc, view);
-                    extents.push(Box::pin(file.write(view.clone(), position, Durability::Durable)));
+                    extents.push(Box::pin(extent.file.write(view.clone(), position, Durability::Durable)));
                     position += view.len() as u64;
                 }
-                group.add_extent(range, crc);
+                group.add_extent(&extent.range, crc);
             }
-            for range in taken.inline.iter().flatten() {
+            for range in taken.inline() {
                 log.put_inline(range, &mut group);
             }
         }
@@ -250,11 +267,15 @@ impl<R: Runtime> Committer<R> {
     }
 }
 
+/// Has the processor fetch what is about to be used of several logs.
+fn look_at_all<'l, R: Runtime>(logs: impl Iterator<Item = &'l Rc<Log<R>>>) {
+    black_box(logs.fold(0, |seen, log| seen ^ log.look_at()));
+}
+
 fn size_in_group<R: Runtime>(log: &Log<R>, taken: &Taken<R>) -> usize {
     let declare = if taken.declare { ENTRY_OVERHEAD_BYTES + log.directory_name.len() } else { 0 };
     let start = if taken.start.is_some() { ENTRY_OVERHEAD_BYTES } else { 0 };
     let extent = if taken.extent.is_some() { ENTRY_OVERHEAD_BYTES } else { 0 };
-    let inline = taken.inline.iter().flatten();
-    let inline: usize = inline.map(|range| ENTRY_OVERHEAD_BYTES + range.length as usize).sum();
+    let inline: usize = taken.inline().map(|range| ENTRY_OVERHEAD_BYTES + range.length as usize).sum();
     declare + start + extent + inline
 }

@@ -13,6 +13,8 @@ use logmill_wire::record_batch::BatchHeader;
 #[derive(Default)]
 pub struct SparseIndex {
     entries: Vec<IndexEntry>,
+    /// Where the next batch starts that gets an entry, or before it.
+    next_due: u64,
     /// Entries that are in the file.
     persisted: usize,
     /// The end of the last batch that the index has seen.
@@ -32,8 +34,8 @@ impl SparseIndex {
             self.max_timestamp_position = position;
         }
         self.seen_any = true;
-        let due = self.entries.last().is_none_or(|last| position >= last.position + INDEX_INTERVAL_BYTES);
-        if due {
+        if position >= self.next_due {
+            self.next_due = position + INDEX_INTERVAL_BYTES;
             self.entries.push(IndexEntry::new(header, position, TimestampMs(self.max_timestamp)));
         }
         self.covered = position + bytes;
@@ -122,6 +124,7 @@ impl SparseIndex {
         }
         index.persisted = index.entries.len();
         if let Some(last) = index.entries.last() {
+            index.next_due = last.position + INDEX_INTERVAL_BYTES;
             index.covered = last.position + u64::from(last.batch_bytes);
             index.seen_any = true;
             index.max_timestamp = last.max_timestamp_so_far;

@@ -94,7 +94,7 @@ impl<R: Runtime> Log<R> {
         let mut taken = self.take_bytes(room, extent_room).unwrap_or_else(|| {
             let (segment_base, to) = self.durable_position();
             let declare = self.must_be_declared();
-            Taken { segment_base, to, declare, inline: [None, None], extent: None, start: None }
+            Taken { segment_base, to, declare, inline: None, extent: None, start: None }
         });
         taken.start = Some(start);
         self.start.taken.set(start);

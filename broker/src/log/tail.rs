@@ -2,6 +2,7 @@
 
 use crate::runtime::buffer::{Chunk, ChunkView};
 use logmill_wire::limits::{CHUNK_BYTES_MAX, PAGE_BYTES};
+use logmill_wire::record_batch::HEADER_BYTES;
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -33,7 +34,10 @@ impl Piece {
 
 /// Chunks of a segment's last bytes. Appending never moves what was written, so views stay valid.
 pub struct Tail {
-    pieces: VecDeque<Piece>,
+    /// The pieces before the newest one, oldest first; empty without a newest one.
+    older: VecDeque<Piece>,
+    /// The piece that is appended to, in place: most logs have no other.
+    newest: Option<Piece>,
     end: u64,
     capacity_bytes: usize,
     next_chunk_bytes: usize,
@@ -46,7 +50,14 @@ impl Tail {
     /// from there to `end` must be given with [`Tail::restore`] before anything is appended.
     #[must_use]
     pub const fn new(end: u64) -> Self {
-        Self { pieces: VecDeque::new(), end, capacity_bytes: 0, next_chunk_bytes: PAGE_BYTES, restored_to: 0 }
+        Self {
+            older: VecDeque::new(),
+            newest: None,
+            end,
+            capacity_bytes: 0,
+            next_chunk_bytes: PAGE_BYTES,
+            restored_to: 0,
+        }
     }
 
     /// The segment's end.
@@ -58,7 +69,7 @@ impl Tail {
     /// The first byte that is in memory; the end if none is.
     #[must_use]
     pub fn start(&self) -> u64 {
-        self.pieces.front().map_or(self.end, |piece| piece.base)
+        self.pieces().next().map_or(self.end, |piece| piece.base)
     }
 
     /// The first byte that readers may take from memory.
@@ -79,18 +90,23 @@ impl Tail {
         self.end.is_multiple_of(PAGE) || self.start() < self.end
     }
 
+    /// Reads a little of what the next append will change; see [`Log::look_at`](super::Log::look_at).
+    pub(super) fn look_at(&self) -> u64 {
+        let newest = self.newest.as_ref();
+        newest.map_or(0, |piece| piece.chunk.room() as u64 ^ piece.chunk.last().copied().map_or(0, u64::from))
+    }
+
     /// Brings back the bytes from the last page boundary to the end.
     ///
     /// # Panics
     /// If there is already something in memory, or the bytes are not those of the last page.
     pub fn restore(&mut self, last_page: &[u8]) {
-        assert!(self.pieces.is_empty(), "only an empty tail is restored");
+        assert!(self.newest.is_none(), "only an empty tail is restored");
         let base = page_floor(self.end);
         assert_eq!(last_page.len() as u64, self.end - base, "a tail is restored with its last page");
         let mut chunk = Chunk::with_capacity(PAGE_BYTES);
         chunk.append(last_page);
-        self.capacity_bytes += chunk.capacity();
-        self.pieces.push_back(Piece { base, chunk });
+        self.push(base, chunk);
         self.restored_to = self.end;
     }
 
@@ -101,19 +117,53 @@ impl Tail {
     pub fn append(&mut self, mut bytes: &[u8], mut allocate: impl FnMut(usize) -> Chunk) {
         assert!(self.is_appendable(), "the last page must be in memory before the log grows");
         while !bytes.is_empty() {
-            if self.pieces.back().is_none_or(|piece| piece.chunk.room() == 0) {
+            if self.newest.as_ref().is_none_or(|piece| piece.chunk.room() == 0) {
                 let wanted = bytes.len().clamp(self.next_chunk_bytes, CHUNK_BYTES_MAX);
                 let chunk = allocate(wanted);
                 self.next_chunk_bytes = (chunk.capacity() * 2).min(CHUNK_BYTES_MAX);
-                self.capacity_bytes += chunk.capacity();
-                self.pieces.push_back(Piece { base: self.end, chunk });
+                self.push(self.end, chunk);
             }
-            if let Some(piece) = self.pieces.back_mut() {
+            if let Some(piece) = &mut self.newest {
                 let count = piece.chunk.append(bytes);
                 self.end += count as u64;
                 bytes = &bytes[count..];
             }
         }
+    }
+
+    /// Appends a batch of which `assign` writes the first [`HEADER_BYTES`] in place.
+    ///
+    /// # Panics
+    /// If the tail is not [appendable](Tail::is_appendable), or the batch is shorter than its header.
+    pub fn append_batch(
+        &mut self,
+        batch: &[u8],
+        assign: impl FnOnce(&mut [u8]),
+        mut allocate: impl FnMut(usize) -> Chunk,
+    ) {
+        if let Some(piece) = self.newest.as_mut().filter(|piece| piece.chunk.room() >= batch.len()) {
+            // Written where it stays: a copy that is read back while its stores are under way would wait for them.
+            let place = &mut piece.chunk.spare()[..batch.len()];
+            place.copy_from_slice(batch);
+            assign(&mut place[..HEADER_BYTES]);
+            piece.chunk.advance(batch.len());
+            self.end += batch.len() as u64;
+            return;
+        }
+        let (head, records) = batch.split_at(HEADER_BYTES);
+        let mut head: [u8; HEADER_BYTES] = std::array::from_fn(|at| head[at]);
+        assign(&mut head);
+        self.append(&head, &mut allocate);
+        self.append(records, &mut allocate);
+    }
+
+    fn push(&mut self, base: u64, chunk: Chunk) {
+        self.capacity_bytes += chunk.capacity();
+        self.older.extend(self.newest.replace(Piece { base, chunk }));
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.older.iter().chain(&self.newest)
     }
 
     /// Views of a range that is in memory.
@@ -135,8 +185,9 @@ impl Tail {
 
     fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (&Chunk, Range<usize>)> {
         assert!(range.start >= self.start() && range.end <= self.end, "the range must be in memory");
-        let first = self.pieces.partition_point(|piece| piece.end() <= range.start);
-        let pieces = self.pieces.range(first..).take_while(move |piece| piece.base < range.end);
+        let first = self.older.partition_point(|piece| piece.end() <= range.start);
+        let pieces = self.older.range(first..).chain(&self.newest);
+        let pieces = pieces.take_while(move |piece| piece.base < range.end);
         pieces.map(move |piece| {
             let (from, to) = (piece.base.max(range.start), piece.end().min(range.end));
             (&piece.chunk, (from - piece.base) as usize..(to - piece.base) as usize)
@@ -160,19 +211,16 @@ impl Tail {
     /// Forgets the oldest chunk if it ends at or before `limit`, and returns it (views may keep its memory alive
     /// for a while). The chunk that is being appended to is kept.
     pub fn evict_before(&mut self, limit: u64) -> Option<Chunk> {
-        let evictable =
-            self.pieces.len() > 1 && self.pieces.front().is_some_and(|piece| piece.end() <= limit);
-        if !evictable {
-            return None;
-        }
-        let piece = self.pieces.pop_front()?;
+        self.older.front().filter(|piece| piece.end() <= limit)?;
+        let piece = self.older.pop_front()?;
         self.capacity_bytes -= piece.chunk.capacity();
         Some(piece.chunk)
     }
 
     /// Forgets everything; returns the memory that was given back.
     pub fn clear(&mut self) -> usize {
-        self.pieces.clear();
+        self.older.clear();
+        self.newest = None;
         self.next_chunk_bytes = PAGE_BYTES;
         std::mem::take(&mut self.capacity_bytes)
     }
@@ -201,6 +249,24 @@ mod tests {
         let mut header = [0; 61];
         assert_eq!(tail.copy_out(4090, &mut header), 61);
         assert_eq!(header, expected[4090..4151]);
+    }
+
+    #[test]
+    fn a_batch_is_the_same_within_a_chunk_and_across_two() {
+        for before in [0, 10, PAGE_BYTES - 200, PAGE_BYTES - 100, PAGE_BYTES - 30, PAGE_BYTES] {
+            let mut tail = Tail::new(0);
+            tail.append(&vec![9; before], Chunk::with_capacity);
+            let batch: [u8; 150] = std::array::from_fn(|at| at as u8);
+            tail.append_batch(&batch, |head| head[..8].fill(0xee), Chunk::with_capacity);
+            tail.append_batch(&batch, |head| head[HEADER_BYTES - 1] = 0xdd, Chunk::with_capacity);
+            let mut expected = vec![9; before];
+            expected.extend_from_slice(&[0xee; 8]);
+            expected.extend_from_slice(&batch[8..]);
+            expected.extend_from_slice(&batch);
+            expected[before + batch.len() + HEADER_BYTES - 1] = 0xdd;
+            assert_eq!(tail.end(), expected.len() as u64);
+            assert_eq!(bytes_of(&tail, 0..tail.end()), expected, "{before} bytes before");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::deletion::Deletion;
 use crate::log::{Log, LogError, LogSettings, Owner};
 use crate::runtime::event::Event;
 use crate::runtime::{Runtime, oneshot};
+use crate::shard::short_queue::ShortQueue;
 use bytes::Bytes;
 use logmill_state::log_plan::CleanupSettings;
 use logmill_state::partition::{AppendDecision, AppendPolicy, Leader, PartitionSnapshot, TimestampType};
@@ -57,19 +58,27 @@ pub struct PartitionPolicy {
 }
 
 impl PartitionPolicy {
-    /// The policy of one partition: its segments end early by a time of its own, so that the partitions of a topic that
-    /// were begun together do not all roll together. The time follows from the partition's name: it is the same after a
-    /// restart.
+    /// When segments of one partition end: early by a time of its own, so that the partitions of a topic that were begun
+    /// together do not all roll together. The time follows from the partition's name: it is the same after a restart.
     #[must_use]
-    pub fn of_partition(mut self, partition: TopicPartition) -> Self {
+    pub fn log_of(&self, partition: TopicPartition) -> LogSettings {
         let jitter_ms = self.segment_jitter_ms.clamp(0, self.log.segment_ms);
         let drawn = crc32c::crc32c_append(
             crc32c::crc32c(&partition.topic_id.0),
             &partition.partition.0.to_le_bytes(),
         );
         let early_ms = (i128::from(jitter_ms) * i128::from(drawn)) >> u32::BITS;
-        self.log.segment_ms -= i64::try_from(early_ms).unwrap_or(0);
-        self
+        let segment_ms = self.log.segment_ms - i64::try_from(early_ms).unwrap_or(0);
+        LogSettings { segment_ms, ..self.log }
+    }
+}
+
+/// The policy in force; partitions of one topic share it.
+pub(super) struct PolicyInForce(RefCell<Rc<PartitionPolicy>>);
+
+impl PolicyInForce {
+    pub(super) fn get(&self) -> Rc<PartitionPolicy> {
+        Rc::clone(&self.0.borrow())
     }
 }
 
@@ -78,11 +87,13 @@ pub struct Partition<R: Runtime> {
     pub(super) runtime: R,
     pub(super) log: Rc<Log<R>>,
     pub(super) leader: RefCell<Leader>,
-    pub(super) policy: Cell<PartitionPolicy>,
+    pub(super) policy: PolicyInForce,
+    /// What the policy says of this partition's segments.
+    log_settings: Cell<LogSettings>,
     queue: RefCell<VecDeque<QueuedAppend>>,
     preparing: Cell<bool>,
     roll_asked: RefCell<Option<RollReply>>,
-    waiters: RefCell<VecDeque<Waiter>>,
+    waiters: RefCell<ShortQueue<Waiter>>,
     pub(super) deletions: RefCell<Vec<Deletion>>,
     watchers: RefCell<Vec<(Offset, Event)>>,
     watchers_swept_at: Cell<usize>,
@@ -99,7 +110,7 @@ impl<R: Runtime> Partition<R> {
         log: Rc<Log<R>>,
         mut leader: Leader,
         epoch: LeaderEpoch,
-        policy: PartitionPolicy,
+        policy: Rc<PartitionPolicy>,
     ) -> Result<Rc<Self>, PartitionError> {
         if leader.leader_epoch() < epoch || leader.next_offset() == Offset(0) {
             leader.begin_epoch(epoch).map_err(|error| PartitionError::Storage(error.to_string()))?;
@@ -114,7 +125,8 @@ impl<R: Runtime> Partition<R> {
             runtime,
             log,
             leader: RefCell::new(leader),
-            policy: Cell::new(policy.of_partition(log_key)),
+            log_settings: Cell::new(policy.log_of(log_key)),
+            policy: PolicyInForce(RefCell::new(policy)),
             queue: RefCell::default(),
             preparing: Cell::new(false),
             roll_asked: RefCell::default(),
@@ -136,8 +148,16 @@ impl<R: Runtime> Partition<R> {
     }
 
     /// Takes over changed settings; they hold from the next append on.
-    pub fn set_policy(&self, policy: PartitionPolicy) {
-        self.policy.set(policy.of_partition(self.log.key()));
+    pub fn set_policy(&self, policy: Rc<PartitionPolicy>) {
+        self.log_settings.set(policy.log_of(self.log.key()));
+        self.policy.0.replace(policy);
+    }
+
+    /// Reads a little of all that an append will read or change, and returns something made of it; see
+    /// `PartitionTable::append`.
+    pub(super) fn look_at(&self) -> u64 {
+        let waiting = self.waiters.borrow().is_empty();
+        (self.leader.borrow().next_offset().0 as u64) ^ self.log.look_at() ^ u64::from(waiting)
     }
 
     /// Appends one record set, a range of `bytes` that came at `now`, or queues it.
@@ -159,7 +179,7 @@ impl<R: Runtime> Partition<R> {
         let ready = is_in_form
             && !self.preparing.get()
             && self.queue.borrow().is_empty()
-            && self.log.can_append(records.len() as u64, now, &policy.log);
+            && self.log.can_append(records.len() as u64, now, &self.log_settings.get());
         if ready {
             self.carry_out(records, acks, &policy, now, reply);
             return;
@@ -217,7 +237,7 @@ impl<R: Runtime> Partition<R> {
                 continue;
             }
             let bytes = records.len();
-            let (now, settings) = (self.runtime.wall_clock(), self.policy.get().log);
+            let (now, settings) = (self.runtime.wall_clock(), self.log_settings.get());
             if !self.log.can_append(bytes as u64, now, &settings) {
                 let next_offset = self.leader.borrow().next_offset();
                 let prepared = self.log.prepare(bytes as u64, next_offset, now, &settings).await;
@@ -454,7 +474,7 @@ mod tests {
         let times = |policy: PartitionPolicy| -> Vec<i64> {
             let of =
                 |partition| TopicPartition { topic_id: Uuid([3; 16]), partition: PartitionIndex(partition) };
-            (0..100).map(|partition| policy.of_partition(of(partition)).log.segment_ms).collect()
+            (0..100).map(|partition| policy.log_of(of(partition)).segment_ms).collect()
         };
         let drawn = times(policy(10_000, 4_000));
         assert!(drawn.iter().all(|time| (6_000..=10_000).contains(time)), "{drawn:?}");

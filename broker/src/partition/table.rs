@@ -14,9 +14,10 @@ use logmill_state::partition::{AppendOrigin, AppendPolicy, Leader, TimestampType
 use logmill_state::settings::{self, BrokerSettings, CompressionType, TopicSettings};
 use logmill_wire::compression::Codec;
 use logmill_wire::hashing::HashMap;
-use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, TopicId, TopicPartition};
+use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId, TopicPartition};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -37,10 +38,21 @@ pub struct PartitionTable<R: Runtime> {
     pub(super) looked_at: Cell<Option<TopicPartition>>,
 }
 
+/// Appends whose partitions are looked at together before the first of them is carried out. What the processor must fetch
+/// for one is then on its way while it waits for another's: with many partitions that rest in between, that is what an
+/// append takes longest for.
+const APPENDS_PER_BLOCK: usize = 16;
+
 /// The partitions that are in use, by topic and then by index: most requests name several of one topic.
 struct Hosted<R: Runtime> {
-    topics: HashMap<TopicId, Vec<Option<Rc<Partition<R>>>>>,
+    topics: HashMap<TopicId, HostedTopic<R>>,
     count: usize,
+}
+
+struct HostedTopic<R: Runtime> {
+    partitions: Vec<Option<Rc<Partition<R>>>>,
+    /// What its partitions share.
+    policy: Rc<PartitionPolicy>,
 }
 
 impl<R: Runtime> Default for Hosted<R> {
@@ -51,28 +63,63 @@ impl<R: Runtime> Default for Hosted<R> {
 
 impl<R: Runtime> Hosted<R> {
     fn get(&self, key: TopicPartition) -> Option<&Rc<Partition<R>>> {
-        let index = usize::try_from(key.partition.0).ok()?;
-        self.topics.get(&key.topic_id)?.get(index)?.as_ref()
+        self.topics.get(&key.topic_id)?.get(key.partition)
+    }
+
+    /// The partitions of a block of appends, as far as they are in use.
+    fn find(&self, block: &[PartitionAppend]) -> [Option<Rc<Partition<R>>>; APPENDS_PER_BLOCK] {
+        let mut found = [const { None }; APPENDS_PER_BLOCK];
+        let mut last = None;
+        for (found, append) in found.iter_mut().zip(block) {
+            let TopicPartition { topic_id, partition } = append.partition;
+            if last.is_none_or(|(id, _)| id != topic_id) {
+                last = Some((topic_id, self.topics.get(&topic_id)));
+            }
+            let topic = last.and_then(|(_, topic)| topic);
+            *found = topic.and_then(|topic| topic.get(partition)).cloned();
+        }
+        found
+    }
+
+    fn policy_of(&self, topic: TopicId) -> Option<Rc<PartitionPolicy>> {
+        self.topics.get(&topic).map(|topic| Rc::clone(&topic.policy))
     }
 
     /// Adds a partition that is not there; its index is one that its topic has.
     fn insert(&mut self, key: TopicPartition, partition: Rc<Partition<R>>) {
         let Ok(index) = usize::try_from(key.partition.0) else { return };
-        let partitions = self.topics.entry(key.topic_id).or_default();
-        if partitions.len() <= index {
-            partitions.resize_with(index + 1, || None);
+        let policy = || partition.policy.get();
+        let topic = self.topics.entry(key.topic_id);
+        let topic = topic.or_insert_with(|| HostedTopic { partitions: Vec::new(), policy: policy() });
+        if topic.partitions.len() <= index {
+            topic.partitions.resize_with(index + 1, || None);
         }
-        partitions[index] = Some(partition);
+        topic.partitions[index] = Some(partition);
         self.count += 1;
+    }
+
+    /// Has the partitions of a topic work by another policy.
+    fn set_policy(&mut self, topic: TopicId, policy: &Rc<PartitionPolicy>) {
+        let Some(topic) = self.topics.get_mut(&topic) else { return };
+        topic.policy = Rc::clone(policy);
+        for partition in topic.partitions.iter().flatten() {
+            partition.set_policy(Rc::clone(policy));
+        }
     }
 
     fn remove_topic(&mut self, topic_id: TopicId) {
         let removed = self.topics.remove(&topic_id);
-        self.count -= removed.into_iter().flatten().flatten().count();
+        self.count -= removed.into_iter().flat_map(|topic| topic.partitions).flatten().count();
     }
 
     fn iter(&self) -> impl Iterator<Item = &Rc<Partition<R>>> {
-        self.topics.values().flatten().flatten()
+        self.topics.values().flat_map(|topic| &topic.partitions).flatten()
+    }
+}
+
+impl<R: Runtime> HostedTopic<R> {
+    fn get(&self, partition: PartitionIndex) -> Option<&Rc<Partition<R>>> {
+        self.partitions.get(usize::try_from(partition.0).ok()?)?.as_ref()
     }
 }
 
@@ -130,17 +177,20 @@ impl<R: Runtime> PartitionTable<R> {
                 self.store.set_aside(key).await;
             }
         }
+        let topics: Vec<_> = self.hosted.borrow().topics.keys().copied().collect();
+        for topic in topics.into_iter().filter_map(|id| image.topic_by_id(id)) {
+            if !is_as_before(topic) {
+                let policy = Rc::new(self.policy_of(topic));
+                self.hosted.borrow_mut().set_policy(topic.id, &policy);
+            }
+        }
         let hosted: Vec<_> = self.hosted.borrow().iter().map(Rc::clone).collect();
         for partition in hosted {
             let topic_id = partition.log().key().topic_id;
-            match image.topic_by_id(topic_id) {
-                Some(topic) if is_as_before(topic) => {}
-                Some(topic) => partition.set_policy(self.policy_of(topic)),
-                None => {
-                    partition.retire();
-                    self.hosted.borrow_mut().remove_topic(topic_id);
-                    partition.log().delete().await;
-                }
+            if image.topic_by_id(topic_id).is_none() {
+                partition.retire();
+                self.hosted.borrow_mut().remove_topic(topic_id);
+                partition.log().delete().await;
             }
             if self.runtime.should_yield() {
                 self.runtime.yield_now().await;
@@ -211,10 +261,17 @@ impl<R: Runtime> PartitionTable<R> {
     ) {
         // One look at the clock for all: they came in one request.
         let now = self.runtime.wall_clock();
-        for (append, reply) in appends.iter().zip(replies) {
-            match self.hosted(append.partition) {
-                Ok(partition) => partition.append(bytes, append.range(), acks, now, reply),
-                Err(error) => reply.send(Err(error)),
+        let mut replies = replies.into_iter();
+        for block in appends.chunks(APPENDS_PER_BLOCK) {
+            let found = self.hosted.borrow().find(block);
+            if block.len() > 1 {
+                black_box(found.iter().flatten().fold(0, |seen, partition| seen ^ partition.look_at()));
+            }
+            for ((append, found), reply) in block.iter().zip(found).zip(&mut replies) {
+                match found.map_or_else(|| self.hosted(append.partition), Ok) {
+                    Ok(partition) => partition.append(bytes, append.range(), acks, now, reply),
+                    Err(error) => reply.send(Err(error)),
+                }
             }
         }
     }
@@ -282,7 +339,9 @@ impl<R: Runtime> PartitionTable<R> {
             }
             None => (Log::fresh(Rc::clone(&self.store), key, name), Leader::starting_at(Offset(0))),
         };
-        Partition::host(self.runtime.clone(), log, leader, epoch, self.policy_of(topic))
+        let shared = self.hosted.borrow().policy_of(topic.id);
+        let policy = shared.unwrap_or_else(|| Rc::new(self.policy_of(topic)));
+        Partition::host(self.runtime.clone(), log, leader, epoch, policy)
     }
 
     pub(super) fn policy_of(&self, topic: &Topic) -> PartitionPolicy {

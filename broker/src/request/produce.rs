@@ -22,8 +22,8 @@ use logmill_wire::api::produce::{
 };
 use logmill_wire::api::produce_walk::{PartitionRecords, ProduceWalk, TopicHead};
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::{NodeId, Offset, ShardIndex, TimestampMs, TopicId};
-use logmill_wire::primitives::{EncodeError, EncodedArray, Format, WireType, Writer};
+use logmill_wire::ids::{NodeId, ShardIndex, TopicId};
+use logmill_wire::primitives::{EncodeError, EncodedArray, Format};
 use logmill_wire::record_batch::BatchError;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -43,6 +43,9 @@ const APPENDS_PER_COMMAND_MAX: usize = 1_024;
 
 /// Appends at home that take longer than it takes to wake another shard.
 const APPENDS_OF_LONG_WORK: usize = 16;
+
+/// What [`push_success`] adds at most.
+const SUCCESS_BYTES_MAX: usize = 36;
 
 /// A partition's append: refused already, or under way on a shard.
 enum Append {
@@ -323,50 +326,37 @@ fn encode_partitions(
     format: Format,
     hint_of: impl Fn(ErrorCode, i32) -> Option<LeaderHint>,
 ) -> Result<(EncodedArray, Vec<NodeId>), EncodeError> {
-    let mut success = SuccessForm::new(format)?;
     let mut encoded = EncodedArray::new(format);
-    encoded.reserve(partitions.len() * success.bytes.len());
+    encoded.reserve(partitions.len() * SUCCESS_BYTES_MAX);
     let mut leaders = Vec::new();
     for PartitionSent { index, append } in partitions {
         match answered.next(append) {
-            Ok(appended) => encoded.push_encoded(success.of(index, &appended)),
+            Ok(appended) => push_success(&mut encoded, format.version, index, &appended),
             Err(settled) => {
                 let hint = hint_of(settled.refusal.code, index);
                 leaders.extend(hint.map(|hint| hint.leader));
-                encoded.push(&partition_response(index, Err(settled), hint))?;
+                encoded.push(&refused_response(index, settled, hint))?;
             }
         }
     }
     Ok((encoded, leaders))
 }
 
-/// The encoded answer to an append that succeeded. Only numbers of a fixed size tell one from another.
-struct SuccessForm {
-    bytes: Vec<u8>,
-}
-
-impl SuccessForm {
-    fn new(format: Format) -> Result<Self, EncodeError> {
-        let appended =
-            Appended { base_offset: Offset(0), log_append_time: TimestampMs(0), log_start_offset: Offset(0) };
-        let mut writer = Writer::new();
-        partition_response(0, Ok(appended), None).write(&mut writer, format)?;
-        Ok(Self { bytes: writer.finish().concat() })
-    }
-
-    fn of(&mut self, index: i32, appended: &Appended) -> &[u8] {
-        let mut put = |at: usize, field: &[u8]| {
-            // Old versions end before the last of them.
-            if let Some(place) = self.bytes.get_mut(at..at + field.len()) {
-                place.copy_from_slice(field);
-            }
-        };
-        put(0, &index.to_be_bytes());
-        put(6, &appended.base_offset.0.to_be_bytes());
-        put(14, &appended.log_append_time.0.to_be_bytes());
-        put(22, &appended.log_start_offset.0.to_be_bytes());
-        &self.bytes
-    }
+/// Adds the answer to an append that succeeded, which is a few numbers.
+fn push_success(answers: &mut EncodedArray, version: i16, index: i32, appended: &Appended) {
+    let index = index.to_be_bytes();
+    let error_code = [0; 2];
+    let base_offset = appended.base_offset.0.to_be_bytes();
+    let log_append_time = appended.log_append_time.0.to_be_bytes();
+    let log_start_offset = appended.log_start_offset.0.to_be_bytes();
+    // Record errors, of which there are none, an error message, which is null, and tagged fields.
+    let (log_start_offset, rest): (&[u8], &[u8]) = match version {
+        ..5 => (&[], &[]),
+        5..8 => (&log_start_offset, &[]),
+        8 => (&log_start_offset, &[0, 0, 0, 0, 0xff, 0xff]),
+        9.. => (&log_start_offset, &[1, 0, 0]),
+    };
+    answers.push_encoded(&[&index, &error_code, &base_offset, &log_append_time, log_start_offset, rest]);
 }
 
 fn node_endpoints(image: &Image, nodes: &BTreeSet<NodeId>, listener: &str) -> Vec<NodeEndpoint<'static>> {
@@ -377,38 +367,27 @@ fn node_endpoints(image: &Image, nodes: &BTreeSet<NodeId>, listener: &str) -> Ve
     nodes.iter().filter_map(endpoint).collect()
 }
 
-/// The answer for one partition; see [`SuccessForm`] for one without an error.
-fn partition_response(
+/// The answer for one partition whose append was refused.
+fn refused_response(
     index: i32,
-    result: Result<Appended, Settled>,
+    Settled { refusal, records }: Settled,
     hint: Option<LeaderHint>,
 ) -> PartitionProduceResponse<'static> {
-    match result {
-        Ok(appended) => PartitionProduceResponse {
-            index,
-            base_offset: appended.base_offset.0,
-            log_append_time_ms: appended.log_append_time.0,
-            log_start_offset: appended.log_start_offset.0,
-            ..PartitionProduceResponse::default()
-        },
-        Err(Settled { refusal, records }) => {
-            let record_errors = records.map(|index| BatchIndexAndErrorMessage {
-                batch_index: i32::try_from(index).unwrap_or(i32::MAX),
-                batch_index_error_message: Some(refusal.message.clone().into()),
-            });
-            PartitionProduceResponse {
-                index,
-                error_code: refusal.code.code(),
-                base_offset: -1,
-                log_start_offset: -1,
-                record_errors: record_errors.into_iter().collect(),
-                error_message: Some(refusal.message.into()),
-                current_leader: hint.map_or_else(LeaderIdAndEpoch::default, |hint| LeaderIdAndEpoch {
-                    leader_id: hint.leader.0,
-                    leader_epoch: hint.leader_epoch.0,
-                }),
-                ..PartitionProduceResponse::default()
-            }
-        }
+    let record_errors = records.map(|index| BatchIndexAndErrorMessage {
+        batch_index: i32::try_from(index).unwrap_or(i32::MAX),
+        batch_index_error_message: Some(refusal.message.clone().into()),
+    });
+    PartitionProduceResponse {
+        index,
+        error_code: refusal.code.code(),
+        base_offset: -1,
+        log_start_offset: -1,
+        record_errors: record_errors.into_iter().collect(),
+        error_message: Some(refusal.message.into()),
+        current_leader: hint.map_or_else(LeaderIdAndEpoch::default, |hint| LeaderIdAndEpoch {
+            leader_id: hint.leader.0,
+            leader_epoch: hint.leader_epoch.0,
+        }),
+        ..PartitionProduceResponse::default()
     }
 }

@@ -3,4 +3,5 @@
 pub mod deadline;
 pub mod join;
 pub mod memory;
+pub mod short_queue;
 pub mod signal;

@@ -39,6 +39,8 @@ impl EpochEnd {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct EpochHistory {
     entries: Vec<EpochEntry>,
+    /// The last of them, where every append looks without reaching for the others.
+    latest: Option<EpochEntry>,
 }
 
 impl EpochHistory {
@@ -62,7 +64,11 @@ impl EpochHistory {
     /// The newest epoch.
     #[must_use]
     pub fn latest(&self) -> Option<EpochEntry> {
-        self.entries.last().copied()
+        self.latest
+    }
+
+    fn note_latest(&mut self) {
+        self.latest = self.entries.last().copied();
     }
 
     /// The epoch of the record at `offset`, if the history reaches back to it.
@@ -84,13 +90,15 @@ impl EpochHistory {
         if self.latest().is_some_and(|latest| latest.epoch == epoch && latest.start_offset <= start_offset) {
             return;
         }
-        while self.latest().is_some_and(|last| last.epoch >= epoch || last.start_offset >= start_offset) {
+        while self.entries.last().is_some_and(|last| last.epoch >= epoch || last.start_offset >= start_offset)
+        {
             self.entries.pop();
         }
         if self.entries.len() == PARTITION_LEADER_EPOCHS_MAX {
             self.entries.remove(0);
         }
         self.entries.push(EpochEntry { epoch, start_offset });
+        self.note_latest();
     }
 
     /// Where `requested` ends in a log that ends at `log_end_offset`, as `OffsetForLeaderEpoch` answers it.
@@ -124,6 +132,7 @@ impl EpochHistory {
     pub fn truncate_from_end(&mut self, end_offset: Offset) {
         let kept = self.entries.partition_point(|entry| entry.start_offset < end_offset);
         self.entries.truncate(kept);
+        self.note_latest();
     }
 
     /// Forgets the epochs that end at or before `start_offset`, where the log now starts; the epoch in which
@@ -135,6 +144,7 @@ impl EpochHistory {
         if let Some(first) = self.entries.first_mut() {
             first.start_offset = start_offset;
         }
+        self.note_latest();
     }
 
     /// The history that `entries` describe, or the index of the first entry that is negative, does not rise,
@@ -151,7 +161,8 @@ impl EpochHistory {
             }
             restored.push(entry);
         }
-        Ok(Self { entries: restored })
+        let latest = restored.last().copied();
+        Ok(Self { entries: restored, latest })
     }
 }
 

@@ -107,6 +107,14 @@ pub enum Entry<'a> {
     Start(TopicPartition, Offset),
 }
 
+/// Writes the header of an inline entry, whose bytes must follow, to the first [`ENTRY_HEADER_BYTES`] of `into`.
+///
+/// # Panics
+/// If `into` is shorter.
+pub fn write_inline_header(into: &mut [u8], range: &Range) {
+    header_of(range, KIND_INLINE, 0).write_to(into);
+}
+
 /// Appends the header of an inline entry, whose bytes must follow.
 pub fn append_inline_header(into: &mut Vec<u8>, range: &Range) {
     append_header(into, range, KIND_INLINE, 0);
@@ -132,18 +140,36 @@ pub fn append_start(into: &mut Vec<u8>, log: TopicPartition, start: Offset) {
 }
 
 fn append_header(into: &mut Vec<u8>, range: &Range, kind: u32, extent_crc: u32) {
-    append_fixed(
-        into,
-        &EntryHeader {
-            topic_id: range.log.topic_id.0,
-            partition: range.log.partition.0,
-            kind: if range.within_batch { kind | WITHIN_BATCH } else { kind },
-            segment_base: range.segment_base.0,
-            position: range.position,
-            length: range.length,
-            extent_crc,
-        },
-    );
+    let mut bytes = [0; ENTRY_HEADER_BYTES];
+    header_of(range, kind, extent_crc).write_to(&mut bytes);
+    into.extend_from_slice(&bytes);
+}
+
+const fn header_of(range: &Range, kind: u32, extent_crc: u32) -> EntryHeader {
+    EntryHeader {
+        topic_id: range.log.topic_id.0,
+        partition: range.log.partition.0,
+        kind: if range.within_batch { kind | WITHIN_BATCH } else { kind },
+        segment_base: range.segment_base.0,
+        position: range.position,
+        length: range.length,
+        extent_crc,
+    }
+}
+
+impl EntryHeader {
+    /// Writes the archived form: a group has as many entries as logs, and their fields back to back, little endian, are
+    /// all of it.
+    fn write_to(&self, into: &mut [u8]) {
+        let into = &mut into[..ENTRY_HEADER_BYTES];
+        into[..16].copy_from_slice(&self.topic_id);
+        into[16..20].copy_from_slice(&self.partition.to_le_bytes());
+        into[20..24].copy_from_slice(&self.kind.to_le_bytes());
+        into[24..32].copy_from_slice(&self.segment_base.to_le_bytes());
+        into[32..40].copy_from_slice(&self.position.to_le_bytes());
+        into[40..44].copy_from_slice(&self.length.to_le_bytes());
+        into[44..].copy_from_slice(&self.extent_crc.to_le_bytes());
+    }
 }
 
 /// The bytes of a group's header, for entries that are already encoded.
@@ -251,6 +277,24 @@ mod tests {
             ..GroupHeader::default()
         };
         (header, payload)
+    }
+
+    #[test]
+    fn an_entry_header_is_written_as_it_is_archived() {
+        let header = EntryHeader {
+            topic_id: std::array::from_fn(|at| at as u8 + 1),
+            partition: -0x0102_0304,
+            kind: KIND_EXTENT | WITHIN_BATCH,
+            segment_base: 0x1112_1314_1516_1718,
+            position: 0x2122_2324_2526_2728,
+            length: 0x3132_3334,
+            extent_crc: 0x4142_4344,
+        };
+        let mut archived = Vec::new();
+        append_fixed(&mut archived, &header);
+        let mut written = [0; ENTRY_HEADER_BYTES];
+        header.write_to(&mut written);
+        assert_eq!(archived, written);
     }
 
     #[test]

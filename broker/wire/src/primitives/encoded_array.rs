@@ -51,9 +51,11 @@ impl EncodedArray {
         Ok(())
     }
 
-    /// Adds an element that is encoded already, in the array's format.
-    pub fn push_encoded(&mut self, element: &[u8]) {
-        self.bytes.extend_from_slice(element);
+    /// Adds an element that is encoded already, in the array's format: its fields, one behind the other.
+    pub fn push_encoded(&mut self, fields: &[&[u8]]) {
+        for field in fields {
+            self.bytes.extend_from_slice(field);
+        }
         self.count += 1;
     }
 
