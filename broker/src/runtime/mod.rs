@@ -163,6 +163,9 @@ pub trait Runtime: Clone + 'static {
 /// A file for direct I/O. Positions, lengths and memory are multiples of
 /// [`PAGE_BYTES`](logmill_wire::limits::PAGE_BYTES), except for [`File::set_length`].
 pub trait File: 'static {
+    /// See [`File::map`].
+    type Mapping: Mapping;
+
     /// Whether the page cache is bypassed. Where it is not, a durable write is a write and a data sync.
     fn is_direct(&self) -> bool;
 
@@ -199,6 +202,31 @@ pub trait File: 'static {
 
     /// When the file was last written or made longer or shorter, by the wall clock.
     fn modified(&self) -> impl Future<Output = io::Result<TimestampMs>> + 'static;
+
+    /// Maps the first `bytes` of the file for writing. They must have been allocated, and nobody may write them in
+    /// another way or cut the file while it is mapped: the machine ends a process that writes where no file is.
+    ///
+    /// # Errors
+    /// If the filesystem cannot map the file, or the file is shorter.
+    fn map(&self, bytes: usize) -> io::Result<Self::Mapping>;
+}
+
+/// The first bytes of a file in memory. What was written outlives the process, whatever ends it, and is read back
+/// through any handle; a power cut may lose any page of it.
+pub trait Mapping: 'static {
+    /// How many bytes are mapped.
+    fn len(&self) -> usize;
+
+    /// Whether nothing is mapped.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes `bytes` at `position`.
+    ///
+    /// # Panics
+    /// If they do not lie within what is mapped.
+    fn write(&self, position: usize, bytes: &[u8]);
 }
 
 /// A socket that accepts connections.

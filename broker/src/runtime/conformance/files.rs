@@ -2,7 +2,7 @@
 
 use super::{About, Site, Verdict, ensure, poll_once, start};
 use crate::runtime::buffer::{Chunk, ChunkView};
-use crate::runtime::{Durability, File, OpenMode, Runtime};
+use crate::runtime::{Durability, File, Mapping, OpenMode, Runtime};
 use logmill_wire::limits::PAGE_BYTES;
 use std::io;
 use std::pin::pin;
@@ -311,5 +311,25 @@ pub(super) async fn a_dropped_read_keeps_its_buffer<R: Runtime>(site: Site<R>) -
             );
         }
     }
+    Ok(())
+}
+
+pub(super) async fn a_mapping_is_the_file<R: Runtime>(site: Site<R>) -> Verdict {
+    let file = open(&site, "file", OpenMode::CreateNew).await?;
+    ensure!(file.map(PAGE_BYTES).is_err(), "more was mapped than there is");
+    file.allocate(0, 4 * PAGE).await.about("take space")?;
+    let mapping = file.map(4 * PAGE_BYTES).about("map the file")?;
+    ensure!(mapping.len() == 4 * PAGE_BYTES && !mapping.is_empty(), "{} bytes are mapped", mapping.len());
+    // Across the border of two pages, and again over a part of it.
+    mapping.write(PAGE_BYTES - 3, b"abcdef");
+    mapping.write(PAGE_BYTES - 1, b"CD");
+    drop(mapping);
+    let mut expected = vec![0; 4 * PAGE_BYTES];
+    expected[PAGE_BYTES - 3..PAGE_BYTES + 3].copy_from_slice(b"abCDef");
+    let other = open(&site, "file", OpenMode::ReadWrite).await?;
+    let found = read(&other, 0, 4 * PAGE_BYTES).await?;
+    ensure!(*found == *expected, "what was written through a mapping is not in the file");
+    other.flush().await.about("flush")?;
+    ensure!(*read(&other, 0, 4 * PAGE_BYTES).await? == *expected, "a flush changed what was mapped");
     Ok(())
 }

@@ -127,6 +127,7 @@ pub fn cases<R: Runtime>() -> Vec<Case<R>> {
             what_is_written_is_read, reads_end_with_the_file, length_follows_writes, changes_are_dated,
             set_length_cuts_and_extends, allocate_reads_zeros, durable_writes_and_flushes,
             handles_share_the_file, a_dropped_handle_finishes_its_work, many_operations_at_once,
+            a_mapping_is_the_file,
             a_dropped_write_keeps_its_buffer, a_dropped_read_keeps_its_buffer;
         names:
             open_modes_hold, directories_nest, directories_are_listed_in_order, rename_replaces,

@@ -184,6 +184,28 @@ impl Content {
         }
     }
 
+    /// Takes in what is written through a mapping: it is there at once, and every page of it may be lost in a crash.
+    pub fn write_mapped(&mut self, tick: u64, position: u64, data: &[u8]) {
+        let mut rest = data;
+        let mut position = position;
+        while !rest.is_empty() {
+            let (page, place) = (position / PAGE, (position % PAGE) as usize);
+            let (now, later) = rest.split_at(rest.len().min(PAGE_BYTES - place));
+            let mut bytes = self.current(page).map_or_else(|| vec![0; PAGE_BYTES], |current| current.to_vec());
+            bytes[place..place + now.len()].copy_from_slice(now);
+            self.volatile.entry(page).or_default().applied.push(Version {
+                write: tick,
+                submitted: tick,
+                completed: tick,
+                bytes: Rc::from(bytes),
+                is_cut: false,
+                is_forgotten: false,
+            });
+            position += now.len() as u64;
+            rest = later;
+        }
+    }
+
     /// Moves a page of a write from the versions in flight to the applied ones; its place among these.
     fn apply(&mut self, page: u64, write: u64, tick: u64, chance: &mut Chance) -> Option<usize> {
         let volatile = self.volatile.get_mut(&page)?;

@@ -3,8 +3,8 @@
 use super::core::{Completion, Core, Kind, Life};
 use super::disk::{Disk, Node, Operation, error};
 use crate::runtime::buffer::{Chunk, ChunkView};
-use crate::runtime::{Durability, File};
 use logmill_wire::ids::TimestampMs;
+use crate::runtime::{Durability, File, Mapping};
 use logmill_wire::limits::PAGE_BYTES;
 use std::cell::Cell;
 use std::future::Future;
@@ -259,7 +259,36 @@ async fn flush(file: Rc<OpenFile>, horizon: u64) -> io::Result<()> {
     .await
 }
 
+/// A file of a simulated disk in memory.
+pub struct SimulatedMapping {
+    file: Rc<OpenFile>,
+    bytes: usize,
+}
+
+impl Mapping for SimulatedMapping {
+    fn len(&self) -> usize {
+        self.bytes
+    }
+
+    fn write(&self, position: usize, bytes: &[u8]) {
+        assert!(position + bytes.len() <= self.bytes, "a write must lie within its mapping");
+        let core = &self.file.core;
+        if !core.is_alive(self.file.life) {
+            return;
+        }
+        core.note(Kind::Write, u64::from(crc32c::crc32c(bytes)) ^ (position as u64).rotate_left(32));
+        core.disk(self.file.life.host, |disk| {
+            let tick = disk.next_tick();
+            if let Ok(content) = disk.content(self.file.node) {
+                content.write_mapped(tick, position as u64, bytes);
+            }
+        });
+    }
+}
+
 impl File for SimulatedFile {
+    type Mapping = SimulatedMapping;
+
     fn is_direct(&self) -> bool {
         self.0.core.disk(self.0.life.host, |disk| disk.options.is_direct)
     }
@@ -323,6 +352,16 @@ impl File for SimulatedFile {
             })
             .await
         }
+    }
+
+    fn map(&self, bytes: usize) -> io::Result<SimulatedMapping> {
+        self.0.check_writable()?;
+        self.0.fault(Operation::Length)?;
+        let length = self.0.core.disk(self.0.life.host, |disk| disk.content(self.0.node).map(|of| of.length()))?;
+        if length < bytes as u64 {
+            return Err(error(libc::EINVAL));
+        }
+        Ok(SimulatedMapping { file: Rc::clone(&self.0), bytes })
     }
 
     fn length(&self) -> impl Future<Output = io::Result<u64>> + 'static {

@@ -22,7 +22,7 @@ mod tests;
 pub use backend::SimulatedRuntime;
 pub use chance::Chance;
 pub use disk::{Fault, Operation};
-pub use file::SimulatedFile;
+pub use file::{SimulatedFile, SimulatedMapping};
 pub use options::{DiskOptions, Options};
 pub use stream::{SimulatedConnection, SimulatedHandle, SimulatedListener};
 

@@ -1,6 +1,6 @@
 //! Direct files on the ring, and what concerns names and directories.
 
-use super::UringRuntime;
+use super::{UringMapping, UringRuntime};
 use super::executor::Shard;
 use super::future::Perform;
 use super::operation::{Operation, c_path};
@@ -47,6 +47,8 @@ async fn perform(shard: &Rc<Shard>, operation: Operation) -> io::Result<usize> {
 }
 
 impl File for UringFile {
+    type Mapping = UringMapping;
+
     fn is_direct(&self) -> bool {
         self.direct
     }
@@ -154,6 +156,10 @@ impl File for UringFile {
             let file = std::fs::File::from(file.try_clone()?);
             UringRuntime(shard).block(move || file.set_len(length)).await
         }
+    }
+
+    fn map(&self, bytes: usize) -> io::Result<UringMapping> {
+        UringMapping::new(&std::fs::File::from(self.descriptor.try_clone()?), bytes)
     }
 
     fn length(&self) -> impl Future<Output = io::Result<u64>> + 'static {

@@ -5,6 +5,7 @@
 //! | `ring`, `operation` | operations under way and all memory that is lent to the kernel |
 //! | `executor`, `task`, `timers`, `future` | a shard's turn, its tasks, its timers, the futures on them |
 //! | `file`, `socket`, `offload` | what the broker sees of it |
+//! | `mapping` | files in memory |
 //! | `kick` | waking a shard that sleeps |
 //! | `start`, `probe` | threads, rings, and why one cannot be had |
 //! | `clock`, `system` | clocks and a few system calls |
@@ -14,6 +15,7 @@ mod executor;
 mod file;
 mod future;
 mod kick;
+mod mapping;
 mod offload;
 mod operation;
 mod probe;
@@ -28,6 +30,7 @@ mod timers;
 
 pub use executor::ShardStats;
 pub use file::UringFile;
+pub use mapping::UringMapping;
 pub use probe::{Features, KERNEL_MIN, StartError};
 pub use socket::{UringConnection, UringConnectionHandle, UringListener};
 pub use start::{Options, ShardThreads, available_cores, block_on};
