@@ -61,6 +61,8 @@ struct Run {
     epoch_base: i32,
     store: StoreSettings,
     batch_bytes_max: u64,
+    /// Whether its topics have `write.caching`: then the power stays on, and a process that is killed loses nothing.
+    write_caching: bool,
     outcome: Outcome,
     rotten: Option<Rotten>,
 }
@@ -90,6 +92,7 @@ pub fn run(seed: u64) -> Outcome {
         epoch_base: 0,
         store,
         batch_bytes_max,
+        write_caching: Chance::new(seed ^ 0xcac4e).one_in(4),
         outcome: Outcome::default(),
         rotten: None,
     };
@@ -154,6 +157,9 @@ impl Run {
         let id = self.random_id();
         let partitions = 1 + self.chance.below(5) as i32;
         let mut configs = BTreeMap::new();
+        if self.write_caching {
+            configs.insert("write.caching".to_owned(), "true".to_owned());
+        }
         if self.chance.one_in(2) {
             configs.insert("segment.bytes".to_owned(), "1048576".to_owned());
         }
@@ -231,13 +237,13 @@ impl Run {
         self.host.restart();
         if self.chance.one_in(4) {
             let (host, delay) = (self.host.clone(), Duration::from_micros(self.chance.below(20_000)));
-            self.world.after(delay, move || host.crash());
+            let write_caching = self.write_caching;
+            self.world.after(delay, move || if write_caching { host.kill() } else { host.crash() });
             let start = self.start();
             let _ = self.drive("a start that is cut", Node::start(self.host.clone(), start));
             // If the start was faster than the cut, the cut hits whatever comes.
             self.world.run_for(Duration::from_millis(20));
-            self.outcome.crashes += 1;
-            self.host.crash();
+            self.go_down();
             self.host.restart();
         }
         let start = self.start();
@@ -373,6 +379,17 @@ impl Run {
         let _ = self.drive("a creation", async move { of_node.until_all_known().await });
     }
 
+    /// The power goes; or, where it must stay on, the process is killed.
+    fn go_down(&mut self) {
+        if self.write_caching {
+            self.outcome.kills += 1;
+            self.host.kill();
+        } else {
+            self.outcome.crashes += 1;
+            self.host.crash();
+        }
+    }
+
     fn end_generation(&mut self, node: Rc<Node>) {
         let ends_before = self.chance.one_in(2);
         if ends_before {
@@ -393,10 +410,7 @@ impl Run {
                 self.outcome.kills += 1;
                 self.host.kill();
             }
-            _ => {
-                self.outcome.crashes += 1;
-                self.host.crash();
-            }
+            _ => self.go_down(),
         }
         drop(node);
         faults::end(&self.host);

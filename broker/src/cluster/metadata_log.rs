@@ -79,7 +79,7 @@ impl<R: Runtime> MetadataLog<R> {
         };
         let epoch = LeaderEpoch(leader.leader_epoch().0.max(-1) + 1);
         let append = AppendPolicy { max_message_bytes: i32::MAX, ..AppendPolicy::default() };
-        let log_settings = LogSettings { segment_bytes: 1 << 30, segment_ms: i64::MAX };
+        let log_settings = LogSettings { segment_bytes: 1 << 30, segment_ms: i64::MAX, write_caching: false };
         let cleanup = CleanupSettings::KEEP_ALL;
         let policy = Rc::new(PartitionPolicy {
             append,

@@ -38,6 +38,11 @@ impl GroupBuilder {
         self.entry_count
     }
 
+    /// Bytes so far, the header included.
+    pub(super) const fn bytes(&self) -> usize {
+        self.filled
+    }
+
     /// Whether nothing was added yet.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

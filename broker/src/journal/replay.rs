@@ -117,6 +117,24 @@ pub async fn replay<R: Runtime>(
     Ok(Replay { content, groups })
 }
 
+/// Reads the write cache at `path`: every group that is intact, in the order in which they were put there. Some of
+/// them may be of an earlier lap, and after a power cut any may be missing.
+///
+/// # Errors
+/// If the disk fails.
+pub async fn replay_written<R: Runtime>(runtime: &R, path: &Path, id: Uuid) -> io::Result<Replay> {
+    let file = match runtime.open(path, OpenMode::Read).await {
+        // No log had `write.caching`.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Replay { content: Vec::new(), groups: Vec::new() });
+        }
+        outcome => outcome?,
+    };
+    let content = read_whole(&file).await?;
+    let groups = valid_groups(&content, id).into_values().collect();
+    Ok(Replay { content, groups })
+}
+
 async fn read_whole(file: &impl File) -> io::Result<Vec<u8>> {
     let length = file.length().await?;
     let mut content = Vec::with_capacity(usize::try_from(length).unwrap_or(0));

@@ -38,8 +38,8 @@ pub(super) struct Inner<R: Runtime> {
     /// Oldest first; the last one is active. Empty until the log is opened.
     pub(super) segments: VecDeque<Segment<R>>,
     marks: ShortQueue<Mark>,
-    /// The end of what is durable, in offsets and in bytes of its segment.
-    pub(super) durable: (Offset, u64, Offset),
+    /// The end of what may be read: what is durable, or in the write cache. The segment, its bytes, and the offset.
+    pub(super) readable: (Offset, u64, Offset),
     /// Where the last segment ended when the log was opened or created, for a log that is closed.
     pub(super) closed_end: (Offset, u64),
     pub(super) segment_opened_at: Option<TimestampMs>,
@@ -55,7 +55,11 @@ pub struct Log<R: Runtime> {
     covered_cut: Cell<u64>,
     pub(super) touched_cut: Cell<u64>,
     pub(super) in_checkpoint: Cell<bool>,
-    queued: Cell<bool>,
+    pub(super) queued: Cell<bool>,
+    /// Whether the log is queued to be committed later.
+    pub(super) lazy: Cell<bool>,
+    /// The end of the last append that was not put into the write cache.
+    pub(super) uncached_end: Cell<Option<(Offset, u64)>>,
     in_cache_queue: Cell<bool>,
     filling: Cell<bool>,
     pub(super) opened: Cell<bool>,
@@ -135,7 +139,7 @@ impl<R: Runtime> Log<R> {
         segment_opened_at: Option<TimestampMs>,
         start: Option<Offset>,
     ) -> Rc<Self> {
-        let durable = (closed_end.0, closed_end.1, next_offset);
+        let readable = (closed_end.0, closed_end.1, next_offset);
         // A log that a checkpoint names is on disk.
         let exists = start.is_some();
         Rc::new(Self {
@@ -145,7 +149,7 @@ impl<R: Runtime> Log<R> {
             inner: RefCell::new(Inner {
                 segments: VecDeque::new(),
                 marks: ShortQueue::default(),
-                durable,
+                readable,
                 closed_end,
                 segment_opened_at,
             }),
@@ -154,6 +158,8 @@ impl<R: Runtime> Log<R> {
             touched_cut: Cell::new(0),
             in_checkpoint: Cell::new(exists),
             queued: Cell::new(false),
+            lazy: Cell::new(false),
+            uncached_end: Cell::new(None),
             in_cache_queue: Cell::new(false),
             filling: Cell::new(false),
             opened: Cell::new(false),
@@ -206,13 +212,16 @@ impl<R: Runtime> Log<R> {
         let inner = self.inner.borrow();
         let active = inner.segments.back();
         let seen = active.map_or(0, |active| active.allocated ^ active.taken ^ active.tail.look_at());
-        seen ^ self.touched_cut.get() ^ inner.durable.1
+        seen ^ self.touched_cut.get() ^ inner.readable.1
     }
 
     /// Whether [`Log::append`] can take `bytes` right now, or [`Log::prepare`] is needed first.
     #[must_use]
     pub fn can_append(&self, bytes: u64, now: TimestampMs, settings: &LogSettings) -> bool {
         if self.store.health.is_failed() || !self.store.takes(bytes) {
+            return false;
+        }
+        if settings.write_caching && !self.store.write_caching.is_decided() {
             return false;
         }
         let inner = self.inner.borrow();
@@ -243,6 +252,9 @@ impl<R: Runtime> Log<R> {
             }
             self.store.wait_for_room(bytes).await;
             self.check_health()?;
+        }
+        if settings.write_caching {
+            self.store.open_write_cache().await;
         }
         self.open().await?;
         let due = self
@@ -499,13 +511,20 @@ impl<R: Runtime> Log<R> {
     }
 
     /// Appends one batch with its offset and epoch assigned in `header`; `batch` is the batch as it was
-    /// received. The log schedules the commit by itself.
+    /// received. The log schedules the commit by itself. True if the batch is in the write cache: then it may be
+    /// acknowledged and read at once.
     ///
     /// # Panics
     /// If there is no room: see [`Log::can_append`].
-    pub fn append(self: &Rc<Self>, header: &BatchHeader, batch: &[u8], now: TimestampMs) {
+    pub fn append(
+        self: &Rc<Self>,
+        header: &BatchHeader,
+        batch: &[u8],
+        now: TimestampMs,
+        write_caching: bool,
+    ) -> bool {
         self.used.set(true);
-        let grown = {
+        let (grown, segment_base, position) = {
             let mut inner = self.inner.borrow_mut();
             let inner = &mut *inner;
             #[expect(
@@ -531,17 +550,28 @@ impl<R: Runtime> Log<R> {
                 end: active.end(),
                 next_offset: header.next_offset(),
             });
-            active.tail.capacity_bytes() - before
+            (active.tail.capacity_bytes() - before, active.base, position)
         };
         self.store.note_pending(batch.len() as u64);
         self.store.note_cached(self, grown);
+        let length = batch.len() as u32;
+        let range = EntryRange { log: self.key, segment_base, position, length, within_batch: false };
+        if write_caching && self.keep_written(range, header, batch) {
+            let end = position + u64::from(length);
+            self.inner.borrow_mut().readable = (segment_base, end, header.next_offset());
+            self.enqueue_lazily();
+            return true;
+        }
         self.enqueue();
+        false
     }
 
     pub(super) fn enqueue(self: &Rc<Self>) {
         if !self.queued.replace(true) {
             self.store.dirty.borrow_mut().push_back(Rc::clone(self));
             self.store.work.notify_all();
+        } else if self.lazy.get() {
+            self.store.hurry();
         }
     }
 
@@ -661,7 +691,9 @@ impl<R: Runtime> Log<R> {
             }) {
                 if let Some(mark) = inner.marks.pop_front() {
                     durable_offset = Some(mark.next_offset);
-                    inner.durable = (mark.segment_base, mark.end, mark.next_offset);
+                    if mark.next_offset > inner.readable.2 {
+                        inner.readable = (mark.segment_base, mark.end, mark.next_offset);
+                    }
                 }
             }
             segment.durable.saturating_sub(segment.filled) >= self.store.settings.fill_bytes

@@ -53,7 +53,8 @@ impl<R: Runtime> Log<R> {
     pub fn closed_below(&self) -> Offset {
         let inner = self.inner.borrow();
         let active = inner.segments.back().map_or(inner.closed_end.0, |active| active.base);
-        active.min(inner.durable.0).min(self.free_below())
+        let in_memory = inner.segments.iter().find(|segment| segment.durable < segment.end());
+        active.min(in_memory.map_or(active, |segment| segment.base)).min(self.free_below())
     }
 
     /// The segments that may be compacted, oldest first, without their times. This does not count as a use of the log.

@@ -44,6 +44,9 @@ impl<R: Runtime> Committer<R> {
         loop {
             self.journal.release_before(self.store.release_before.get());
             self.store.note_ring(&self.journal);
+            if self.store.stopping.get() || self.store.health.is_failed() {
+                self.store.hurry();
+            }
             if self.store.health.is_failed() {
                 self.fail_everything();
                 if self.store.stopping.get() {
@@ -100,6 +103,8 @@ impl<R: Runtime> Committer<R> {
     /// Remembers how all touched logs stand, and lets a task of its own settle them. No group is in flight.
     async fn cut(&mut self) {
         let store = &self.store;
+        // What waits to be committed is part of the cut.
+        store.hurry();
         store.checkpoint_running.set(true);
         store.checkpoint_asked.set(false);
         store.aged.set(false);
@@ -158,6 +163,7 @@ impl<R: Runtime> Committer<R> {
             look_at_all(taken.as_slice().iter().take(block).map(|(log, _)| log));
             Self::note_written(taken.by_ref().take(block), failed);
         }
+        self.store.release_written();
         self.store.commits.set(self.store.commits.get() + 1);
         self.store.note_ring(&self.journal);
         self.store.progress.notify_all();

@@ -147,6 +147,12 @@ impl RunDirectory {
         self.path().join(format!("shard-{shard}.checkpoint"))
     }
 
+    /// A shard's write cache.
+    #[must_use]
+    pub fn write_cache(&self, shard: ShardIndex) -> PathBuf {
+        self.path().join(format!("shard-{shard}.write-cache"))
+    }
+
     /// The shard whose journal has this name.
     #[must_use]
     pub fn shard_of_journal(name: &str) -> Option<ShardIndex> {

@@ -8,6 +8,8 @@
 //! | filled | written to the segment; the journal still vouches for them |
 //! | settled | flushed in the segment and named by a checkpoint; the journal may forget them |
 //!
+//! A log with `write.caching` has its appends in the write cache too until they are durable (`write_caching.rs`).
+//!
 //! They only ever move down this table. A page of a segment that holds settled bytes is written again only
 //! while a live journal entry holds them too: the first entry of a log after a *cut* starts at the page's start.
 
@@ -26,11 +28,13 @@ mod recovery;
 mod redo;
 mod removal;
 mod replacement;
+mod restore;
 mod segment;
 mod size;
 mod start;
 mod store;
 mod tail;
+mod write_caching;
 
 pub use appender::Log;
 pub use checkpoint::{from_state, key_of};
@@ -52,11 +56,13 @@ pub struct LogSettings {
     pub segment_bytes: u64,
     /// `segment.ms`: the age of a segment's first append at which the next append starts a new one.
     pub segment_ms: i64,
+    /// `write.caching`: an append may be acknowledged before it is durable, once no death of the process loses it.
+    pub write_caching: bool,
 }
 
 /// Whoever is told what became of a log's appends; the partition.
 pub trait Owner {
-    /// Everything below `end` is durable.
+    /// Everything below `end` is durable; or, of a log with `write.caching`, in the write cache.
     fn on_durable(&self, end: Offset);
 
     /// The log starts at `start` from now on, and a restart would find it so.

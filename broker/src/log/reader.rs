@@ -46,11 +46,11 @@ struct Readable {
 }
 
 impl<R: Runtime> Log<R> {
-    /// Reads batches from the one that holds `offset` on, up to the durable end and at most `max_bytes`;
+    /// Reads batches from the one that holds `offset` on, up to the readable end and at most `max_bytes`;
     /// with `at_least_one` the first batch comes whole even if it is larger (KIP-74).
     ///
     /// # Errors
-    /// [`LogError::OutOfRange`] beyond the durable end, [`LogError::Damaged`] if what is on disk is not what was
+    /// [`LogError::OutOfRange`] beyond the readable end, [`LogError::Damaged`] if what is on disk is not what was
     /// written, and what the disk says.
     pub async fn read(
         self: &Rc<Self>,
@@ -73,11 +73,11 @@ impl<R: Runtime> Log<R> {
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<ReadOutcome, LogError> {
-        let durable_end = self.inner.borrow().durable.2;
-        if offset > durable_end {
+        let end = self.readable_end();
+        if offset > end {
             return Err(LogError::OutOfRange);
         }
-        if offset == durable_end || (max_bytes == 0 && !at_least_one) {
+        if offset == end || (max_bytes == 0 && !at_least_one) {
             return Ok(ReadOutcome::default());
         }
         let _busy = self.hold();
@@ -105,10 +105,10 @@ impl<R: Runtime> Log<R> {
         Ok(ReadOutcome::default())
     }
 
-    /// The end of what is durable.
+    /// The end of what may be read.
     #[must_use]
-    pub fn durable_end(&self) -> Offset {
-        self.inner.borrow().durable.2
+    pub fn readable_end(&self) -> Offset {
+        self.inner.borrow().readable.2
     }
 
     /// The first record from `from` on with a timestamp of at least `timestamp`, and its timestamp.
@@ -134,7 +134,7 @@ impl<R: Runtime> Log<R> {
         timestamp: TimestampMs,
         from: Offset,
     ) -> Result<Option<(Offset, TimestampMs)>, LogError> {
-        if from >= self.durable_end() {
+        if from >= self.readable_end() {
             return Ok(None);
         }
         let _busy = self.hold();
@@ -187,7 +187,7 @@ impl<R: Runtime> Log<R> {
         self: &Rc<Self>,
         from: Offset,
     ) -> Result<Option<(Offset, TimestampMs)>, LogError> {
-        if from >= self.durable_end() {
+        if from >= self.readable_end() {
             return Ok(None);
         }
         let _busy = self.hold();
@@ -295,15 +295,15 @@ impl<R: Runtime> Log<R> {
     /// The segments that may hold `offset` and what follows, each with the end of what may be read.
     fn readable_from(&self, offset: Offset) -> Vec<Readable> {
         let inner = self.inner.borrow();
-        let (durable_base, durable_position, _) = inner.durable;
+        let (last_base, last_position, _) = inner.readable;
         let first = inner.segments.partition_point(|segment| segment.base <= offset).saturating_sub(1);
         inner
             .segments
             .iter()
             .skip(first)
-            .filter(|segment| segment.base <= durable_base)
+            .filter(|segment| segment.base <= last_base)
             .map(|segment| {
-                let limit = if segment.base == durable_base { durable_position } else { segment.end() };
+                let limit = if segment.base == last_base { last_position } else { segment.end() };
                 Readable { base: segment.base, limit, replacements: self.replacements() }
             })
             .collect()

@@ -8,9 +8,10 @@ use super::checkpoint::{from_state, key_of, write as write_checkpoint};
 use super::directory::{LogDirectoryError, RunDirectory, at};
 use super::names::{Belongs, DELETED_SUFFIX, belongs};
 use super::redo::{Pieces, first_position, redo_segment};
+use super::restore::restore_written;
 use super::segment::{log_file_name, read_file};
 use super::tail::page_ceil;
-use crate::journal::{Journal, replay};
+use crate::journal::{Journal, replay, replay_written};
 use crate::runtime::{File, OpenMode, Runtime};
 use logmill_state::partition::Leader;
 use logmill_wire::frame::checkpoint::{self as frame, Checkpoint, LogState};
@@ -131,6 +132,11 @@ async fn recover_shard<R: Runtime>(
             }
         }
     }
+    let written_path = run.write_cache(shard);
+    let written = replay_written(runtime, &written_path, Uuid(checkpoint.journal_id))
+        .await
+        .map_err(at(&written_path))?;
+    recovery.has_new_damage |= restore_written(runtime, run.log_directory(), &mut states, &written).await?;
     // A log whose directory is gone has no start.
     for (log, start) in starts {
         states.get_mut(&log).into_iter().for_each(|state| move_start(state, start));
@@ -139,7 +145,7 @@ async fn recover_shard<R: Runtime>(
     Ok(())
 }
 
-fn fresh_state(log: TopicPartition, directory: &str) -> LogState {
+pub(super) fn fresh_state(log: TopicPartition, directory: &str) -> LogState {
     LogState {
         topic_id: log.topic_id.0,
         partition: log.partition.0,
@@ -169,7 +175,7 @@ async fn read_checkpoint<R: Runtime>(runtime: &R, path: &Path) -> Result<Checkpo
 }
 
 /// Writes what the journal vouches for, then replays the batches behind the checkpoint.
-async fn complete_log<R: Runtime>(
+pub(super) async fn complete_log<R: Runtime>(
     runtime: &R,
     log_directory: &Path,
     state: &mut LogState,
@@ -262,7 +268,7 @@ async fn cut_to<R: Runtime>(runtime: &R, path: &Path, end: u64) -> io::Result<()
     file.flush().await
 }
 
-fn note_damage(state: &mut LogState, what: &str) {
+pub(super) fn note_damage(state: &mut LogState, what: &str) {
     tracing::error!(directory = %state.directory, what, "acknowledged bytes are damaged; the log is taken out of service and kept as it is");
     state.damage = Some(what.to_owned());
 }

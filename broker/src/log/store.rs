@@ -3,12 +3,13 @@
 
 use super::appender::Log;
 use super::directory::{DirectoryHealth, RunDirectory};
+use super::write_caching::WriteCaching;
 use crate::journal::Journal;
 use crate::runtime::Runtime;
 use crate::runtime::buffer::Chunk;
 use crate::shard::signal::Signal;
 use logmill_wire::frame::checkpoint::LogState;
-use logmill_wire::ids::TopicPartition;
+use logmill_wire::ids::{TopicPartition, Uuid};
 use logmill_wire::limits::{CHUNK_BYTES_MAX, PAGE_BYTES};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -67,6 +68,9 @@ pub struct Store<R: Runtime> {
     pub(super) dirty: RefCell<VecDeque<Rc<Log<R>>>>,
     /// Logs with entries in the journal since the last cut.
     pub(super) touched: RefCell<Vec<Rc<Log<R>>>>,
+    pub(super) write_caching: WriteCaching<R>,
+    /// The journal's identity in this run.
+    pub(super) journal_id: Uuid,
     /// Logs that were deleted, and in which cut: the first checkpoint of a later cut is the last that names them.
     pub(super) doomed: RefCell<Vec<(TopicPartition, u64)>>,
     /// What the next checkpoint says of logs that were not touched since.
@@ -124,6 +128,8 @@ impl<R: Runtime> Store<R> {
             cut: Cell::new(1),
             dirty: RefCell::default(),
             touched: RefCell::default(),
+            write_caching: WriteCaching::default(),
+            journal_id: journal.id(),
             doomed: RefCell::default(),
             states: RefCell::new(states),
             work: Signal::default(),
@@ -231,7 +237,7 @@ impl<R: Runtime> Store<R> {
     /// Whether `bytes` more may be appended now. What is pending must fit the free part of the ring at any time: a
     /// checkpoint waits for what is pending at its cut, and frees nothing before.
     pub(super) fn takes(&self, bytes: u64) -> bool {
-        let waiting_logs = self.dirty.borrow().len() as u64;
+        let waiting_logs = (self.dirty.borrow().len() + self.write_caching.waiting_logs()) as u64;
         let pending = self.pending_bytes.get() + waiting_logs * PENDING_LOG_BYTES;
         (pending == 0 || pending + bytes <= self.settings.journal_bytes / 4)
             && self.ring_takes(pending, bytes)
@@ -245,7 +251,8 @@ impl<R: Runtime> Store<R> {
 
     /// Waits until something was committed or freed, because [`Store::takes`] would not have `bytes`.
     pub(super) async fn wait_for_room(&self, bytes: u64) {
-        let waiting_logs = self.dirty.borrow().len() as u64;
+        self.hurry();
+        let waiting_logs = (self.dirty.borrow().len() + self.write_caching.waiting_logs()) as u64;
         let pending = self.pending_bytes.get() + waiting_logs * PENDING_LOG_BYTES;
         if !self.ring_takes(pending, bytes) {
             self.checkpoint_asked.set(true);
@@ -268,6 +275,10 @@ impl<R: Runtime> Store<R> {
         self.ring_is_empty.set(false);
         let pages = bytes.next_multiple_of(PAGE_BYTES as u64);
         self.ring_free_bytes.set(self.ring_free_bytes.get().saturating_sub(pages));
+    }
+
+    pub(super) fn pending_bytes(&self) -> u64 {
+        self.pending_bytes.get()
     }
 
     pub(super) fn note_pending(&self, bytes: u64) {

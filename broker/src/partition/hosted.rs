@@ -275,7 +275,7 @@ impl<R: Runtime> Partition<R> {
         }
     }
 
-    /// Returns the end that must be durable before an answer that waits may be given.
+    /// Returns the end that must be durable (or, with `write.caching`, in the write cache) before an answer that waits may be given.
     fn decide(
         self: &Rc<Self>,
         records: &[u8],
@@ -308,8 +308,13 @@ impl<R: Runtime> Partition<R> {
             AppendDecision::Append { base_offset, next_offset } => {
                 let log_append_time = policy.append.log_append_time(now);
                 let batch = (records, *batch.header());
-                let header = self.write(batch, base_offset, leader.leader_epoch(), log_append_time, now);
+                let epoch = leader.leader_epoch();
+                let (header, is_written) = self.write(batch, base_offset, epoch, log_append_time, now);
                 leader.apply_batch(&header);
+                drop(leader);
+                if is_written {
+                    self.on_durable(next_offset);
+                }
                 let log_append_time = log_append_time.unwrap_or(TimestampMs(-1));
                 Ok((next_offset, Appended { base_offset, log_append_time, log_start_offset }))
             }
@@ -321,7 +326,7 @@ impl<R: Runtime> Partition<R> {
         }
     }
 
-    /// Writes one batch to the log, and returns its header as it stands there.
+    /// Writes one batch to the log, and returns its header as it stands there, and whether it may be acknowledged.
     fn write(
         self: &Rc<Self>,
         (records, header): (&[u8], BatchHeader),
@@ -329,19 +334,20 @@ impl<R: Runtime> Partition<R> {
         leader_epoch: LeaderEpoch,
         log_append_time: Option<TimestampMs>,
         now: TimestampMs,
-    ) -> BatchHeader {
+    ) -> (BatchHeader, bool) {
+        let write_caching = self.policy.get().log.write_caching;
         let mut header = BatchHeader { base_offset, leader_epoch, ..header };
-        if let Some(time) = log_append_time {
+        let is_written = if let Some(time) = log_append_time {
             let mut stamped = records.to_vec();
             set_log_append_time(&mut stamped, time);
             if let Some(changed) = BatchHeader::parse(&stamped) {
                 header = BatchHeader { base_offset, leader_epoch, ..changed };
             }
-            self.log.append(&header, &stamped, now);
+            self.log.append(&header, &stamped, now, write_caching)
         } else {
-            self.log.append(&header, records, now);
-        }
-        header
+            self.log.append(&header, records, now, write_caching)
+        };
+        (header, is_written)
     }
 
     fn answer_when_due(&self, acks: Acks, end: Offset, answer: Appended, reply: AppendReply) {
@@ -466,7 +472,7 @@ mod tests {
         let policy = |segment_ms, segment_jitter_ms| PartitionPolicy {
             append: AppendPolicy::default(),
             contents: ContentPolicy::AS_SENT,
-            log: LogSettings { segment_bytes: 1 << 20, segment_ms },
+            log: LogSettings { segment_bytes: 1 << 20, segment_ms, write_caching: false },
             segment_jitter_ms,
             min_insync_replicas: 1,
             cleanup: CleanupSettings::KEEP_ALL,

@@ -355,6 +355,7 @@ impl<R: Runtime> PartitionTable<R> {
             policy.append.origin = AppendOrigin::Coordinator;
             policy.append.max_message_bytes = i32::MAX;
             policy.contents = ContentPolicy::AS_SENT;
+            policy.log.write_caching = false;
         }
         policy
     }
@@ -362,7 +363,11 @@ impl<R: Runtime> PartitionTable<R> {
 
 fn default_policy() -> PartitionPolicy {
     let append = AppendPolicy::default();
-    let log = LogSettings { segment_bytes: append.segment_bytes.unsigned_abs().into(), segment_ms: i64::MAX };
+    let log = LogSettings {
+        segment_bytes: append.segment_bytes.unsigned_abs().into(),
+        segment_ms: i64::MAX,
+        write_caching: false,
+    };
     PartitionPolicy {
         append,
         contents: ContentPolicy::AS_SENT,
@@ -409,7 +414,11 @@ fn policy(settings: &TopicSettings) -> PartitionPolicy {
             timestamp_after_max_ms: clamp(settings.timestamp_after_max_ms),
         },
         contents: ContentPolicy { codec: codec(settings), keys_required: settings.cleanup_policy.compact },
-        log: LogSettings { segment_bytes, segment_ms: clamp(segment_ms) },
+        log: LogSettings {
+            segment_bytes,
+            segment_ms: clamp(segment_ms),
+            write_caching: settings.write_caching,
+        },
         segment_jitter_ms: clamp(settings.segment_jitter_ms),
         min_insync_replicas: settings.min_insync_replicas,
         cleanup: CleanupSettings {

@@ -13,6 +13,9 @@ type Page = Rc<[u8]>;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
+/// The states of a mapped page, of which a crash may bring back any.
+const MAPPED_VERSIONS_MAX: usize = 4;
+
 /// Bytes of one page that were written, or cut to zeros.
 struct Version {
     write: u64,
@@ -191,9 +194,15 @@ impl Content {
         while !rest.is_empty() {
             let (page, place) = (position / PAGE, (position % PAGE) as usize);
             let (now, later) = rest.split_at(rest.len().min(PAGE_BYTES - place));
-            let mut bytes = self.current(page).map_or_else(|| vec![0; PAGE_BYTES], |current| current.to_vec());
+            let mut bytes =
+                self.current(page).map_or_else(|| vec![0; PAGE_BYTES], |current| current.to_vec());
             bytes[place..place + now.len()].copy_from_slice(now);
-            self.volatile.entry(page).or_default().applied.push(Version {
+            let applied = &mut self.volatile.entry(page).or_default().applied;
+            // A page may be written for ever without a flush; the oldest states of it tell nothing that these do not.
+            if applied.len() == MAPPED_VERSIONS_MAX {
+                applied.remove(0);
+            }
+            applied.push(Version {
                 write: tick,
                 submitted: tick,
                 completed: tick,

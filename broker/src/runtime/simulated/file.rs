@@ -3,8 +3,8 @@
 use super::core::{Completion, Core, Kind, Life};
 use super::disk::{Disk, Node, Operation, error};
 use crate::runtime::buffer::{Chunk, ChunkView};
-use logmill_wire::ids::TimestampMs;
 use crate::runtime::{Durability, File, Mapping};
+use logmill_wire::ids::TimestampMs;
 use logmill_wire::limits::PAGE_BYTES;
 use std::cell::Cell;
 use std::future::Future;
@@ -357,7 +357,8 @@ impl File for SimulatedFile {
     fn map(&self, bytes: usize) -> io::Result<SimulatedMapping> {
         self.0.check_writable()?;
         self.0.fault(Operation::Length)?;
-        let length = self.0.core.disk(self.0.life.host, |disk| disk.content(self.0.node).map(|of| of.length()))?;
+        let length =
+            self.0.core.disk(self.0.life.host, |disk| disk.content(self.0.node).map(|of| of.length()))?;
         if length < bytes as u64 {
             return Err(error(libc::EINVAL));
         }

@@ -1,9 +1,9 @@
 //! Direct files on the ring, and what concerns names and directories.
 
-use super::{UringMapping, UringRuntime};
 use super::executor::Shard;
 use super::future::Perform;
 use super::operation::{Operation, c_path};
+use super::{UringMapping, UringRuntime};
 use crate::runtime::buffer::{Chunk, ChunkView};
 use crate::runtime::{DirectoryEntry, Durability, File, OpenMode};
 use logmill_wire::ids::TimestampMs;

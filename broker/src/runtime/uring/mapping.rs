@@ -29,6 +29,8 @@ impl Mapping for UringMapping {
         // alone, on one thread, and nobody has a reference into it, so `bytes` cannot overlap it. That the file is
         // not cut while it is mapped is the caller's duty; a machine that finds no file there ends the process
         // and corrupts nothing.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.as_mut_ptr().add(position), bytes.len()) }
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.as_mut_ptr().add(position), bytes.len())
+        }
     }
 }
