@@ -26,6 +26,10 @@ use std::path::Path;
 /// The largest run of the damaged kind that is looked at in memory at once.
 const SCAN_BYTES: u64 = 4 << 20;
 
+/// What is wrong with a log whose directory could be another's.
+pub(super) const NAMELESS: &str =
+    "its directory does not say whose it is: partition.metadata is missing or damaged";
+
 /// What a log directory held.
 pub struct Recovery {
     previous: RunDirectory,
@@ -119,10 +123,7 @@ async fn recover_shard<R: Runtime>(
                 recovery.has_new_damage |= state.damage.is_some();
             }
             Belongs::Unknown => {
-                note_damage(
-                    state,
-                    "its directory does not say whose it is: partition.metadata is missing or damaged",
-                );
+                note_damage(state, NAMELESS);
                 recovery.has_new_damage = true;
             }
             // A deleted topic's; only the metadata can tell. If it still exists, nothing may be served of it.

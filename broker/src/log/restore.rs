@@ -6,7 +6,7 @@
 use super::LogError;
 use super::directory::{LogDirectoryError, at};
 use super::names::{Belongs, belongs};
-use super::recovery::{complete_log, fresh_state, note_damage};
+use super::recovery::{NAMELESS, complete_log, fresh_state, note_damage};
 use super::redo::Pieces;
 use super::segment::{log_file_name, read_file};
 use super::tail::page_floor;
@@ -46,11 +46,22 @@ pub(super) async fn restore_written<R: Runtime>(
             continue;
         };
         let path = log_directory.join(&state.directory);
-        if state.damage.is_some() || belongs(runtime, &path, log).await.map_err(at(&path))? != Belongs::Ours {
+        if state.damage.is_some() {
+            continue;
+        }
+        let whose = belongs(runtime, &path, log).await.map_err(at(&path))?;
+        // Deleted meanwhile, or taken by a power cut before it was on disk.
+        if matches!(whose, Belongs::Nowhere | Belongs::Another(_)) {
             continue;
         }
         let chain = chain_of(&state, &found.appends);
         let Some((first, _)) = chain.first() else { continue };
+        if whose == Belongs::Unknown {
+            note_damage(&mut state, NAMELESS);
+            has_new_damage = true;
+            states.insert(log, state);
+            continue;
+        }
         let mut runs = runs_of(&chain);
         if first.segment_base.0 == state.segment_base {
             let head = match last_page(runtime, &path, &state).await.map_err(at(&path))? {
