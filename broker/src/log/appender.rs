@@ -9,7 +9,6 @@ use super::start::LogStart;
 use super::store::Store;
 use super::tail::{page_ceil, page_floor};
 use super::{LogError, LogSettings, Owner};
-use crate::journal::GroupBuilder;
 use crate::runtime::buffer::{Chunk, ChunkView};
 use crate::runtime::{Durability, File, OpenMode, Runtime};
 use crate::shard::short_queue::ShortQueue;
@@ -27,17 +26,17 @@ use std::rc::{Rc, Weak};
 
 /// Where an append ends in the bytes of its segment, and in offsets.
 #[derive(Clone, Copy, Debug)]
-struct Mark {
-    segment_base: Offset,
-    end: u64,
-    next_offset: Offset,
+pub(super) struct Mark {
+    pub(super) segment_base: Offset,
+    pub(super) end: u64,
+    pub(super) next_offset: Offset,
 }
 
 /// What changes in a log.
 pub(super) struct Inner<R: Runtime> {
     /// Oldest first; the last one is active. Empty until the log is opened.
     pub(super) segments: VecDeque<Segment<R>>,
-    marks: ShortQueue<Mark>,
+    pub(super) marks: ShortQueue<Mark>,
     /// The end of what may be read: what is durable, or in the write cache. The segment, its bytes, and the offset.
     pub(super) readable: (Offset, u64, Offset),
     /// Where the last segment ended when the log was opened or created, for a log that is closed.
@@ -52,7 +51,7 @@ pub struct Log<R: Runtime> {
     pub(super) store: Rc<Store<R>>,
     pub(super) inner: RefCell<Inner<R>>,
     owner: RefCell<Option<Weak<dyn Owner>>>,
-    covered_cut: Cell<u64>,
+    pub(super) covered_cut: Cell<u64>,
     pub(super) touched_cut: Cell<u64>,
     pub(super) in_checkpoint: Cell<bool>,
     pub(super) queued: Cell<bool>,
@@ -97,7 +96,7 @@ pub(super) struct TakenExtent<R: Runtime> {
     pub(super) views: Vec<ChunkView>,
     pub(super) file: Rc<R::File>,
     /// What goes into the group behind them.
-    after: Option<EntryRange>,
+    pub(super) after: Option<EntryRange>,
 }
 
 impl<R: Runtime> Taken<R> {
@@ -564,155 +563,6 @@ impl<R: Runtime> Log<R> {
         }
         self.enqueue();
         false
-    }
-
-    pub(super) fn enqueue(self: &Rc<Self>) {
-        if !self.queued.replace(true) {
-            self.store.dirty.borrow_mut().push_back(Rc::clone(self));
-            self.store.work.notify_all();
-        } else if self.lazy.get() {
-            self.store.hurry();
-        }
-    }
-
-    /// Whether the next group must say whose log this is: no checkpoint does.
-    pub(super) fn must_be_declared(&self) -> bool {
-        self.covered_cut.get() != self.store.cut.get() && !self.in_checkpoint.get()
-    }
-
-    /// The durable end in the bytes of the segment that takes what comes next.
-    pub(super) fn durable_position(&self) -> (Offset, u64) {
-        let inner = self.inner.borrow();
-        inner.segments.back().map_or(inner.closed_end, |active| (active.base, active.durable))
-    }
-
-    /// Takes bytes that are to be committed next: at most `inline_room` for the journal and `extent_room` for
-    /// an extent. `None` if nothing fits or nothing is left; then `queued` says whether to come again.
-    pub(super) fn take_bytes(&self, inline_room: usize, extent_room: u64) -> Option<Taken<R>> {
-        let mut inner = self.inner.borrow_mut();
-        let inner = &mut *inner;
-        let cut = self.store.cut.get();
-        let extent_min = self.store.settings.extent_bytes_min;
-        let segment = inner.segments.iter_mut().find(|segment| segment.taken < segment.end())?;
-        let covered = self.covered_cut.get() == cut;
-        let start = if covered { segment.taken } else { page_floor(segment.taken) };
-        let declare = self.must_be_declared();
-        let mut budget = (inline_room as u64).checked_sub(if declare { 512 } else { 0 })?;
-        let pending = segment.end() - segment.taken;
-        let marks = &inner.marks;
-        let base = segment.base;
-        let segment_end = segment.end();
-        let is_batch_end = |end: u64| {
-            end == segment_end || {
-                let before = marks.partition_point(|mark| (mark.segment_base, mark.end) < (base, end));
-                marks.iter().nth(before).is_some_and(|mark| (mark.segment_base, mark.end) == (base, end))
-            }
-        };
-        let range = |position: u64, end: u64| EntryRange {
-            log: self.key,
-            segment_base: base,
-            position,
-            length: (end - position) as u32,
-            within_batch: !is_batch_end(end),
-        };
-        let overhead = crate::journal::ENTRY_OVERHEAD_BYTES as u64;
-        let mut inline = None;
-        let mut extent = None;
-        let mut to = segment.end();
-        let file = segment.file.clone().filter(|_| pending >= extent_min && extent_room >= extent_min);
-        if let Some(file) = file {
-            let first_page = page_ceil(segment.taken);
-            to = to.min(first_page + page_floor(extent_room));
-            let last_page = page_floor(to);
-            let head = first_page.saturating_sub(start);
-            budget = budget.checked_sub(head + (to - last_page) + 3 * overhead)?;
-            let _ = budget;
-            if start < first_page {
-                inline = Some(range(start, first_page));
-            }
-            let after = (last_page < to).then(|| range(last_page, to));
-            let views = segment.tail.views(first_page..last_page);
-            extent = Some(Box::new(TakenExtent { range: range(first_page, last_page), views, file, after }));
-        } else {
-            budget = budget.checked_sub(overhead)?;
-            to = to.min(start.checked_add(budget)?);
-            if to <= segment.taken {
-                return None;
-            }
-            inline = Some(range(start, to));
-        }
-        self.store.note_taken(to - segment.taken);
-        segment.taken = to;
-        self.covered_cut.set(cut);
-        let segment_base = segment.base;
-        Some(Taken { segment_base, to, declare, inline, extent, start: None })
-    }
-
-    /// Puts what was just taken into the group that is to be written.
-    pub(super) fn put_inline(&self, range: &EntryRange, group: &mut GroupBuilder) {
-        let inner = self.inner.borrow();
-        let segment = inner.segments.iter().find(|segment| segment.base == range.segment_base);
-        let bytes = range.position..range.position + u64::from(range.length);
-        group.add_inline(range, segment.into_iter().flat_map(|segment| segment.tail.slices(bytes.clone())));
-    }
-
-    /// Whether something is left to take. Otherwise the next append puts the log into the queue again.
-    pub(super) fn has_pending(&self) -> bool {
-        let bytes = self.inner.borrow().segments.iter().any(|segment| segment.taken < segment.end());
-        let pending = bytes || (self.start.is_pending() && !self.deleted.get());
-        self.queued.set(pending);
-        pending
-    }
-
-    /// Takes note that everything up to `to` in a segment is durable.
-    pub(super) fn committed(
-        self: &Rc<Self>,
-        segment_base: Offset,
-        to: u64,
-        extent: Option<std::ops::Range<u64>>,
-    ) {
-        let mut durable_offset = None;
-        let fill = {
-            let mut inner = self.inner.borrow_mut();
-            let inner = &mut *inner;
-            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == segment_base) else {
-                return;
-            };
-            assert!(
-                to >= segment.durable && to <= segment.end(),
-                "the durable end only rises, and within the log"
-            );
-            segment.durable = to;
-            if let Some(extent) = extent {
-                segment.written_ahead.push_back(extent);
-            }
-            while inner.marks.front().is_some_and(|mark| {
-                mark.segment_base < segment_base || (mark.segment_base == segment_base && mark.end <= to)
-            }) {
-                if let Some(mark) = inner.marks.pop_front() {
-                    durable_offset = Some(mark.next_offset);
-                    if mark.next_offset > inner.readable.2 {
-                        inner.readable = (mark.segment_base, mark.end, mark.next_offset);
-                    }
-                }
-            }
-            segment.durable.saturating_sub(segment.filled) >= self.store.settings.fill_bytes
-        };
-        if let Some(end) = durable_offset
-            && let Some(owner) = self.owner()
-        {
-            owner.on_durable(end);
-        }
-        if fill {
-            self.request_fill();
-        }
-    }
-
-    /// Tells the owner that nothing more will become durable.
-    pub(super) fn fail(&self) {
-        if let Some(owner) = self.owner() {
-            owner.on_failed();
-        }
     }
 
     /// Starts writing full durable pages to the segments, unless that is already under way.

@@ -23,6 +23,7 @@ mod directory;
 mod filler;
 mod index;
 mod names;
+mod pending;
 mod reader;
 mod recovery;
 mod redo;

@@ -11,7 +11,7 @@ use super::redo::{Pieces, first_position, redo_segment};
 use super::restore::restore_written;
 use super::segment::{log_file_name, read_file};
 use super::tail::page_ceil;
-use crate::journal::{Journal, replay, replay_written};
+use crate::journal::{Journal, replay};
 use crate::runtime::{File, OpenMode, Runtime};
 use logmill_state::partition::Leader;
 use logmill_wire::frame::checkpoint::{self as frame, Checkpoint, LogState};
@@ -133,11 +133,8 @@ async fn recover_shard<R: Runtime>(
             }
         }
     }
-    let written_path = run.write_cache(shard);
-    let written = replay_written(runtime, &written_path, Uuid(checkpoint.journal_id))
-        .await
-        .map_err(at(&written_path))?;
-    recovery.has_new_damage |= restore_written(runtime, run.log_directory(), &mut states, &written).await?;
+    let journal_id = Uuid(checkpoint.journal_id);
+    recovery.has_new_damage |= restore_written(runtime, &run, (shard, journal_id), &mut states).await?;
     // A log whose directory is gone has no start.
     for (log, start) in starts {
         states.get_mut(&log).into_iter().for_each(|state| move_start(state, start));

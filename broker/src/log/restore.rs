@@ -4,17 +4,17 @@
 //! has taken what was before it.
 
 use super::LogError;
-use super::directory::{LogDirectoryError, at};
+use super::directory::{LogDirectoryError, RunDirectory, at};
 use super::names::{Belongs, belongs};
 use super::recovery::{NAMELESS, complete_log, fresh_state, note_damage};
 use super::redo::Pieces;
 use super::segment::{log_file_name, read_file};
 use super::tail::page_floor;
-use crate::journal::Replay;
+use crate::journal::{Replay, replay_written};
 use crate::runtime::{OpenMode, Runtime};
 use logmill_wire::frame::checkpoint::LogState;
 use logmill_wire::frame::journal::{Entry, Range};
-use logmill_wire::ids::{Offset, TopicPartition};
+use logmill_wire::ids::{Offset, ShardIndex, TopicPartition, Uuid};
 use logmill_wire::record_batch::BatchHeader;
 use std::collections::BTreeMap;
 use std::io;
@@ -27,19 +27,21 @@ struct OfLog<'a> {
     appends: Vec<(Range, &'a [u8])>,
 }
 
-/// Appends to each log what follows in the write cache on its durable end. `states` are as the journal leaves them.
+/// Appends to each log what follows in the write cache of the shard, in the run of this journal, on its durable end. `states` are as the journal leaves them.
 /// True if a log was found damaged.
 ///
 /// # Errors
 /// If the disk fails.
 pub(super) async fn restore_written<R: Runtime>(
     runtime: &R,
-    log_directory: &Path,
+    run: &RunDirectory,
+    (shard, journal_id): (ShardIndex, Uuid),
     states: &mut BTreeMap<TopicPartition, LogState>,
-    written: &Replay,
 ) -> Result<bool, LogDirectoryError> {
+    let (log_directory, path) = (run.log_directory(), run.write_cache(shard));
+    let written = replay_written(runtime, &path, journal_id).await.map_err(at(&path))?;
     let mut has_new_damage = false;
-    for (log, found) in by_log(written) {
+    for (log, found) in by_log(&written) {
         let known = states.get(&log).cloned();
         let Some(mut state) = known.or_else(|| found.directory.map(|name| fresh_state(log, name))) else {
             // It was deleted.

@@ -131,8 +131,7 @@ settings_group! {
         /// Whether records are acknowledged before they are on disk: faster, and a power cut of all replicas at
         /// once loses the last of them.
         write_caching: bool = "write.caching", Kind::Boolean, Some("false"), Topic,
-            from &[same("logmill.write.caching")],
-            inert "records are always on disk first";
+            from &[same("logmill.write.caching")];
     }
 }
 
