@@ -1,5 +1,6 @@
 //! What a run asks of the cluster beforehand: who leads which partition, a topic, a producer id.
 
+use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::failure::Failure;
 use logmill_wire::api::{create_topics, delete_topics, init_producer_id, list_offsets, metadata};
@@ -14,7 +15,7 @@ pub const EARLIEST: i64 = -2;
 pub const LATEST: i64 = -1;
 
 /// How often metadata is asked for while partitions have no leader, and the pause between.
-const LEADER_ATTEMPTS: u32 = 100;
+const LEADER_ATTEMPTS: u32 = 300;
 const LEADER_PAUSE_NS: u64 = 100_000_000;
 
 /// A partition and its leader.
@@ -61,7 +62,7 @@ pub struct NewTopic {
 /// The topic with all its leaders; created first if it is absent and `create` says so.
 ///
 /// # Errors
-/// [`Failure::Refused`] if the topic is absent, cannot be created or has a partition without a leader for ten
+/// [`Failure::Refused`] if the topic is absent, cannot be created or has a partition without a leader for 30
 /// seconds; those of the connection.
 pub fn find_topic(
     connection: &mut Connection,
@@ -192,6 +193,23 @@ pub struct ProducerIdentity {
     pub id: i64,
     /// Its epoch.
     pub epoch: i16,
+}
+
+/// Does something again as long as the broker refuses it for now: a leader that has just been named may not know of it
+/// yet, and coordinators load their logs first.
+///
+/// # Errors
+/// Those of `attempt`, and its refusal if it lasts for 30 seconds.
+pub fn patiently<T>(clock: &Clock, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    for _ in 1..LEADER_ATTEMPTS {
+        match attempt() {
+            Err(Failure::Refused { code, .. }) if is_retriable(code) => {
+                clock.sleep_until_ns(clock.now_ns() + LEADER_PAUSE_NS);
+            }
+            other => return other,
+        }
+    }
+    attempt()
 }
 
 /// A producer id of its own for an idempotent, not transactional producer.

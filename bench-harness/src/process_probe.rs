@@ -3,17 +3,19 @@
 use crate::failure::Failure;
 use crate::system::readiness::ticks_per_second;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
 
 /// Totals of a process at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     user_ticks: u64,
     system_ticks: u64,
     resident_bytes: u64,
     read_bytes: Option<u64>,
     written_bytes: Option<u64>,
-    context_switches: u64,
+    /// By thread.
+    context_switches: BTreeMap<u32, u64>,
 }
 
 /// What a process used between two samples.
@@ -79,7 +81,7 @@ pub fn usage(before: &Sample, after: &Sample) -> Usage {
         resident_bytes: after.resident_bytes,
         read_bytes: difference(before.read_bytes, after.read_bytes),
         written_bytes: difference(before.written_bytes, after.written_bytes),
-        context_switches: after.context_switches.saturating_sub(before.context_switches),
+        context_switches: switches_between(&before.context_switches, &after.context_switches),
     }
 }
 
@@ -96,15 +98,23 @@ fn labelled(text: &str, name: &str) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// Of all threads: the process's own status names only those of its first thread.
-fn context_switches(pid: u32) -> u64 {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+/// Of each thread: the process's own status names only those of its first one.
+fn context_switches(pid: u32) -> BTreeMap<u32, u64> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return BTreeMap::new() };
     let of_thread = |entry: fs::DirEntry| {
-        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        labelled(&status, "voluntary_ctxt_switches").unwrap_or(0)
-            + labelled(&status, "nonvoluntary_ctxt_switches").unwrap_or(0)
+        let status = fs::read_to_string(entry.path().join("status")).ok()?;
+        let switches =
+            labelled(&status, "voluntary_ctxt_switches")? + labelled(&status, "nonvoluntary_ctxt_switches")?;
+        Some((entry.file_name().to_str()?.parse().ok()?, switches))
     };
-    threads.flatten().map(of_thread).sum()
+    threads.flatten().filter_map(of_thread).collect()
+}
+
+/// Those of the threads that live at the end; the ones that have ended took theirs with them.
+fn switches_between(before: &BTreeMap<u32, u64>, after: &BTreeMap<u32, u64>) -> u64 {
+    let of_thread =
+        |(thread, count): (&u32, &u64)| count.saturating_sub(before.get(thread).copied().unwrap_or(0));
+    after.iter().map(of_thread).sum()
 }
 
 #[cfg(test)]
@@ -120,6 +130,13 @@ mod tests {
         assert_eq!(labelled(io, "write_bytes"), Some(8192));
         assert_eq!(labelled("VmRSS:\t  1234 kB\n", "VmRSS"), Some(1234));
         assert_eq!(labelled(io, "bytes"), None);
+    }
+
+    #[test]
+    fn switches_are_those_of_threads_that_live() {
+        let before = BTreeMap::from([(1, 100), (2, 5000)]);
+        let after = BTreeMap::from([(1, 130), (3, 7)]);
+        assert_eq!(switches_between(&before, &after), 37);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::run::{Target, TargetOptions};
+use crate::system::direct_file::flush_page_cache;
 use crate::system::signals;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -135,6 +136,10 @@ impl Turns {
     ) -> Result<T, Failure> {
         let others = self.sides.iter().filter(|other| *other != side);
         others.flat_map(|other| &other.pids).try_for_each(|pid| signals::stop(*pid))?;
+        // What another side has only cached is not to be written at this one's expense.
+        if self.sides.len() > 1 {
+            flush_page_cache();
+        }
         side.pids.iter().try_for_each(|pid| signals::go_on(*pid))?;
         if !side.pids.is_empty() && self.sides.len() > 1 {
             clock.sleep_until_ns(clock.now_ns() + SETTLING_NS);

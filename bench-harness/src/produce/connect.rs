@@ -4,6 +4,7 @@ use super::frame::{BatchTemplate, Envelope, Recipe};
 use super::link::Link;
 use super::sender::Sender;
 use super::{Producer, Target};
+use crate::clock::Clock;
 use crate::cluster::{self, Topic};
 use crate::connection::Connection;
 use crate::failure::Failure;
@@ -35,7 +36,7 @@ fn no_load(producer: u64) -> Load {
 pub(crate) fn connect(
     workload: &Workload,
     topics: &[Topic],
-    bootstrap: &mut Connection,
+    (bootstrap, clock): (&mut Connection, &Clock),
     threads: usize,
     timeout: Duration,
 ) -> Result<Vec<Sender>, Failure> {
@@ -46,7 +47,7 @@ pub(crate) fn connect(
     for number in 0..count {
         let sender = &mut senders[number % threads];
         let topic = &topics[number / per_topic];
-        add_producer(sender, workload, topic, bootstrap, number as u64, timeout)?;
+        add_producer(sender, workload, topic, (&mut *bootstrap, clock), number as u64, timeout)?;
     }
     Ok(senders)
 }
@@ -55,14 +56,18 @@ fn add_producer(
     sender: &mut Sender,
     workload: &Workload,
     topic: &Topic,
-    bootstrap: &mut Connection,
+    (bootstrap, clock): (&mut Connection, &Clock),
     number: u64,
     timeout: Duration,
 ) -> Result<(), Failure> {
     let unusable = |cause: &dyn core::fmt::Display| {
         Failure::Usage(format!("no batch can be made with `record_size` and `batch_size`: {cause}"))
     };
-    let identity = if workload.idempotent { Some(cluster::producer_identity(bootstrap)?) } else { None };
+    let identity = if workload.idempotent {
+        Some(cluster::patiently(clock, || cluster::producer_identity(bootstrap))?)
+    } else {
+        None
+    };
     let recipe = Recipe {
         record_bytes: workload.record_size as usize,
         batch_bytes: workload.batch_size as usize,

@@ -16,11 +16,13 @@ use crate::group::Group;
 use crate::produce::{self, Sender, frame};
 use crate::report::Second;
 use crate::schedule::Load;
+use crate::system::readiness::go_ahead_of_others;
 use crate::workload::Workload;
 use frame::Stamp;
 use std::io::{self, Write};
 use std::sync::atomic::AtomicBool;
 use std::thread;
+use std::time::Duration;
 use watch::{Costs, Watch};
 
 /// Time for all threads to be ready before the first batch is due.
@@ -51,12 +53,12 @@ pub fn run(
     let timeout = target.timeout();
     let mut bootstrap = Connection::open(&target.bootstrap_server, timeout)?;
     let names = target.topic_names(workload);
-    let topics = prepare_topics(workload, &names, &mut bootstrap, clock)?;
+    let topics = prepare_topics(workload, &names, (&mut bootstrap, clock), timeout)?;
     let threads = target.threads.unwrap_or_else(|| Target::default_threads(workload));
     // Somebody has to write the backlog.
     let producers = if workload.backlog_mb > 0 { workload.producers.max(1) } else { workload.producers };
     let sending = Workload { producers, ..workload.clone() };
-    let mut senders = produce::connect(&sending, &topics, &mut bootstrap, threads, timeout)?;
+    let mut senders = produce::connect(&sending, &topics, (&mut bootstrap, clock), threads, timeout)?;
     let run = Stamp::mark(clock);
     fill_backlog(workload, &mut senders, clock, run)?;
     let readers = consume::connect(workload, &topics, timeout)?;
@@ -86,8 +88,8 @@ fn delete_topics(bootstrap: &mut Connection, names: &[String]) {
 fn prepare_topics(
     workload: &Workload,
     names: &[String],
-    bootstrap: &mut Connection,
-    clock: &Clock,
+    (bootstrap, clock): (&mut Connection, &Clock),
+    timeout: Duration,
 ) -> Result<Vec<Topic>, Failure> {
     let partitions = i32::try_from(workload.partitions).unwrap_or(i32::MAX);
     let create = NewTopic { partitions, replication_factor: workload.replication_factor };
@@ -107,6 +109,8 @@ fn prepare_topics(
                 workload.partitions
             )));
         }
+        // Leaders that do not know yet that they are would refuse the first batches.
+        cluster::patiently(clock, || cluster::offsets(&topic, cluster::LATEST, timeout))?;
         topics.push(topic);
     }
     Ok(topics)
@@ -141,6 +145,17 @@ fn fill_backlog(
         senders.clear();
     }
     Ok(())
+}
+
+/// Does a thread's work, ahead of all ordinary threads of the host if the workload says so.
+fn urgently(workload: &Workload, work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    if workload.realtime {
+        go_ahead_of_others().map_err(|cause| Failure::File {
+            path: "real-time scheduling; run as root, or set `realtime` = false".to_owned(),
+            cause,
+        })?;
+    }
+    work()
 }
 
 /// All who take part in a run.
@@ -209,10 +224,14 @@ fn measure(
         Watch::new((senders, readers, group.as_ref()), clock, measure_from_ns, Costs::new(target.pid));
     let mut log = Vec::new();
     let results = thread::scope(|scope| {
-        let sending: Vec<_> =
-            senders.iter_mut().map(|sender| scope.spawn(|| ending.note(sender.run(course)))).collect();
-        let mut reading: Vec<_> =
-            readers.iter_mut().map(|reader| scope.spawn(|| ending.note(reader.run(around)))).collect();
+        let sending: Vec<_> = senders
+            .iter_mut()
+            .map(|sender| scope.spawn(|| ending.note(urgently(workload, || sender.run(course)))))
+            .collect();
+        let mut reading: Vec<_> = readers
+            .iter_mut()
+            .map(|reader| scope.spawn(|| ending.note(urgently(workload, || reader.run(around)))))
+            .collect();
         reading.extend(
             group.iter_mut().map(|group| {
                 scope.spawn(|| ending.note(group.run(workload, clock, &ending, measure_from_ns)))

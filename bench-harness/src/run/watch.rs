@@ -24,7 +24,7 @@ const LOOK_NS: u64 = 20_000_000;
 type Handle<'scope> = ScopedJoinHandle<'scope, Result<(), Failure>>;
 
 /// Samples of the broker and of this process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Costs {
     pid: Option<u32>,
     /// At the end of the warm-up.
@@ -41,7 +41,7 @@ impl Costs {
     fn begin(&mut self) -> Result<(), Failure> {
         if let Some(pid) = self.pid {
             let broker = sample(pid)?;
-            self.before = Some((broker, sample(std::process::id())?));
+            self.before = Some((broker.clone(), sample(std::process::id())?));
             self.last = Some(broker);
         }
         Ok(())
@@ -49,17 +49,18 @@ impl Costs {
 
     /// CPU seconds of the broker since the last second.
     fn lap(&mut self) -> f64 {
-        let (Some(pid), Some(last)) = (self.pid, self.last) else { return 0.0 };
+        let (Some(pid), Some(last)) = (self.pid, &mut self.last) else { return 0.0 };
         let Ok(now) = sample(pid) else { return 0.0 };
-        self.last = Some(now);
-        usage(&last, &now).cpu_seconds()
+        let used = usage(last, &now).cpu_seconds();
+        *last = now;
+        used
     }
 
     /// What the broker and this process used since the warm-up.
     fn end(&self) -> Result<Option<(Usage, Usage)>, Failure> {
-        let (Some(pid), Some((broker, own))) = (self.pid, self.before) else { return Ok(None) };
+        let (Some(pid), Some((broker, own))) = (self.pid, &self.before) else { return Ok(None) };
         let (broker_now, own_now) = (sample(pid)?, sample(std::process::id())?);
-        Ok(Some((usage(&broker, &broker_now), usage(&own, &own_now))))
+        Ok(Some((usage(broker, &broker_now), usage(own, &own_now))))
     }
 }
 
@@ -157,8 +158,12 @@ impl<'a> Watch<'a> {
             let are_sent = sending.iter().all(ScopedJoinHandle::is_finished);
             let are_done = are_sent && reading.iter().all(ScopedJoinHandle::is_finished);
             if now_ns >= next_ns || are_done {
+                let is_whole = now_ns - self.last_take_ns > SECOND_NS / 2;
                 let (second, is_measured) = self.lap(now_ns, &mut log);
-                show(Progress { broker_name: name, is_measured, second: &second });
+                // The rest before the first whole second and after the last one would look like a drop.
+                if is_whole {
+                    show(Progress { broker_name: name, is_measured, second: &second });
+                }
                 next_ns += SECOND_NS * (1 + now_ns.saturating_sub(next_ns) / SECOND_NS);
             }
             if are_done {

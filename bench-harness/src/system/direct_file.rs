@@ -51,6 +51,12 @@ pub fn create_allocated(path: &Path, bytes: u64) -> io::Result<File> {
     Ok(file)
 }
 
+/// Writes out whatever the host's page cache holds and no disk has.
+pub fn flush_page_cache() {
+    // SAFETY: the call has no parameters and touches no memory of ours.
+    unsafe { libc::sync() }
+}
+
 /// Writes all of `bytes` at `offset`; a durable write returns when the data would survive a loss of power, as far
 /// as the disk keeps its word (`RWF_DSYNC`).
 ///

@@ -38,6 +38,7 @@ const KEYS: &[&str] = &[
     "warm_up",
     "duration",
     "records",
+    "realtime",
     "lag_limit_us",
 ];
 
@@ -83,6 +84,7 @@ pub fn assign(workload: &mut Workload, key: &str, value: &str) -> Result<(), Str
         "warm_up" => w.warm_up = number(key, value, 0..=86_400)?,
         "duration" => w.duration = number(key, value, 0..=604_800)?,
         "records" => w.records = number(key, value, 0..=u64::MAX)?,
+        "realtime" => w.realtime = boolean(key, value)?,
         "lag_limit_us" => w.lag_limit_us = number(key, value, 0..=u64::MAX)?,
         _ => return Err(unknown(key, KEYS)),
     }

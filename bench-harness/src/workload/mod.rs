@@ -101,6 +101,9 @@ pub struct Workload {
     pub duration: u64,
     /// Records after which producers or consumers end; 0 if `duration` ends the run.
     pub records: u64,
+    /// The generator's threads go ahead of all ordinary threads of the host (`SCHED_RR`), so that a broker that takes
+    /// all cores cannot make it late. For open loops on a shared host; needs the right to do so.
+    pub realtime: bool,
     /// In an open loop, the largest 99th percentile of the generator's own lag with which the result counts.
     pub lag_limit_us: u64,
 }
@@ -142,6 +145,7 @@ impl Default for Workload {
             warm_up: 0,
             duration: 10,
             records: 0,
+            realtime: false,
             lag_limit_us: 1000,
         }
     }
@@ -170,6 +174,9 @@ impl Workload {
         }
         if self.idempotent && self.in_flight > IDEMPOTENT_IN_FLIGHT_MAX {
             return refuse("`idempotent` allows at most `in_flight` = 5");
+        }
+        if self.realtime && self.rate == 0 && self.producers > 0 {
+            return refuse("`realtime` would starve the broker in a closed loop; give `rate`");
         }
         if self.duration > 0 && self.warm_up >= self.duration {
             return refuse("`warm_up` takes all of `duration`; make it shorter, or the run longer");
@@ -228,6 +235,7 @@ mod tests {
         assert!(refusal(|w| w.producers = 0).contains("nothing is to be done"));
         assert!(refusal(|w| (w.idempotent, w.acks) = (true, Acks::Leader)).contains("`acks`"));
         assert!(refusal(|w| (w.idempotent, w.in_flight) = (true, 6)).contains("`in_flight`"));
+        assert!(refusal(|w| w.realtime = true).contains("`rate`"));
         assert!(refusal(|w| w.warm_up = 10).contains("`warm_up`"));
         assert!(refusal(|w| w.duration = 0).contains("no end"));
         assert!(refusal(|w| (w.consumers, w.record_size) = (1, 10)).contains("`record_size`"));
