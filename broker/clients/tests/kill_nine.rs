@@ -282,10 +282,22 @@ fn kill_again_and_again(broker: &mut Broker, kills: u64, random: &mut Random, se
 
 #[test]
 fn nothing_acknowledged_is_lost_doubled_or_changed() {
+    survives_kills("kill-nine", &[]);
+}
+
+/// Acknowledged before it is durable, but the process may die.
+#[test]
+fn write_caching_survives_the_process() {
+    survives_kills("kill-nine-caching", &[("logmill.write.caching", "true".to_owned())]);
+}
+
+fn survives_kills(name: &str, settings: &[(&str, String)]) {
     let kills = number_from("LOGMILL_CI_KILLS").unwrap_or(12);
     let seed = seed();
     eprintln!("LOGMILL_CI_SEED={seed} LOGMILL_CI_KILLS={kills}");
-    let mut broker = Broker::new("kill-nine", &[("num.partitions", PARTITIONS.to_string())]);
+    let mut settings = settings.to_vec();
+    settings.push(("num.partitions", PARTITIONS.to_string()));
+    let mut broker = Broker::new(name, &settings);
     broker.start();
     let bootstrap = broker.bootstrap();
     let sent: Vec<Arc<Mutex<Sent>>> = (0..PRODUCERS).map(|_| Arc::default()).collect();

@@ -177,7 +177,6 @@ settings_group! {
         producer_id_expiration_ms: u64 = "producer.id.expiration.ms", Kind::int_from(1), Some("86400000"), ClusterWide;
         /// Whether topics acknowledge records before they are on disk when they do not say: faster, and a
         /// power cut of all replicas at once loses the last of them.
-        write_caching: bool = "logmill.write.caching", Kind::Boolean, Some("false"), ReadOnly,
-            inert "records are always on disk first";
+        write_caching: bool = "logmill.write.caching", Kind::Boolean, Some("false"), ReadOnly;
     }
 }
