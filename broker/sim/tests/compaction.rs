@@ -5,7 +5,7 @@ mod one_partition;
 
 use logmill::log::StoreSettings;
 use logmill::partition::command::OffsetQuery;
-use logmill::runtime::simulated::Options;
+use logmill::runtime::simulated::{Fault, Operation, Options};
 use logmill_wire::ids::{ProducerEpoch, ProducerId, TimestampMs};
 use logmill_wire::record_batch::BatchBuilder;
 use one_partition::{Bench, Got};
@@ -222,4 +222,77 @@ fn a_power_cut_at_any_moment_leaves_the_last_values() {
         assert_eq!(left, ["cleaner-offset", "partition.metadata"], "seed {seed}: nothing is left behind");
     }
     assert!(gone > 100, "only {gone} records had gone at the cuts");
+}
+
+#[test]
+fn a_log_with_more_keys_than_the_buffer_takes_several_passes() {
+    const KEYS: u32 = 45_000;
+    // At two thirds of a mebibyte and three quarters full the table has less than 22,000 keys.
+    let buffer = [("log.cleaner.dedupe.buffer.size", "1048576")];
+    let bench = Bench::of_broker(7, Options::default(), COMPACTED, &buffer);
+    for round in 0..3_u32 {
+        for first in (0..KEYS).step_by(3_000) {
+            let mut batch = BatchBuilder::new();
+            for key in first..(first + 3_000).min(KEYS) {
+                batch.append(
+                    TimestampMs(bench.now()),
+                    Some(&key.to_be_bytes()),
+                    Some(&round.to_be_bytes()),
+                    &[],
+                );
+            }
+            bench.send(&batch).unwrap();
+        }
+    }
+    // The active segment is not compacted.
+    for number in 0..4 {
+        bench.append(Some(b"last"), Some(&value(number)));
+    }
+    bench.run_for(MINUTE * 2);
+    let (got, position) = bench.consume(0);
+    assert_eq!(position, i64::from(3 * KEYS) + 4);
+    let of_keys: Vec<_> = got.iter().filter(|got| got.key.as_deref() != Some(b"last")).collect();
+    assert_eq!(of_keys.len(), KEYS as usize, "each key is there once");
+    for (got, key) in of_keys.iter().zip(0..KEYS) {
+        assert_eq!(got.key.as_deref(), Some(&key.to_be_bytes()[..]));
+        assert_eq!(got.offset, i64::from(2 * KEYS + key));
+    }
+}
+
+/// An error of the disk in any step costs nothing but time, or the log directory until the next start.
+#[test]
+fn an_error_in_any_step_leaves_the_last_values() {
+    let mut ended = 0;
+    for operation in
+        [Operation::Names, Operation::Open, Operation::Write, Operation::Flush, Operation::Length]
+    {
+        for after in 0..12 {
+            let store = StoreSettings { checkpoint_interval_ms: 20, ..StoreSettings::default() };
+            let mut bench = Bench::with_store(after, Options::default(), COMPACTED, store, 100);
+            let mut expected = BTreeMap::new();
+            for number in 0..11_u64 {
+                let key = vec![b'k', (number % 3) as u8];
+                bench.append(Some(&key), Some(&value(number)));
+                expected.insert(key, Some(number));
+            }
+            bench.run_for(Duration::from_millis(60));
+            let mut fault = Fault::once_after(operation, after);
+            fault.path_contains = "t-0/".to_owned();
+            bench.host.inject(fault);
+            bench.run_for(Duration::from_secs(1));
+            bench.host.clear_faults();
+            if bench.node.health.is_failed() {
+                ended += 1;
+                bench.crash();
+            }
+            assert_eq!(last_values(&bench.consume(0).0), expected, "{operation:?} after {after}");
+            bench.crash();
+            bench.run_for(Duration::from_secs(1));
+            let (got, position) = bench.consume(0);
+            assert_eq!((last_values(&got), position), (expected, 11), "{operation:?} after {after}");
+            assert!(got.len() <= 5, "{operation:?} after {after}: it was compacted in the end");
+            assert_eq!(other_files(&bench), ["cleaner-offset", "partition.metadata"]);
+        }
+    }
+    assert!((1..40).contains(&ended), "{ended} errors ended the log directory");
 }

@@ -5,9 +5,11 @@ mod one_partition;
 
 use logmill::partition::command::{OffsetQuery, PartitionError};
 use logmill::runtime::simulated::Options;
+use logmill_sim::node::DIRECTORY;
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{Offset, TimestampMs};
 use one_partition::Bench;
+use std::path::Path;
 use std::time::Duration;
 
 #[test]
@@ -52,6 +54,31 @@ fn segments_before_the_start_go_and_the_active_one_stays() {
     bench.crash();
     bench.append(None, Some(b"value"));
     assert_eq!(bench.offsets_from(9), [9]);
+}
+
+/// A segment that was made before a power cut and never used: the log goes on in the one before it.
+#[test]
+fn a_segment_that_was_never_used_does_not_hide_what_is_before_it() {
+    let mut bench = Bench::new(5, Options::default(), &[("segment.bytes", "1048576")]);
+    let append = |bench: &Bench| bench.append(None, Some(&[7; 200_000]));
+    append(&bench);
+    append(&bench);
+    bench.run_for(Duration::from_secs(60));
+    bench.host.crash();
+    let stray = Path::new(DIRECTORY).join("t-0").join("00000000000000000002.log");
+    bench.host.put_file(&stray, b"").unwrap();
+    bench.restart();
+    append(&bench);
+    append(&bench);
+    assert_eq!(bench.delete(3).unwrap(), Offset(3), "beyond that segment's name");
+    append(&bench);
+    append(&bench);
+    assert_eq!(bench.segments(), [0, 5]);
+    for _ in 0..2 {
+        bench.run_for(Duration::from_secs(60));
+        bench.crash();
+        assert_eq!(bench.offsets_from(3), [3, 4, 5]);
+    }
 }
 
 #[test]

@@ -413,6 +413,14 @@ impl<R: Runtime> Log<R> {
         Ok(())
     }
 
+    fn is_stray(&self, base: Offset) -> bool {
+        let inner = self.inner.borrow();
+        let is_ours = inner.segments.iter().any(|segment| segment.base == base);
+        // One before all others is on its way out, or goes when the log is opened next.
+        let first = inner.segments.front().map_or(self.start_offset(), |first| first.base);
+        !is_ours && base >= first
+    }
+
     /// Renames segments that are not of this log: made before a crash and never committed, or left by a deleted
     /// topic of the same name. Once the log has grown beyond their names they would pass for its own. The sync
     /// of the directory that follows makes it durable.
@@ -420,9 +428,7 @@ impl<R: Runtime> Log<R> {
         let path = self.path();
         for entry in self.store.runtime.read_directory(&path).await? {
             let Some(base) = base_of_file_name(&entry.name) else { continue };
-            let is_ours = self.inner.borrow().segments.iter().any(|segment| segment.base == base);
-            // One before the log's start is on its way out, or goes when the log is opened next.
-            if !is_ours && base >= self.start_offset() && !self.is_being_replaced(base) {
+            if self.is_stray(base) && !self.is_being_replaced(base) {
                 let stray = path.join(format!("{}.stray", entry.name));
                 match self.store.runtime.rename(&path.join(&entry.name), &stray).await {
                     // It was of a segment that was replaced since the directory was read.

@@ -64,6 +64,8 @@ impl<R: Runtime> PartitionTable<R> {
                     resting.extend(rest.map(|rest| (key, rest)));
                 }
                 Err(_) if self.store.is_ending() => {}
+                // The topic was deleted meanwhile.
+                Err(PartitionError::NotHosted) => {}
                 Err(error) => {
                     tracing::warn!(partition = %key, error = %error.message(), "a log could not be compacted; it is tried again in a minute");
                     resting.extend(self.rest_of(key, RETRY_AFTER_MS).map(|rest| (key, rest)));

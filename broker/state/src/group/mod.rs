@@ -7,6 +7,8 @@
 
 pub mod assignor;
 pub mod classic;
+#[cfg(test)]
+mod compacted_log;
 pub mod consumer;
 mod effects;
 mod offset_record;

@@ -7,6 +7,8 @@
 //! | 3 the last stable offset | with transactions |
 //! | 4 aborted records for those who read uncommitted | with transactions |
 //! | 5 a fetch inside a batch | `semantics::an_offset_inside_a_batch_returns_the_whole_batch` |
+//! | 6 the end of a compacted topic | `traps::compaction::a_position_reaches_the_end_of_a_compacted_topic` |
+//! | 6 commits after compaction | `traps::compaction::committed_offsets_outlive_compaction` |
 //! | 6, 7 no phantom lag | `traps::no_offset_without_a_record` |
 //! | 8 a commit that seems unstable for ever | `traps::committed_offsets_are_stable` |
 //! | 9 errors that are taken for success | with transactions |
@@ -27,6 +29,7 @@
 //! | 20 Java's hash codes | `state/src/group/tests.rs`: `a_group_lies_where_kafka_puts_it` |
 
 mod batches;
+mod compaction;
 mod configs;
 
 use super::client::{Client, FETCH, PRODUCE, batch, fetch_request, produce_request};

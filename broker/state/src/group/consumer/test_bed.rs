@@ -1,9 +1,10 @@
 //! A coordinator's groups under test: topics, clock, log and restarts.
 
 use super::ConsumerGroup;
+use crate::group::compacted_log::replay_all_ways;
 use crate::group::{
-    ConsumerHeartbeatReply, ConsumerHeartbeatRequest, Context, Effects, EncodedRecord, Group, GroupRecord,
-    GroupReply, GroupRequest, Groups, MemberIdentity, Now, Refused, Ticket, TopicPartitions,
+    ConsumerHeartbeatReply, ConsumerHeartbeatRequest, Context, Effects, Group, GroupRecord, GroupReply,
+    GroupRequest, Groups, MemberIdentity, Now, Refused, Ticket, TopicPartitions,
 };
 use crate::metadata::{Image, PlacementRun, Record};
 use crate::settings::{BrokerSettings, GroupSettings};
@@ -126,28 +127,13 @@ impl Bed {
 
     /// Makes the groups again from the log's bytes, whole and compacted, and sees that they are the same.
     pub fn restart(&mut self) {
-        let log: Vec<EncodedRecord> = self.log.iter().map(|record| record.encode().unwrap()).collect();
-        let last: BTreeMap<&[u8], usize> =
-            log.iter().enumerate().map(|(at, record)| (record.key.as_slice(), at)).collect();
-        let is_last = |&(at, record): &(usize, &EncodedRecord)| last[record.key.as_slice()] == at;
-        let compacted = || log.iter().enumerate().filter(is_last).map(|(_, record)| record);
-        let alive = replay(compacted().filter(|record| record.value.is_some()));
-        let replayed = replay(log.iter());
-        for after in [&alive, &replay(compacted()), &replayed] {
+        let (replayed, compacted) = replay_all_ways(&self.log);
+        for after in compacted.iter().chain([&replayed]) {
             assert_same_groups(&self.groups, after);
         }
         self.groups = replayed;
         self.with_context(|groups, cx| groups.loaded(cx));
     }
-}
-
-fn replay<'a>(log: impl Iterator<Item = &'a EncodedRecord>) -> Groups {
-    let mut groups = Groups::default();
-    for record in log {
-        let decoded = GroupRecord::decode(Some(&record.key), record.value.as_deref()).unwrap();
-        groups.replay(decoded.expect("a record of ours"));
-    }
-    groups
 }
 
 fn assert_same_groups(before: &Groups, after: &Groups) {

@@ -1,5 +1,6 @@
 //! A partition's groups with a clock to turn, their log, and clients to play.
 
+use crate::group::compacted_log::replay_all_ways;
 use crate::group::{
     CommitRequest, Context, DescribedClassicGroup, Effects, GroupRecord, GroupReply, GroupRequest, Groups,
     HeartbeatRequest, JoinReply, JoinRequest, LeaveRequest, MemberIdentity, Now, SyncReply, SyncRequest,
@@ -189,10 +190,11 @@ impl Stage {
     pub fn restart(&mut self) {
         self.undurable.clear();
         self.open.clear();
-        self.groups = Groups::default();
-        for record in &self.log {
-            self.groups.replay(record.clone());
+        let (replayed, compacted) = replay_all_ways(&self.log);
+        for after in compacted {
+            assert_eq!(format!("{after:?}"), format!("{replayed:?}"), "a compacted log says the same");
         }
+        self.groups = replayed;
         let now = self.now();
         self.groups.loaded(&Context { now, settings: &self.settings, image: &self.image });
     }
