@@ -263,10 +263,15 @@ fn a_log_with_more_keys_than_the_buffer_takes_several_passes() {
 #[test]
 fn an_error_in_any_step_leaves_the_last_values() {
     let mut ended = 0;
-    for operation in
-        [Operation::Names, Operation::Open, Operation::Write, Operation::Flush, Operation::Length]
-    {
-        for after in 0..12 {
+    let operations = [
+        (Operation::Names, 12),
+        (Operation::Open, 4),
+        (Operation::Write, 4),
+        (Operation::Flush, 4),
+        (Operation::Length, 4),
+    ];
+    for (operation, steps) in operations {
+        for after in 0..steps {
             let store = StoreSettings { checkpoint_interval_ms: 20, ..StoreSettings::default() };
             let mut bench = Bench::with_store(after, Options::default(), COMPACTED, store, 100);
             let mut expected = BTreeMap::new();
@@ -294,5 +299,5 @@ fn an_error_in_any_step_leaves_the_last_values() {
             assert_eq!(other_files(&bench), ["cleaner-offset", "partition.metadata"]);
         }
     }
-    assert!((1..40).contains(&ended), "{ended} errors ended the log directory");
+    assert!((1..20).contains(&ended), "{ended} errors ended the log directory");
 }

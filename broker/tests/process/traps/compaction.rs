@@ -3,7 +3,7 @@
 use super::super::node::Plan;
 use super::{
     BASE_MS, BatchBuilder, BatchView, Client, Folder, Instant, Node, TimestampMs, commit, committed, listed,
-    restart, stored, turn,
+    stored, turn,
 };
 use std::path::Path;
 use std::time::Duration;
@@ -19,12 +19,15 @@ fn start_compacting(folder: &Folder) -> Node {
         .start()
 }
 
-/// Waits until the first segment has lost most of what it had; what is closed is compacted after a restart at once.
-fn until_compacted(partition: &Path) {
-    let first = partition.join("00000000000000000000.log");
+/// Waits until everything before `end` was compacted; what is closed is looked at right after a restart.
+fn until_compacted(partition: &Path, end: i64) {
     let began = Instant::now();
-    while std::fs::metadata(&first).map_or(0, |file| file.len()) > 500_000 {
-        assert!(began.elapsed() < Duration::from_secs(30), "{} was not compacted", first.display());
+    let cleaned_to = || {
+        let note = std::fs::read_to_string(partition.join("cleaner-offset")).ok()?;
+        note.lines().find_map(|line| line.strip_prefix("cleaned_to: "))?.parse::<i64>().ok()
+    };
+    while cleaned_to().is_none_or(|cleaned_to| cleaned_to < end) {
+        assert!(began.elapsed() < Duration::from_secs(30), "{} was not compacted", partition.display());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -67,7 +70,7 @@ fn a_position_reaches_the_end_of_a_compacted_topic() {
     }
     node.stop();
     let mut node = start_compacting(&folder);
-    until_compacted(&folder.path().join("latest-0"));
+    until_compacted(&folder.path().join("latest-0"), 9);
     for kill in [true, false] {
         let mut client = node.client();
         for offset in 0..=10 {
@@ -80,15 +83,19 @@ fn a_position_reaches_the_end_of_a_compacted_topic() {
         assert_eq!(left(&mut client, "latest", 0), expected, "the last of each key, where it was");
         assert_eq!((listed(&mut client, "latest", -2).2, listed(&mut client, "latest", -1).2), (0, 10));
         assert_eq!(listed(&mut client, "latest", BASE_MS + 1).2, 7);
-        node = if kill { restart_compacting(node, &folder) } else { restart(node, &folder, false) };
+        node = again(node, &folder, kill);
     }
     node.client().append_well("latest", 0, keyed("even", 10));
     assert_eq!(left(&mut node.client(), "latest", 8).len(), 3);
     node.stop();
 }
 
-fn restart_compacting(node: Node, folder: &Folder) -> Node {
-    node.kill();
+fn again(node: Node, folder: &Folder, kill: bool) -> Node {
+    if kill {
+        node.kill();
+    } else {
+        node.stop();
+    }
     start_compacting(folder)
 }
 
@@ -113,9 +120,12 @@ fn committed_offsets_outlive_compaction() {
     }
     node.stop();
     let mut node = start_compacting(&folder);
-    until_compacted(&folder.path().join("__consumer_offsets-0"));
+    let offsets = folder.path().join("__consumer_offsets-0");
+    until_compacted(&offsets, 1);
+    let first = std::fs::metadata(offsets.join("00000000000000000000.log"));
+    assert!(first.map_or(0, |file| file.len()) < 500_000, "most of the first segment has gone");
     for _ in 0..2 {
-        node = restart_compacting(node, &folder);
+        node = again(node, &folder, true);
         let mut client = node.client();
         // It waits until the groups have been read.
         assert_eq!(commit(&mut client, "others", "read", &[(0, 1, -1, None)]), [(0, 0)]);
