@@ -97,7 +97,7 @@ impl Turns {
     fn start_null_broker(&mut self) -> Result<(), Failure> {
         let failed = |cause| Failure::File { path: "the null broker".to_owned(), cause };
         let mut child = Command::new(std::env::current_exe().map_err(failed)?)
-            .args(["null-broker", "--listen", "127.0.0.1:0", "--keep-mib", "256"])
+            .args(["null-broker", "--listen", "127.0.0.1:0", "--keep-mib", "64"])
             .stdout(Stdio::piped())
             .spawn()
             .map_err(failed)?;

@@ -5,11 +5,15 @@ use super::watch::Measured;
 use crate::latency::lag_reason;
 use crate::meter::Tally;
 use crate::report::{BrokerCost, Flow, Host, Report};
+use crate::schedule::Arrivals;
 use crate::workload::{Acks, Workload};
 use hdrhistogram::Histogram;
 
 /// The share of the asked rate that must have been acknowledged, or else the run did not put that load on.
 const RATE_REACHED: f64 = 0.98;
+
+/// How long the last answer may take before the rate counts as not reached.
+const LAST_ANSWER_SECONDS: f64 = 0.1;
 
 /// A report with the histograms behind it.
 #[derive(Debug)]
@@ -124,10 +128,41 @@ fn reasons_against(workload: &Workload, report: &Report, measured: &Measured) ->
         return reasons;
     }
     reasons.extend(lag_reason(&measured.produced.lag, workload.lag_limit_us));
-    let reached = measured.produced.records as f64 / report.seconds.max(1e-9);
-    // With a record count the run ends when the last batch is answered, so that only long runs say something.
-    if report.seconds >= 1.0 && reached < workload.rate as f64 * RATE_REACHED {
+    if !is_reached(workload, measured.produced.records, report.batch_records.unwrap_or(1), report.seconds) {
+        let reached = measured.produced.records as f64 / report.seconds.max(1e-9);
         reasons.push(format!("{reached:.0} of {} records/s were reached", workload.rate));
     }
     reasons
+}
+
+/// Whether so many acknowledged records are the asked rate. The last batches may take their time without that, and
+/// chance may have fewer of them come.
+fn is_reached(workload: &Workload, records: u64, batch_records: u64, seconds: f64) -> bool {
+    let expected = workload.rate as f64 * (seconds - LAST_ANSWER_SECONDS);
+    let chance = match workload.arrivals {
+        Arrivals::Constant => 0.0,
+        // Four times the standard deviation of a Poisson distribution.
+        Arrivals::Poisson => 4.0 * (expected.max(0.0) / batch_records as f64).sqrt() * batch_records as f64,
+    };
+    // With a record count the run ends when the last batch is answered, so that only long runs say something.
+    seconds < 1.0 || records as f64 + chance >= expected * RATE_REACHED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_reached_if_only_chance_or_the_last_answer_is_missing() {
+        let at = |arrivals| Workload { rate: 1000, arrivals, ..Workload::default() };
+        let (constant, poisson) = (at(Arrivals::Constant), at(Arrivals::Poisson));
+        assert!(is_reached(&constant, 10_000, 10, 10.1));
+        assert!(is_reached(&constant, 9_800, 10, 10.1));
+        assert!(!is_reached(&constant, 9_790, 10, 10.1));
+        assert!(!is_reached(&constant, 10_000, 10, 11.0));
+        // 1,000 batches, give or take 126.
+        assert!(is_reached(&poisson, 8_600, 10, 10.1));
+        assert!(!is_reached(&poisson, 8_500, 10, 10.1));
+        assert!(is_reached(&constant, 1, 10, 0.9));
+    }
 }
