@@ -8,8 +8,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// What a command did.
-struct Ran {
-    status: i32,
+pub struct Ran {
+    pub status: i32,
     stdout: Vec<u8>,
     stderr: String,
 }
@@ -19,12 +19,12 @@ impl Ran {
         std::str::from_utf8(&self.stdout).expect("text")
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     /// Asserts that all went well.
-    fn well(self) -> Self {
+    pub fn well(self) -> Self {
         assert_eq!(self.status, 0, "{}{}", self.text(), self.stderr);
         self
     }
@@ -47,31 +47,56 @@ fn run_with_input(arguments: &[&str], input: &[u8]) -> Ran {
 }
 
 /// A node, and the commands that name it.
-struct Bench {
-    node: Node,
-    _folder: Folder,
+pub struct Bench {
+    node: Option<Node>,
+    folder: Folder,
     address: String,
 }
 
 impl Bench {
     fn new() -> Self {
         let folder = Folder::new();
-        let node = Plan::new(folder.path()).start();
-        let address = node.address().to_string();
-        Self { node, _folder: folder, address }
+        Self::with(Plan::new(folder.path()), folder)
     }
 
-    fn run(&self, arguments: &[&str]) -> Ran {
+    /// A node as planned, with its data in the folder.
+    pub fn with(plan: Plan, folder: Folder) -> Self {
+        let node = plan.start();
+        let address = node.address().to_string();
+        Self { node: Some(node), folder, address }
+    }
+
+    pub fn node(&self) -> &Node {
+        self.node.as_ref().expect("the node runs")
+    }
+
+    /// Where the node listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Ends the node, in either way, and starts it again as planned.
+    pub fn restart(&mut self, kill: bool, plan: impl Fn(&Folder) -> Plan) {
+        let node = self.node.take().expect("the node runs");
+        if kill {
+            node.kill();
+        } else {
+            node.stop();
+        }
+        self.node = Some(plan(&self.folder).start());
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Ran {
         self.run_with_input(arguments, b"")
     }
 
-    fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
+    pub fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
         run_with_input(&[arguments, &["--bootstrap-server", &self.address]].concat(), input)
     }
 }
 
 /// Lines `k0:value 0` and so on, with keys that repeat.
-fn lines(count: usize) -> Vec<u8> {
+pub fn lines(count: usize) -> Vec<u8> {
     (0..count).flat_map(|number| format!("k{}:value {number}\n", number % 100).into_bytes()).collect()
 }
 
@@ -104,14 +129,14 @@ fn topics_are_created_described_listed_and_deleted() {
     assert!(deleted.stderr.starts_with("error: topic nope cannot be deleted"), "{}", deleted.stderr);
     let listed = bench.run(&["topic", "list", "--format", "json"]).well().json();
     assert_eq!(listed["topics"].as_array().map(Vec::len), Some(0));
-    bench.node.stop();
+    bench.node.unwrap().stop();
 }
 
 #[test]
 fn lines_are_delivered_with_keys_headers_and_every_codec() {
     let _turn = turn::shared();
     let bench = Bench::new();
-    let mut client = bench.node.client();
+    let mut client = bench.node().client();
     bench.run(&["topic", "create", "keyed", "--partitions", "4"]).well();
     let produced = bench.run_with_input(&["produce", "keyed", "--key-separator", ":"], &lines(10_000)).well();
     assert!(produced.stderr.starts_with("delivered 10000 records ("), "{}", produced.stderr);
@@ -279,7 +304,7 @@ fn groups_are_shown_and_deleted(bench: &Bench) {
 fn what_cannot_be_delivered_is_said_and_the_rest_is_delivered() {
     let _turn = turn::shared();
     let bench = Bench::new();
-    let mut client = bench.node.client();
+    let mut client = bench.node().client();
     bench.run(&["topic", "create", "small", "--config", "max.message.bytes=1000"]).well();
     // Many lines in one batch are more than the topic takes, but only one line by itself.
     let mut input: Vec<u8> = lines(100);

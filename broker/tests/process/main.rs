@@ -10,6 +10,7 @@
 mod client;
 mod commands;
 mod confine;
+mod consuming;
 mod crowd;
 mod degraded;
 mod fairness;
@@ -18,6 +19,7 @@ mod memory;
 mod node;
 mod observe;
 mod partitions;
+mod retention;
 mod round_trip;
 mod semantics;
 mod sustained;
