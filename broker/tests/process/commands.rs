@@ -1,11 +1,18 @@
 //! The commands that talk to a cluster, as a user runs them.
 
 use super::node::{Node, Plan};
+use super::observe::wait_until;
 use super::turn;
 use super::workspace::Folder;
+use logmill_wire::record_batch::whole_batches;
 use serde_json::Value;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// How long a command may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a command did.
 pub struct Ran {
@@ -38,12 +45,29 @@ fn run_with_input(arguments: &[&str], input: &[u8]) -> Ran {
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     // The command may end without having read everything.
-    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let output = child.wait_with_output().unwrap();
+    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+    let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let (stdout, stderr) = (thread::spawn(|| read(stdout)), thread::spawn(|| read(stderr)));
+    let mut status = None;
+    wait_until(PATIENCE, || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    if status.is_none() {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
     writer.join().unwrap();
-    let stderr = String::from_utf8(output.stderr).expect("text");
+    let (stdout, stderr) = (stdout.join().unwrap(), String::from_utf8(stderr.join().unwrap()).expect("text"));
     assert!(!stderr.contains("panicked"), "{stderr}");
-    Ran { status: output.status.code().expect("a status"), stdout: output.stdout, stderr }
+    let status = status.unwrap_or_else(|| panic!("{arguments:?} does not end: {stderr}"));
+    Ran { status: status.code().expect("a status"), stdout, stderr }
+}
+
+fn read(mut output: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    output.read_to_end(&mut bytes).unwrap();
+    bytes
 }
 
 /// A node, and the commands that name it.
@@ -154,18 +178,27 @@ fn lines_are_delivered_with_keys_headers_and_every_codec() {
         assert!(numbers.is_sorted());
     }
     assert_eq!(total, 10_000);
-    // Kafka's producers put the key "21" into partition 0 of 4: murmur2 is -973932308.
-    bench.run_with_input(&["produce", "keyed", "--key-separator", ":"], b"21:kafka").well();
-    let place = (-973_932_308_i32 & 0x7fff_ffff) % 4;
+    // Kafka's producers put this key into partition 3 of 4: murmur2 is -1486304829, whose amount is 1 modulo 4.
+    let line = b"a-little-bit-longer-string:kafka";
+    bench.run_with_input(&["produce", "keyed", "--key-separator", ":"], line).well();
+    let place = (-1_486_304_829_i32 & 0x7fff_ffff) % 4;
     assert!(client.read_all("keyed", place, 0).iter().any(|(_, value)| value == b"kafka"));
 
-    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+    for (id, codec) in (0..).zip(["none", "gzip", "snappy", "lz4", "zstd"]) {
         let arguments = ["produce", codec, "--compression", codec, "--header", "a=b", "--format", "json"];
         let produced = bench.run_with_input(&arguments, b"one\n\nthree\r\n").well();
         let summary: Value = serde_json::from_str(&produced.stderr).expect("a summary");
         assert_eq!((&summary["delivered"], &summary["failed"]), (&3.into(), &0.into()));
         let values = [(0, b"one".to_vec()), (1, Vec::new()), (2, b"three\r".to_vec())];
         assert_eq!(client.read_all(codec, 0, 0), values, "{codec}");
+        let stored = client.fetch(codec, 0, 0).records;
+        let batch = whole_batches(&stored).next().expect("a batch").unwrap();
+        assert_eq!(batch.header().attributes.codec_id(), id, "{codec}");
+        for record in batch.contents(1 << 20).unwrap().records() {
+            let headers: Vec<_> =
+                record.unwrap().headers().map(|header| (header.key, header.value)).collect();
+            assert_eq!(headers, [(&b"a"[..], Some(&b"b"[..]))], "{codec}");
+        }
     }
     for acks in ["0", "1", "-1"] {
         bench.run_with_input(&["produce", "acks", "--acks", acks], b"x").well();
@@ -182,7 +215,7 @@ fn ten_thousand_lines_come_back_byte_by_byte() {
     let with_keys = ["one", "--key-separator", ":"];
     let halves = input.split_at(input.iter().position(|byte| *byte == b'\n').unwrap() + 1);
     bench.run_with_input(&[&["produce"], &with_keys[..]].concat(), halves.0).well();
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    thread::sleep(Duration::from_millis(20));
     let arguments = [&["produce", "--compression", "zstd", "--header", "h=v"], &with_keys[..]].concat();
     bench.run_with_input(&arguments, halves.1).well();
     let consume = |arguments: &[&str]| {

@@ -8,6 +8,7 @@ fn a_group_lies_where_kafka_puts_it() {
     assert_eq!(partition_of("", 50), 0);
     assert_eq!(partition_of("a", 50), 97 % 50);
     assert_eq!(partition_of("group", 50), 98_629_247 % 50);
+    assert_eq!(partition_of("my-group", 50), (-1_906_497_762 & 0x7fff_ffff) % 50);
     assert_eq!(partition_of("polygenelubricants", 50), 0);
 }
 

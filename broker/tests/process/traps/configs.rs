@@ -14,6 +14,7 @@ const BROKER: i8 = 4;
 /// Where a config's value comes from, in DescribeConfigs.
 const DYNAMIC_TOPIC: i8 = 1;
 const STATIC_BROKER: i8 = 4;
+const DEFAULT: i8 = 5;
 
 /// A config as it was told.
 #[derive(Clone, Debug, PartialEq)]
@@ -161,6 +162,17 @@ fn configs_can_be_read_changed_and_written_back() {
     assert_eq!(own.clone().count(), set.len());
     assert_eq!(write_configs(&mut client, "rewritten", own), 0);
     assert_eq!(configs(&mut client, TOPIC, "rewritten"), expected);
+
+    // What is not written is set no longer.
+    let kept = expected.iter().filter(|(name, told)| told.source == DYNAMIC_TOPIC && *name != "segment.ms");
+    assert_eq!(write_configs(&mut client, "rewritten", kept), 0);
+    let left = configs(&mut client, TOPIC, "rewritten");
+    assert_eq!(
+        (left["segment.ms"].value.as_deref(), left["segment.ms"].source),
+        (Some("604800000"), DEFAULT)
+    );
+    expected.insert("segment.ms".to_owned(), left["segment.ms"].clone());
+    assert_eq!(left, expected);
 
     // All that can be written, defaults too, with one change.
     expected.get_mut("max.message.bytes").unwrap().value = Some("54321".to_owned());

@@ -27,6 +27,7 @@
 //! | 18 repeated headers | `traps::batches::headers_keep_their_order_and_their_repeated_keys` |
 //! | 19 frames of LZ4 and Snappy | `traps::batches::compressed_batches_pass_through_untouched` |
 //! | 20 Java's hash codes | `state/src/group/tests.rs`: `a_group_lies_where_kafka_puts_it` |
+//! | 20 the default partitioner | `commands::lines_are_delivered_with_keys_headers_and_every_codec` |
 
 mod batches;
 mod compaction;
