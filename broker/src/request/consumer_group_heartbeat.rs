@@ -3,10 +3,10 @@
 use super::call::{Call, Handled, decode};
 use super::groups::{Asked, MISMATCHED, ask, client_host, client_id, owned, owned_option};
 use crate::runtime::Runtime;
-use logmill_state::admission::authorizer::{Operation, Resource};
+use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
 use logmill_state::group::{
     ConsumerHeartbeatReply, ConsumerHeartbeatRequest, GroupReply, GroupRequest, MemberIdentity, Refused,
-    TopicPartitions,
+    TopicPartitions, VisibleTopics,
 };
 use logmill_wire::api::consumer_group_heartbeat::{
     Assignment, Request, Response, ResponseTopicPartitions, TopicPartitions as Owned,
@@ -45,6 +45,15 @@ fn may_see_all<R: Runtime>(call: &Call<R>, request: &Request<'_>) -> bool {
     names.into_iter().all(|name| call.allows(Operation::Describe, Resource::Topic(&name)))
 }
 
+/// What the sender may see of the topics. Which there are is found where the group is.
+fn visible_topics<R: Runtime>(call: &Call<R>) -> VisibleTopics {
+    let (authorizer, context) =
+        (call.services.state.authorizer.clone(), RequestContext::clone(&call.context));
+    VisibleTopics::new(move |topic| {
+        authorizer.authorize(&context, Operation::Describe, Resource::Topic(topic)).is_allowed()
+    })
+}
+
 fn heartbeat<R: Runtime>(call: &Call<R>, request: &Request<'_>) -> ConsumerHeartbeatRequest {
     let runtime = &call.services.runtime;
     let random = (u128::from(runtime.random_u64()) << 64) | u128::from(runtime.random_u64());
@@ -68,6 +77,7 @@ fn heartbeat<R: Runtime>(call: &Call<R>, request: &Request<'_>) -> ConsumerHeart
             .as_ref()
             .map(|names| names.iter().map(|name| owned(&name)).collect()),
         subscribed_regex: owned_option(request.subscribed_topic_regex.as_ref()),
+        visible_topics: visible_topics(call),
         server_assignor: owned_option(request.server_assignor.as_ref()),
         owned: request.topic_partitions.as_ref().map(|topics| topics.iter().map(partitions).collect()),
         client_id: client_id(&call.context),

@@ -31,7 +31,7 @@ pub use self::reply::{
 pub use self::request::{
     CommitRequest, ConsumerHeartbeatRequest, DeleteOffsetsRequest, FetchOffsetsRequest, GroupRequest,
     HeartbeatRequest, JoinRequest, LeaveRequest, ListRequest, MemberIdentity, NamedPartition,
-    OffsetAndMetadata, SyncRequest, Ticket, TopicPartitions,
+    OffsetAndMetadata, SyncRequest, Ticket, TopicPartitions, VisibleTopics,
 };
 
 use self::classic::ClassicGroup;

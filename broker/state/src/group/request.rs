@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use logmill_wire::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, Uuid};
+use std::fmt;
 use std::sync::Arc;
 
 /// Names a request until it is answered; its driver gives the numbers out.
@@ -160,6 +161,36 @@ pub struct TopicPartitions {
     pub partitions: Vec<PartitionIndex>,
 }
 
+/// Which topics the sender of a request may see (Describe): a regular expression stands for no others.
+#[derive(Clone)]
+pub struct VisibleTopics(Arc<dyn Fn(&str) -> bool + Send + Sync>);
+
+impl VisibleTopics {
+    /// Those for whose names `may_describe` holds.
+    #[must_use]
+    pub fn new(may_describe: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(may_describe))
+    }
+
+    /// Whether a topic is one of them.
+    #[must_use]
+    pub fn has(&self, topic: &str) -> bool {
+        (self.0)(topic)
+    }
+}
+
+impl fmt::Debug for VisibleTopics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VisibleTopics")
+    }
+}
+
+impl PartialEq for VisibleTopics {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// ConsumerGroupHeartbeat (KIP-848). A field that is `None` has not changed since the last one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConsumerHeartbeatRequest {
@@ -179,6 +210,8 @@ pub struct ConsumerHeartbeatRequest {
     pub subscribed_topics: Option<Vec<Arc<str>>>,
     /// Topics by a regular expression of RE2's language; an empty one ends such a subscription.
     pub subscribed_regex: Option<Arc<str>>,
+    /// The topics for which a regular expression may stand.
+    pub visible_topics: VisibleTopics,
     /// The assignor that the member wants.
     pub server_assignor: Option<Arc<str>>,
     /// What the member owns now.

@@ -52,7 +52,8 @@ impl ConsumerGroup {
         let member_id = self.admit_classic(request, out)?;
         let owned = by_topic(&subscription, cx);
         let subscription_changed = self.note_classic(&member_id, request, subscription, out);
-        self.advance(subscription_changed, cx, out);
+        // The expressions of others wait for those who have some.
+        self.advance(subscription_changed, None, cx, out);
         self.reconcile(&member_id, Some(&owned), subscription_changed, cx, out)
             .map_err(|refused| refused.code)?;
         let member = self.members.get(&member_id).ok_or(ErrorCode::UnknownMemberId)?;

@@ -8,7 +8,7 @@ use super::{
     regex, session_deadline, times_of,
 };
 use crate::group::reply::{ConsumerHeartbeatReply, Refused};
-use crate::group::request::{ConsumerHeartbeatRequest, TopicPartitions};
+use crate::group::request::{ConsumerHeartbeatRequest, TopicPartitions, VisibleTopics};
 use crate::settings::GroupSettings;
 use std::collections::BTreeSet;
 
@@ -98,7 +98,7 @@ impl ConsumerGroup {
             let value = Some(metadata.map_or(before.metadata, Arc::new));
             self.write(ConsumerRecord::Member { member_id: Arc::clone(&member_id), value }, out);
         }
-        self.advance(subscription_changed, cx, out);
+        self.advance(subscription_changed, Some(&request.visible_topics), cx, out);
         self.reconcile(&member_id, request.owned.as_deref(), subscription_changed, cx, out)?;
         let Some(member) = self.members.get(&member_id) else {
             return Err(unknown(&member_id, &self.id));
@@ -198,8 +198,14 @@ impl ConsumerGroup {
 
     /// Moves the group's epoch on if somebody wants other topics or the topics have changed, and the target with
     /// it. Nothing else can have changed what the members shall own.
-    pub(super) fn advance(&mut self, subscription_changed: bool, cx: &Context<'_>, out: &mut Effects) {
-        let resolved = self.resolve_regexes(cx, out);
+    pub(super) fn advance(
+        &mut self,
+        subscription_changed: bool,
+        visible: Option<&VisibleTopics>,
+        cx: &Context<'_>,
+        out: &mut Effects,
+    ) {
+        let resolved = self.resolve_regexes(visible, cx, out);
         let mut bump = subscription_changed || resolved || self.group_epoch() == 0;
         if bump || self.metadata_may_have_changed(cx) {
             let metadata_hash = self.hash_metadata(cx);

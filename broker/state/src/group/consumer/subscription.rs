@@ -3,6 +3,7 @@
 
 use super::record::{ConsumerRecord, ResolvedRegex};
 use super::{Arc, ConsumerGroup, Context, Effects, MemberMetadata, regex};
+use crate::group::request::VisibleTopics;
 use crate::metadata::{Image, TopicsMark};
 use logmill_wire::hashing::StableHasher;
 use logmill_wire::ids::{MonotonicNs, TopicId};
@@ -44,13 +45,20 @@ impl ConsumerGroup {
         if is_any { i64::from_ne_bytes(hasher.finish().to_ne_bytes()) } else { 0 }
     }
 
-    /// Resolves the regular expressions that have not been, or all of them if the topics have changed; whether any
-    /// stands for other topics than before.
-    pub(super) fn resolve_regexes(&mut self, cx: &Context<'_>, out: &mut Effects) -> bool {
+    /// Resolves the regular expressions that have not been, or all of them if the topics have changed, to topics that
+    /// the sender of the request may see; whether any stands for other topics than before. As in Kafka, an expression
+    /// stands for the same topics for all members: those that the one may see whose request came first.
+    pub(super) fn resolve_regexes(
+        &mut self,
+        visible: Option<&VisibleTopics>,
+        cx: &Context<'_>,
+        out: &mut Effects,
+    ) -> bool {
         if self.regex_subscribers.is_empty() && self.regexes.is_empty() {
             return false;
         }
         let mut changed = self.forget_regexes(out);
+        let Some(visible) = visible else { return changed };
         let is_current = self.seen.resolved.as_ref().is_some_and(|(mark, at)| {
             cx.image.has_topics_of(mark) || cx.now.monotonic.since(*at) < RESOLUTION_INTERVAL_NS
         });
@@ -61,7 +69,7 @@ impl ConsumerGroup {
             .cloned()
             .collect();
         for regex in due {
-            let topics = matching(&regex, cx.image);
+            let topics = matching(&regex, visible, cx.image);
             if self.regexes.get(&regex).is_some_and(|known| known.topics == topics) {
                 continue;
             }
@@ -94,11 +102,12 @@ impl ConsumerGroup {
     }
 }
 
-/// The names that an expression matches, sorted; none for one that only another coordinator could read.
-fn matching(pattern: &str, image: &Image) -> Vec<Arc<str>> {
+/// The visible names that an expression matches, sorted; none for one that only another coordinator could read.
+fn matching(pattern: &str, visible: &VisibleTopics, image: &Image) -> Vec<Arc<str>> {
     match regex::compile(pattern) {
         Ok(regex) => {
-            image.topics().map(|topic| &topic.name).filter(|name| regex.is_match(name)).cloned().collect()
+            let names = image.topics().map(|topic| &topic.name);
+            names.filter(|name| regex.is_match(name) && visible.has(name)).cloned().collect()
         }
         Err(_) => Vec::new(),
     }

@@ -4,7 +4,7 @@ use super::ConsumerGroup;
 use crate::group::compacted_log::replay_all_ways;
 use crate::group::{
     ConsumerHeartbeatReply, ConsumerHeartbeatRequest, Context, Effects, Group, GroupRecord, GroupReply,
-    GroupRequest, Groups, MemberIdentity, Now, Refused, Ticket, TopicPartitions,
+    GroupRequest, Groups, MemberIdentity, Now, Refused, Ticket, TopicPartitions, VisibleTopics,
 };
 use crate::metadata::{Image, PlacementRun, Record};
 use crate::settings::{BrokerSettings, GroupSettings};
@@ -187,6 +187,7 @@ pub fn reporting(member_id: &str, member_epoch: i32) -> ConsumerHeartbeatRequest
         rebalance_timeout_ms: None,
         subscribed_topics: None,
         subscribed_regex: None,
+        visible_topics: VisibleTopics::new(|_| true),
         server_assignor: None,
         owned: None,
         client_id: "client".into(),

@@ -3,7 +3,7 @@
 use super::test_bed::*;
 use super::*;
 use crate::group::{CommitRequest, GroupRequest, MemberIdentity, NamedPartition, OffsetAndMetadata, Refused};
-use crate::group::{ConsumerHeartbeatReply, ListRequest};
+use crate::group::{ConsumerHeartbeatReply, ListRequest, VisibleTopics};
 use logmill_wire::ids::{LeaderEpoch, Offset};
 use std::collections::BTreeSet;
 
@@ -272,6 +272,29 @@ fn an_expression_stands_for_the_topics_that_match_also_later_ones() {
     let none = ConsumerHeartbeatRequest { subscribed_regex: Some("".into()), ..reporting("a", 2) };
     assert_eq!(assigned(&bed.beat(none).unwrap()), Some(BTreeSet::new()));
     assert!(bed.group().regexes.is_empty());
+}
+
+#[test]
+fn an_expression_stands_for_no_topic_that_its_member_may_not_see() {
+    let mut bed = Bed::new();
+    let (open, _) = (bed.topic("eu-open", 1), bed.topic("eu-secret", 1));
+    let visible = || VisibleTopics::new(|topic| !topic.contains("secret"));
+    let request = ConsumerHeartbeatRequest {
+        subscribed_topics: None,
+        subscribed_regex: Some("eu-.*".into()),
+        visible_topics: visible(),
+        ..joining("a", &[])
+    };
+    assert_eq!(assigned(&bed.beat(request).unwrap()), Some(own(open, 0..1)));
+    let later = bed.topic("eu-later", 1);
+    bed.topic("eu-secret-too", 1);
+    bed.wait(1000);
+    let report = ConsumerHeartbeatRequest { visible_topics: visible(), ..reporting("a", 1) };
+    let told = assigned(&bed.beat(report).unwrap());
+    assert_eq!(told, Some([(open, 0), (later, 0)].into()));
+    assert!(!bed.group().is_subscribed_to("eu-secret") && !bed.group().is_subscribed_to("eu-secret-too"));
+    bed.restart();
+    assert!(!bed.group().is_subscribed_to("eu-secret"));
 }
 
 #[test]
