@@ -105,3 +105,23 @@ fn records_of_a_compacted_topic_are_not_deleted() {
     bench.configure(&[("cleanup.policy", "compact,delete")]);
     assert_eq!(bench.delete(1).unwrap(), Offset(1), "a changed policy reaches a partition in use");
 }
+
+#[test]
+fn a_log_that_nobody_uses_has_the_size_of_what_is_left_of_it() {
+    let mut bench = Bench::new(5, Options::default(), &[("segment.bytes", "1048576")]);
+    let sizes: Vec<u64> = (0..6)
+        .map(|_| {
+            let mut batch = BatchBuilder::new();
+            batch.append(TimestampMs(bench.now()), None, Some(&[7; 300_000]), &[]);
+            bench.send(&batch).unwrap();
+            batch.finish().unwrap().len() as u64
+        })
+        .collect();
+    assert_eq!(bench.segments(), [0, 3]);
+    assert_eq!(bench.size_bytes(), sizes.iter().sum());
+    bench.stop();
+    assert_eq!(bench.size_bytes(), sizes.iter().sum(), "its directory is looked at");
+    bench.delete(4).unwrap();
+    bench.stop();
+    assert_eq!(bench.size_bytes(), sizes[3..].iter().sum(), "segments go as a whole");
+}

@@ -52,7 +52,9 @@ pub struct GroupCoordinator<R: Runtime> {
     gathered: RefCell<VecDeque<Effects>>,
     appending: Cell<bool>,
     offsets_checked: Cell<MonotonicNs>,
-    /// Something is gathered, the deadlines have changed, or the coordinator has to go.
+    /// The deadline that the task waits for, while it does.
+    sleeps_until: Cell<Option<MonotonicNs>>,
+    /// Something is gathered, a deadline has come nearer, or the coordinator has to go.
     changed: Signal,
 }
 
@@ -78,6 +80,7 @@ impl<R: Runtime> GroupCoordinator<R> {
             next_ticket: Cell::new(0),
             gathered: RefCell::default(),
             appending: Cell::new(false),
+            sleeps_until: Cell::new(None),
             changed: Signal::default(),
         });
         let running = Rc::clone(&coordinator);
@@ -140,8 +143,11 @@ impl<R: Runtime> GroupCoordinator<R> {
         } else {
             self.gathered.borrow_mut().push_back(effects);
         }
-        // A step may have changed the next deadline too.
-        self.changed.notify_all();
+        // A deadline that went further away is no reason to wake: most heartbeats do nothing else.
+        let is_earlier = self.sleeps_until.get().is_some_and(|until| self.next_deadline() < until);
+        if is_earlier || !self.gathered.borrow().is_empty() {
+            self.changed.notify_all();
+        }
     }
 
     fn answer(&self, replies: Vec<(Ticket, GroupReply)>) {
@@ -199,8 +205,11 @@ impl<R: Runtime> GroupCoordinator<R> {
             let due = self.next_deadline();
             let left = due.since(self.runtime.monotonic());
             if left > 0 {
+                self.sleeps_until.set(Some(due));
                 let timer = self.runtime.sleep(Duration::from_nanos(left));
-                if let Either::First(()) = either(changed, timer).await {
+                let woken = either(changed, timer).await;
+                self.sleeps_until.set(None);
+                if let Either::First(()) = woken {
                     continue;
                 }
             }

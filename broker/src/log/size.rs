@@ -32,6 +32,10 @@ impl<R: Runtime> Store<R> {
     /// Those of the disk.
     pub async fn size_of(&self, state: &LogState) -> Result<u64, LogError> {
         let active = (Offset(state.segment_base), state.end_position);
+        // Nothing before the active segment belongs to the log: its directory need not be looked at.
+        if state.log_start_offset >= state.segment_base {
+            return Ok(state.end_position);
+        }
         self.size_of_directory(&state.directory, active).await
     }
 

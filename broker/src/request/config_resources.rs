@@ -8,6 +8,7 @@ use logmill_state::admission::authorizer::{Operation, Resource};
 use logmill_state::metadata::{AlterConfigsErrorKind, ConfigEdit, ConfigResource, ResourceEdits};
 use logmill_state::settings::{Source, ValueType};
 use logmill_wire::error_codes::ErrorCode;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
@@ -72,6 +73,43 @@ pub(super) struct Asked {
     pub replaces: bool,
     /// What is done; or what is wrong with it already.
     pub edits: Result<Vec<ConfigEdit>, Refusal>,
+}
+
+/// The handler of a request to alter configs: the two APIs have requests and responses of their own types, whose fields
+/// are the same. The module has an `asked` that reads a resource of its request.
+macro_rules! handle_alter {
+    () => {
+        pub(super) fn handle<R: $crate::runtime::Runtime>(
+            mut call: $crate::request::call::Call<R>,
+        ) -> $crate::request::call::Handled {
+            let request: Request<'_> = $crate::request::call::decode(&call.body, call.answer.version)?;
+            call.answer.charge(request.resources.iter().map(|resource| 1 + resource.configs.len()).sum())?;
+            let all = request.resources.iter().map(|resource| asked(&resource)).collect();
+            let altered = $crate::request::config_resources::alter(&call, all, request.validate_only);
+            let answer = call.answer;
+            Ok(Box::pin(async move {
+                let responses = altered.await.into_iter().map(|(resource_type, name, result)| {
+                    let (error_code, error_message) = $crate::request::config_resources::outcome(result);
+                    AlterConfigsResourceResponse {
+                        error_code,
+                        error_message,
+                        resource_type,
+                        resource_name: name.into(),
+                    }
+                });
+                answer.reply(&Response { responses: responses.collect(), ..Response::default() })
+            }))
+        }
+    };
+}
+pub(super) use handle_alter;
+
+/// The error code and its text.
+pub(super) fn outcome(altered: Altered) -> (i16, Option<Cow<'static, str>>) {
+    match altered {
+        Ok(()) => (ErrorCode::None.code(), None),
+        Err(refusal) => (refusal.code.code(), Some(refusal.message.into())),
+    }
 }
 
 /// What becomes of one resource of a request to alter configs.

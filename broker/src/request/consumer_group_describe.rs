@@ -1,9 +1,8 @@
 //! ConsumerGroupDescribe: consumer groups and their members (KIP-848).
 
 use super::call::{Call, Handled, decode};
-use super::groups::{MISMATCHED, ask, authorized_operations, owned};
+use super::groups::{MISMATCHED, ask_for_each, authorized_operations, for_each_answer};
 use crate::runtime::Runtime;
-use logmill_state::admission::authorizer::Operation;
 use logmill_state::group::{
     DescribedConsumerGroup, DescribedConsumerMember, GroupReply, GroupRequest, Refused, TopicPartitions,
 };
@@ -21,26 +20,17 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let request: Request<'_> = decode(&call.body, call.answer.version)?;
     call.answer.charge(request.group_ids.len())?;
     let with_operations = request.include_authorized_operations;
-    let asked: Vec<_> = request
-        .group_ids
-        .iter()
-        .map(|group_id| {
-            let group_id = owned(&group_id);
-            let describe = GroupRequest::DescribeConsumer(group_id.clone());
-            let asked = ask(&call, Operation::Describe, &group_id, describe);
-            (group_id, asked)
-        })
-        .collect();
+    let asked = ask_for_each(&call, request.group_ids.iter(), GroupRequest::DescribeConsumer);
     Ok(Box::pin(async move {
-        let mut groups = Vec::with_capacity(asked.len());
-        for (group_id, asked) in asked {
-            let described = match asked.reply().await {
+        let image = call.services.image();
+        let describe = |group_id: &str, reply| {
+            let described = match reply {
                 Ok(GroupReply::DescribeConsumer(described)) => described,
                 Ok(_) => Err(Refused::plain(MISMATCHED)),
                 Err(error) => Err(Refused::plain(error)),
             };
             let mut group = match described {
-                Ok(described) => known(&call.services.image(), described),
+                Ok(described) => known(&image, described),
                 Err(refused) => DescribedGroup {
                     error_code: refused.code.code(),
                     error_message: Some(refused.message.into()),
@@ -48,14 +38,11 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
                 },
             };
             if with_operations && group.error_code == ErrorCode::None.code() {
-                group.authorized_operations = authorized_operations(&call, &group_id);
+                group.authorized_operations = authorized_operations(&call, group_id);
             }
-            group.group_id = group_id.to_string().into();
-            groups.push(group);
-            if call.services.runtime.should_yield() {
-                call.services.runtime.yield_now().await;
-            }
-        }
+            DescribedGroup { group_id: group_id.to_owned().into(), ..group }
+        };
+        let groups = for_each_answer(&call, asked, describe).await;
         call.answer.reply(&Response { groups: groups.into(), ..Response::default() })
     }))
 }

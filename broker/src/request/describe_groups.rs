@@ -1,9 +1,8 @@
 //! DescribeGroups: classic groups and their members.
 
 use super::call::{Call, Handled, decode};
-use super::groups::{MISMATCHED, ask, authorized_operations, owned};
+use super::groups::{MISMATCHED, ask_for_each, authorized_operations, for_each_answer};
 use crate::runtime::Runtime;
-use logmill_state::admission::authorizer::Operation;
 use logmill_state::group::{DescribedClassicGroup, GroupReply, GroupRequest, Refused};
 use logmill_wire::api::describe_groups::{DescribedGroup, DescribedGroupMember, Request, Response};
 use logmill_wire::error_codes::ErrorCode;
@@ -16,20 +15,10 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let request: Request<'_> = decode(&call.body, version)?;
     call.answer.charge(request.groups.len())?;
     let with_operations = request.include_authorized_operations;
-    let asked: Vec<_> = request
-        .groups
-        .iter()
-        .map(|group_id| {
-            let group_id = owned(&group_id);
-            let describe = GroupRequest::DescribeClassic(group_id.clone());
-            let asked = ask(&call, Operation::Describe, &group_id, describe);
-            (group_id, asked)
-        })
-        .collect();
+    let asked = ask_for_each(&call, request.groups.iter(), GroupRequest::DescribeClassic);
     Ok(Box::pin(async move {
-        let mut groups = Vec::with_capacity(asked.len());
-        for (group_id, asked) in asked {
-            let described = match asked.reply().await {
+        let describe = |group_id: &str, reply| {
+            let described = match reply {
                 Ok(GroupReply::DescribeClassic(described)) => described,
                 Ok(_) => Err(Refused::plain(MISMATCHED)),
                 Err(error) => Err(Refused::plain(error)),
@@ -38,16 +27,12 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
                 Ok(described) => known(described),
                 Err(refused) => unknown(refused, version),
             };
-            let is_described = group.error_code == ErrorCode::None.code();
-            if with_operations && is_described {
-                group.authorized_operations = authorized_operations(&call, &group_id);
+            if with_operations && group.error_code == ErrorCode::None.code() {
+                group.authorized_operations = authorized_operations(&call, group_id);
             }
-            group.group_id = group_id.to_string().into();
-            groups.push(group);
-            if call.services.runtime.should_yield() {
-                call.services.runtime.yield_now().await;
-            }
-        }
+            DescribedGroup { group_id: group_id.to_owned().into(), ..group }
+        };
+        let groups = for_each_answer(&call, asked, describe).await;
         call.answer.reply(&Response { groups: groups.into(), ..Response::default() })
     }))
 }

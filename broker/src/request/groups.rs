@@ -50,6 +50,36 @@ pub fn ask<R: Runtime>(call: &Call<R>, operation: Operation, group_id: &str, req
     asked.map_or_else(Asked::Refused, Asked::Sent)
 }
 
+/// Asks to describe groups, each at its own coordinator.
+pub fn ask_for_each<'a, R: Runtime>(
+    call: &Call<R>,
+    group_ids: impl Iterator<Item = Cow<'a, str>>,
+    describe: impl Fn(Arc<str>) -> GroupRequest,
+) -> Vec<(Arc<str>, Asked)> {
+    let asked = |group_id: Cow<'a, str>| {
+        let group_id = owned(&group_id);
+        let asked = ask(call, Operation::Describe, &group_id, describe(Arc::clone(&group_id)));
+        (group_id, asked)
+    };
+    group_ids.map(asked).collect()
+}
+
+/// Makes a part of the response of each answer, in the order of the questions.
+pub async fn for_each_answer<R: Runtime, G>(
+    call: &Call<R>,
+    asked: Vec<(Arc<str>, Asked)>,
+    describe: impl Fn(&str, Result<GroupReply, ErrorCode>) -> G,
+) -> Vec<G> {
+    let mut described = Vec::with_capacity(asked.len());
+    for (group_id, asked) in asked {
+        described.push(describe(&group_id, asked.reply().await));
+        if call.services.runtime.should_yield() {
+            call.services.runtime.yield_now().await;
+        }
+    }
+    described
+}
+
 /// Whether `group.coordinator.rebalance.protocols` has the kind of group that the request is for; the classic kind is
 /// always served.
 fn is_served<R: Runtime>(call: &Call<R>, request: &GroupRequest) -> bool {

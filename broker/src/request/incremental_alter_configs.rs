@@ -1,8 +1,7 @@
 //! IncrementalAlterConfigs: changes single configs of a resource (KIP-339).
 
-use super::call::{Call, Handled, Refusal, decode};
-use super::config_resources::{Asked, alter};
-use crate::runtime::Runtime;
+use super::call::Refusal;
+use super::config_resources::{Asked, handle_alter};
 use logmill_state::metadata::{ConfigEdit, ConfigOperation};
 use logmill_wire::api::incremental_alter_configs::{
     AlterConfigsResource, AlterConfigsResourceResponse, Request, Response,
@@ -26,22 +25,4 @@ fn asked(resource: &AlterConfigsResource<'_>) -> Asked {
     }
 }
 
-pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
-    let request: Request<'_> = decode(&call.body, call.answer.version)?;
-    call.answer.charge(request.resources.iter().map(|resource| 1 + resource.configs.len()).sum())?;
-    let all = request.resources.iter().map(|resource| asked(&resource)).collect();
-    let altered = alter(&call, all, request.validate_only);
-    let answer = call.answer;
-    Ok(Box::pin(async move {
-        let responses = altered.await.into_iter().map(|(resource_type, name, result)| {
-            let refusal = result.err();
-            AlterConfigsResourceResponse {
-                error_code: refusal.as_ref().map_or(ErrorCode::None, |refusal| refusal.code).code(),
-                error_message: refusal.map(|refusal| refusal.message.into()),
-                resource_type,
-                resource_name: name.into(),
-            }
-        });
-        answer.reply(&Response { responses: responses.collect(), ..Response::default() })
-    }))
-}
+handle_alter!();

@@ -6,7 +6,7 @@ use crate::source::Source;
 const DECLARATION: &str = "broker/src/request/versions.rs";
 
 /// How a handler asks: of one resource, or through what the APIs of groups share.
-const QUESTIONS: &[&str] = &[".allows(", ".authorize(", "ask(&call,", "ask(call,"];
+const QUESTIONS: &[&str] = &[".allows(", ".authorize(", "ask(&call,", "ask(call,", "ask_for_each(&call,"];
 
 /// Handlers that ask in another file, and the one that answers whoever knocks.
 const ELSEWHERE: &[(&str, &str)] = &[

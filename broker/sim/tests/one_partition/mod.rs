@@ -180,6 +180,12 @@ impl Bench {
         })
     }
 
+    /// The bytes of the partition's records.
+    pub fn size_bytes(&self) -> u64 {
+        let sizes = self.ask(|reply| PartitionCommand::Sizes { partitions: Some(vec![KEY]), reply });
+        sizes.unwrap().iter().map(|(_, bytes)| bytes).sum()
+    }
+
     pub fn delete(&self, before: i64) -> Result<Offset, PartitionError> {
         self.ask(move |reply| PartitionCommand::DeleteRecords {
             partition: KEY,

@@ -226,22 +226,6 @@ impl Groups {
         out
     }
 
-    /// This coordinator no longer serves the partition: whoever waits is told to look for another one. Nothing else
-    /// may be asked of it afterwards.
-    pub fn unload(&mut self) -> Effects {
-        let mut out = Effects::default();
-        for group in self.groups.values_mut() {
-            match group {
-                Group::Classic(group) => group.unload(&mut out),
-                // No request of a consumer group waits.
-                Group::Consumer(_) => {}
-            }
-        }
-        self.deadlines.clear();
-        self.deadline_of.clear();
-        out
-    }
-
     fn note_deadline(&mut self, group_id: &Arc<str>) {
         let next = self.groups.get(group_id).and_then(Group::next_deadline);
         if self.deadline_of.get(group_id).copied() == next {

@@ -124,21 +124,6 @@ impl ClassicGroup {
         }
     }
 
-    /// This coordinator no longer serves the group: whoever waits looks for another one.
-    pub fn unload(&mut self, out: &mut Effects) {
-        for id in self.members.ids() {
-            if let Some(ticket) = self.members.take_joining(&id) {
-                out.reply(ticket, join_refused(ErrorCode::NotCoordinator, id.clone()));
-            }
-            if let Some(ticket) = self.members.get_mut(&id).and_then(|member| member.syncing.take()) {
-                out.reply(ticket, sync_refused(ErrorCode::NotCoordinator));
-            }
-        }
-        self.timers.cancel_all();
-        self.previous = self.state;
-        self.state = State::Dead;
-    }
-
     /// Whether the group consists of nothing but its id and offsets, so that it may be deleted.
     #[must_use]
     pub fn is_empty(&self) -> bool {

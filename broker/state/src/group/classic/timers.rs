@@ -69,10 +69,6 @@ impl Timers {
         self.sync = None;
     }
 
-    pub(super) fn cancel_all(&mut self) {
-        *self = Self::default();
-    }
-
     /// The first deadline.
     pub(super) fn next(&self) -> Option<MonotonicNs> {
         let session = self.sessions.first().map(|(at, _)| *at);

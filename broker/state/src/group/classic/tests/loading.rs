@@ -217,24 +217,3 @@ fn a_tombstone_ends_a_group() {
     };
     assert_eq!(refused.code, ErrorCode::GroupIdNotFound);
 }
-
-#[test]
-fn a_coordinator_that_stops_sends_everybody_to_another_one() {
-    let mut stage = Stage::new();
-    let members = stage.completing(&[Who::dynamic("a"), Who::dynamic("b")]);
-    let syncing = stage.sync_with(&members[1], 1, &[]);
-    let effects = stage.groups.unload();
-    stage.absorb(effects);
-    assert_eq!(stage.synced(syncing).error, ErrorCode::NotCoordinator);
-    assert_eq!(stage.groups.next_deadline(), None);
-    assert_eq!(stage.state(), "Dead");
-    assert_eq!(stage.heartbeat(&members[0], 1), ErrorCode::CoordinatorNotAvailable);
-    let ticket = stage.join(&members[0]);
-    assert_eq!(stage.joined(ticket).error, ErrorCode::CoordinatorNotAvailable);
-    assert_eq!(stage.groups.next_deadline(), None, "nothing happens any more");
-    let mut stage = Stage::new();
-    let joining = stage.join(&Who::dynamic("a"));
-    let effects = stage.groups.unload();
-    stage.absorb(effects);
-    assert_eq!(stage.joined(joining).error, ErrorCode::NotCoordinator);
-}
