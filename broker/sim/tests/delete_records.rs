@@ -8,6 +8,7 @@ use logmill::runtime::simulated::Options;
 use logmill_sim::node::DIRECTORY;
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{Offset, TimestampMs};
+use logmill_wire::record_batch::BatchBuilder;
 use one_partition::Bench;
 use std::path::Path;
 use std::time::Duration;
