@@ -119,10 +119,10 @@ fn a_log_that_nobody_uses_has_the_size_of_what_is_left_of_it() {
         })
         .collect();
     assert_eq!(bench.segments(), [0, 3]);
-    assert_eq!(bench.size_bytes(), sizes.iter().sum());
+    assert_eq!(bench.size_bytes(), sizes.iter().sum::<u64>());
     bench.stop();
-    assert_eq!(bench.size_bytes(), sizes.iter().sum(), "its directory is looked at");
+    assert_eq!(bench.size_bytes(), sizes.iter().sum::<u64>(), "its directory is looked at");
     bench.delete(4).unwrap();
     bench.stop();
-    assert_eq!(bench.size_bytes(), sizes[3..].iter().sum(), "segments go as a whole");
+    assert_eq!(bench.size_bytes(), sizes[3..].iter().sum::<u64>(), "segments go as a whole");
 }
