@@ -182,7 +182,13 @@ impl Bench {
 
     /// The bytes of the partition's records.
     pub fn size_bytes(&self) -> u64 {
-        let sizes = self.ask(|reply| PartitionCommand::Sizes { partitions: Some(vec![KEY]), reply });
+        // It names no one partition: the node would not know where to send it.
+        let node = Rc::clone(&self.node);
+        let sizes = self.world.block_on(&self.runtime(), async move {
+            let (reply, answer) = oneshot::channel();
+            node.shards[0].table.handle(PartitionCommand::Sizes { partitions: Some(vec![KEY]), reply });
+            answer.await.unwrap()
+        });
         sizes.unwrap().iter().map(|(_, bytes)| bytes).sum()
     }
 
