@@ -56,6 +56,15 @@ pub enum LogDirectoryError {
     Damaged(PathBuf, String),
 }
 
+impl LogDirectoryError {
+    /// Whether there was no space left.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io(_, error) if kinds.contains(&error.kind()))
+    }
+}
+
 impl fmt::Display for LogDirectoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

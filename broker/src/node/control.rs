@@ -81,9 +81,7 @@ impl Control {
     async fn start(&self) -> Result<(Controller<UringRuntime>, Rc<Store<UringRuntime>>), NodeError> {
         // Listening comes first: a port that another process holds must be known before anything is changed.
         let bound = self.bind().await?;
-        let (run, mut shards) = self.open_run().await.map_err(|error| {
-            NodeError::new(error.to_string(), "repair the disk, or restore the log directory from a replica")
-        })?;
+        let (run, mut shards) = self.open_run().await.map_err(|error| self.not_opened(&error))?;
         let health = Arc::<DirectoryHealth>::default();
         let own = shards.pop();
         for (shard, (journal_id, states)) in (0..).map(ShardIndex).zip(shards) {
@@ -140,6 +138,23 @@ impl Control {
             }
         }
         self.runtime.listen(address).await
+    }
+
+    /// What to do about a log directory that cannot be opened.
+    fn not_opened(&self, error: &LogDirectoryError) -> NodeError {
+        let remedy = if error.is_no_space() {
+            // The journals of the run before go only once those of the next one are there.
+            let journal_bytes = self.node.config.settings.resources.journal_bytes;
+            let needed = u64::from(self.node.shards) * journal_bytes + CONTROL_JOURNAL_BYTES;
+            format!(
+                "a start needs {} MiB for new journals before it gives back the old ones: make room on the volume, or \
+                 lower logmill.journal.bytes or logmill.shards; all that was acknowledged is still there",
+                needed.div_ceil(1 << 20)
+            )
+        } else {
+            "repair the disk, or restore the log directory from a replica".to_owned()
+        };
+        NodeError::new(error.to_string(), remedy)
     }
 
     async fn open_run(

@@ -195,3 +195,17 @@ fn a_full_disk_gives_retriable_errors_and_reads_go_on() {
     node.assert_sound();
     node.stop();
 }
+
+#[test]
+fn a_start_without_room_for_its_journals_is_refused_with_cause_and_remedy() {
+    let _turn = turn::shared();
+    let folder = Folder::new();
+    // Less than one journal.
+    let mounted = || with_filesystem("tmpfs", "size=8m,mode=0777", folder.path());
+    if let Err(error) = try_prepare(mounted()) {
+        println!("not run: this host lets the tests mount nothing ({error}); run them as root");
+        return;
+    }
+    let refusal = Plan::new(folder.path()).set("logmill.shards", 1).prepare(mounted()).refused();
+    assert_refused(&refusal, &["No space left", "logmill.journal.bytes", "make room"]);
+}
