@@ -12,6 +12,7 @@ use crate::sides::{Side, Turns};
 use crate::sweep::{self, Limit, Search};
 use crate::workload::Workload;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The brokers that are compared.
@@ -76,6 +77,9 @@ pub struct SweepOptions {
     /// No rate is higher
     #[arg(long, value_name = "RATE", default_value_t = 10_000_000)]
     pub rate_max: u64,
+    /// A rate is not carried if so many runs in a row fail
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub attempts: u32,
     /// How often the gap around the knee is halved
     #[arg(long, value_name = "COUNT", default_value_t = 3)]
     pub refine: u32,
@@ -138,8 +142,16 @@ pub fn comparisons(options: &CompareOptions, clock: &Clock) -> Result<Vec<(Strin
 fn probe_disk(options: &CompareOptions, clock: &Clock) -> Result<(), Failure> {
     let Some(folder) = options.disk_probe.clone() else { return Ok(()) };
     let probe = DiskOptions { folder, write_size: 65_536, depth: 1, seconds: 2, file_mb: 256 };
-    let text: String =
-        disk::measure(&probe, clock)?.iter().map(|finding| format!("raw disk: {}", finding.text())).collect();
+    let findings = disk::measure(&probe, clock)?;
+    let text: String = findings.iter().map(|finding| format!("raw disk: {}", finding.text())).collect();
+    if let Some(folder) = &options.output.output {
+        let path = folder.join("raw-disk.txt");
+        let append = || {
+            fs::create_dir_all(folder)?;
+            fs::OpenOptions::new().create(true).append(true).open(&path)?.write_all(text.as_bytes())
+        };
+        append().map_err(|cause| Failure::File { path: path.display().to_string(), cause })?;
+    }
     output::print(&text)
 }
 
@@ -189,11 +201,17 @@ pub fn run_sweep(options: &SweepOptions, clock: &Clock) -> Result<(), Failure> {
         for (side, (search, reports)) in turns.sides().iter().zip(&mut searches) {
             let Some(rate) = search.next() else { continue };
             let workload = Workload { rate, ..workload.clone() };
-            let target = side.target(&options.target, clock);
-            let outcome = turns.with(side, clock, || run::run(&workload, &target, clock, &mut show))?;
-            keep(&options.output, &format!("{}-{rate}-{}", workload.name, side.name), &outcome)?;
-            search.tried(limit.is_kept(&outcome.report));
-            reports.push(outcome.report);
+            for attempt in 1..=options.attempts {
+                let target = side.target(&options.target, clock);
+                let outcome = turns.with(side, clock, || run::run(&workload, &target, clock, &mut show))?;
+                let is_kept = limit.is_kept(&outcome.report);
+                if is_kept || attempt == options.attempts {
+                    keep(&options.output, &format!("{}-{rate}-{}", workload.name, side.name), &outcome)?;
+                    search.tried(is_kept);
+                    reports.push(outcome.report);
+                    break;
+                }
+            }
         }
     }
     let text: String =
