@@ -103,6 +103,7 @@ impl GroupBuilder {
         self.entry_count += 1;
     }
 
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
         let end = self.filled + bytes.len();
         self.chunk.spare()[self.filled..end].copy_from_slice(bytes);

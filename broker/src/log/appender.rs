@@ -209,9 +209,12 @@ impl<R: Runtime> Log<R> {
     #[must_use]
     pub fn look_at(&self) -> u64 {
         let inner = self.inner.borrow();
-        let active = inner.segments.back();
-        let seen = active.map_or(0, |active| active.allocated ^ active.taken ^ active.tail.look_at());
-        seen ^ self.touched_cut.get() ^ inner.readable.1
+        let segment = inner.segments.back().map_or(0, Segment::look_at);
+        segment
+            ^ self.touched_cut.get()
+            ^ inner.readable.1
+            ^ inner.marks.len() as u64
+            ^ u64::from(self.used.get())
     }
 
     /// Whether [`Log::append`] can take `bytes` right now, or [`Log::prepare`] is needed first.

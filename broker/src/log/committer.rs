@@ -261,7 +261,10 @@ impl<R: Runtime> Committer<R> {
                 }
                 group.add_extent(&extent.range, crc);
             }
-            for range in taken.inline() {
+            if let Some(range) = &taken.inline {
+                log.put_inline(range, &mut group);
+            }
+            if let Some(range) = taken.extent.as_ref().and_then(|extent| extent.after.as_ref()) {
                 log.put_inline(range, &mut group);
             }
         }

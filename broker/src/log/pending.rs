@@ -62,8 +62,8 @@ impl<R: Runtime> Log<R> {
         let mut inline = None;
         let mut extent = None;
         let mut to = segment.end();
-        let file = segment.file.clone().filter(|_| pending >= extent_min && extent_room >= extent_min);
-        if let Some(file) = file {
+        let is_large = pending >= extent_min && extent_room >= extent_min;
+        if let Some(file) = segment.file.as_ref().filter(|_| is_large).map(Rc::clone) {
             let first_page = page_ceil(segment.taken);
             to = to.min(first_page + page_floor(extent_room));
             let last_page = page_floor(to);
@@ -96,7 +96,11 @@ impl<R: Runtime> Log<R> {
         let inner = self.inner.borrow();
         let segment = inner.segments.iter().find(|segment| segment.base == range.segment_base);
         let bytes = range.position..range.position + u64::from(range.length);
-        group.add_inline(range, segment.into_iter().flat_map(|segment| segment.tail.slices(bytes.clone())));
+        let Some(segment) = segment else { return group.add_inline(range, []) };
+        match segment.tail.slice_of_newest(bytes.clone()) {
+            Some(slice) => group.add_inline(range, [slice]),
+            None => group.add_inline(range, segment.tail.slices(bytes)),
+        }
     }
 
     /// Whether something is left to take. Otherwise the next append puts the log into the queue again.

@@ -73,6 +73,13 @@ impl<R: Runtime> Segment<R> {
         }
     }
 
+    /// Reads a little of what an append will read or change; see [`Log::look_at`](super::Log::look_at).
+    #[must_use]
+    pub(super) fn look_at(&self) -> u64 {
+        let index = self.index.as_ref().map_or(0, SparseIndex::covered);
+        index ^ self.allocated ^ self.taken ^ u64::from(self.sealed) ^ self.tail.look_at()
+    }
+
     /// The segment's end in bytes.
     #[must_use]
     pub const fn end(&self) -> u64 {

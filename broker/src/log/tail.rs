@@ -86,11 +86,13 @@ impl Tail {
 
     /// Whether bytes can be appended without reading the segment's last page first.
     #[must_use]
+    #[inline]
     pub fn is_appendable(&self) -> bool {
         self.end.is_multiple_of(PAGE) || self.start() < self.end
     }
 
     /// Reads a little of what the next append will change; see [`Log::look_at`](super::Log::look_at).
+    #[inline]
     pub(super) fn look_at(&self) -> u64 {
         let newest = self.newest.as_ref();
         newest.map_or(0, |piece| piece.chunk.room() as u64 ^ piece.chunk.last().copied().map_or(0, u64::from))
@@ -135,6 +137,7 @@ impl Tail {
     ///
     /// # Panics
     /// If the tail is not [appendable](Tail::is_appendable), or the batch is shorter than its header.
+    #[inline]
     pub fn append_batch(
         &mut self,
         batch: &[u8],
@@ -181,6 +184,13 @@ impl Tail {
     /// If it is not.
     pub fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
         self.parts(range).map(|(chunk, part)| &chunk[part])
+    }
+
+    /// The bytes of a range if they lie in the chunk that is being appended to.
+    #[inline]
+    pub fn slice_of_newest(&self, range: Range<u64>) -> Option<&[u8]> {
+        let piece = self.newest.as_ref().filter(|piece| piece.base <= range.start)?;
+        piece.chunk.get((range.start - piece.base) as usize..(range.end - piece.base) as usize)
     }
 
     fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (&Chunk, Range<usize>)> {
@@ -277,6 +287,9 @@ mod tests {
         tail.append(&[8; 5000], Chunk::with_capacity);
         assert_eq!(tail.start(), 4096);
         assert_eq!(bytes_of(&tail, 4999..5002), [7, 8, 8]);
+        assert_eq!(tail.slice_of_newest(4999..5002), None);
+        assert_eq!(tail.slice_of_newest(9998..10_000), Some(&[8, 8][..]));
+        assert_eq!(tail.slice_of_newest(9998..10_001), None);
         assert_eq!(tail.end(), 10_000);
     }
 

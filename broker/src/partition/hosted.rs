@@ -161,6 +161,9 @@ impl<R: Runtime> Partition<R> {
     }
 
     /// Appends one record set, a range of `bytes` that came at `now`, or queues it.
+    // Inlined, the reply goes from hand to hand in registers; in memory it would be read back behind the stores to cold
+    // logs.
+    #[inline]
     pub fn append(
         self: &Rc<Self>,
         bytes: &Bytes,
@@ -261,6 +264,7 @@ impl<R: Runtime> Partition<R> {
     }
 
     /// Validates, decides and applies one append; the log has room for it.
+    #[inline]
     fn carry_out(
         self: &Rc<Self>,
         records: &[u8],
@@ -269,20 +273,46 @@ impl<R: Runtime> Partition<R> {
         now: TimestampMs,
         reply: AppendReply,
     ) {
-        match self.decide(records, acks, policy, now) {
-            Ok((end, answer)) => self.answer_when_due(acks, end, answer, reply),
-            Err(error) => reply.send(Err(error)),
+        let (header, decision) = match self.decide(records, acks, policy, now) {
+            Ok(decided) => decided,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let log_start_offset = self.leader.borrow().log_start_offset();
+        match decision {
+            AppendDecision::Append { base_offset, next_offset } => {
+                let log_append_time = policy.append.log_append_time(now);
+                let told = log_append_time.unwrap_or(TimestampMs(-1));
+                let answer = Appended { base_offset, log_append_time: told, log_start_offset };
+                // Nobody sees the answer before this returns. It goes first because the processor takes long over the
+                // stores that follow, and what is moved behind them waits.
+                self.answer_when_due(acks, next_offset, answer, reply);
+                let mut leader = self.leader.borrow_mut();
+                let epoch = leader.leader_epoch();
+                let (header, is_written) =
+                    self.write((records, header), base_offset, epoch, log_append_time, now);
+                leader.apply_batch(&header);
+                drop(leader);
+                if is_written {
+                    self.on_durable(next_offset);
+                }
+            }
+            AppendDecision::Duplicate { base_offset, last_offset, timestamp } => {
+                let stamped = policy.append.timestamp_type == TimestampType::LogAppendTime;
+                let log_append_time = if stamped { timestamp } else { TimestampMs(-1) };
+                let answer = Appended { base_offset, log_append_time, log_start_offset };
+                self.answer_when_due(acks, last_offset.plus(1), answer, reply);
+            }
         }
     }
 
-    /// Returns the end that must be durable (or, with `write.caching`, in the write cache) before an answer that waits may be given.
+    /// Validates one append, and decides what becomes of it.
     fn decide(
-        self: &Rc<Self>,
+        &self,
         records: &[u8],
         acks: Acks,
         policy: &PartitionPolicy,
         now: TimestampMs,
-    ) -> Result<(Offset, Appended), PartitionError> {
+    ) -> Result<(BatchHeader, AppendDecision), PartitionError> {
         if self.gone.get() {
             return Err(PartitionError::NotHosted);
         }
@@ -301,29 +331,9 @@ impl<R: Runtime> Partition<R> {
         } else {
             validate_records(&batch).map(drop).map_err(PartitionError::Batch)?;
         }
-        let mut leader = self.leader.borrow_mut();
-        let decision = leader.decide_append(std::slice::from_ref(batch.header()), &policy.append, now);
-        let log_start_offset = leader.log_start_offset();
-        match decision.map_err(PartitionError::Append)? {
-            AppendDecision::Append { base_offset, next_offset } => {
-                let log_append_time = policy.append.log_append_time(now);
-                let batch = (records, *batch.header());
-                let epoch = leader.leader_epoch();
-                let (header, is_written) = self.write(batch, base_offset, epoch, log_append_time, now);
-                leader.apply_batch(&header);
-                drop(leader);
-                if is_written {
-                    self.on_durable(next_offset);
-                }
-                let log_append_time = log_append_time.unwrap_or(TimestampMs(-1));
-                Ok((next_offset, Appended { base_offset, log_append_time, log_start_offset }))
-            }
-            AppendDecision::Duplicate { base_offset, last_offset, timestamp } => {
-                let stamped = policy.append.timestamp_type == TimestampType::LogAppendTime;
-                let log_append_time = if stamped { timestamp } else { TimestampMs(-1) };
-                Ok((last_offset.plus(1), Appended { base_offset, log_append_time, log_start_offset }))
-            }
-        }
+        let header = *batch.header();
+        let decision = self.leader.borrow().decide_append(std::slice::from_ref(&header), &policy.append, now);
+        decision.map(|decision| (header, decision)).map_err(PartitionError::Append)
     }
 
     /// Writes one batch to the log, and returns its header as it stands there, and whether it may be acknowledged.
@@ -350,6 +360,7 @@ impl<R: Runtime> Partition<R> {
         (header, is_written)
     }
 
+    #[inline]
     fn answer_when_due(&self, acks: Acks, end: Offset, answer: Appended, reply: AppendReply) {
         let due = acks == Acks::None || self.leader.borrow().durable_end() >= end;
         if due {

@@ -173,6 +173,7 @@ struct Outbox(Vec<Vec<PartitionAppend>>);
 
 impl Outbox {
     /// Adds an append, one of as many as its topic has in the request.
+    #[inline]
     fn add(&mut self, shard: ShardIndex, append: PartitionAppend, of_topic: usize) {
         let shard = usize::from(shard.0);
         if self.0.len() <= shard {

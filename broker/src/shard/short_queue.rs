@@ -19,29 +19,34 @@ impl<T> Default for ShortQueue<T> {
 impl<T> ShortQueue<T> {
     /// How many elements there are.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         usize::from(self.first.is_some()) + self.rest.len()
     }
 
     /// Whether there is none.
     #[must_use]
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.first.is_none()
     }
 
     /// The oldest element.
     #[must_use]
+    #[inline]
     pub const fn front(&self) -> Option<&T> {
         self.first.as_ref()
     }
 
     /// The newest element.
     #[must_use]
+    #[inline]
     pub fn back(&self) -> Option<&T> {
         self.rest.back().or(self.first.as_ref())
     }
 
     /// Adds an element behind all others.
+    #[inline]
     pub fn push_back(&mut self, element: T) {
         if self.first.is_none() {
             self.first = Some(element);
@@ -51,6 +56,7 @@ impl<T> ShortQueue<T> {
     }
 
     /// Takes the oldest element out.
+    #[inline]
     pub fn pop_front(&mut self) -> Option<T> {
         let next = if self.rest.is_empty() { None } else { self.rest.pop_front() };
         std::mem::replace(&mut self.first, next)

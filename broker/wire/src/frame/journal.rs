@@ -111,6 +111,7 @@ pub enum Entry<'a> {
 ///
 /// # Panics
 /// If `into` is shorter.
+#[inline]
 pub fn write_inline_header(into: &mut [u8], range: &Range) {
     header_of(range, KIND_INLINE, 0).write_to(into);
 }
@@ -145,6 +146,7 @@ fn append_header(into: &mut Vec<u8>, range: &Range, kind: u32, extent_crc: u32) 
     into.extend_from_slice(&bytes);
 }
 
+#[inline]
 const fn header_of(range: &Range, kind: u32, extent_crc: u32) -> EntryHeader {
     EntryHeader {
         topic_id: range.log.topic_id.0,
@@ -160,6 +162,7 @@ const fn header_of(range: &Range, kind: u32, extent_crc: u32) -> EntryHeader {
 impl EntryHeader {
     /// Writes the archived form: a group has as many entries as logs, and their fields back to back, little endian, are
     /// all of it.
+    #[inline]
     fn write_to(&self, into: &mut [u8]) {
         let into = &mut into[..ENTRY_HEADER_BYTES];
         into[..16].copy_from_slice(&self.topic_id);
