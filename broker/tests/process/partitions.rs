@@ -144,13 +144,17 @@ fn a_thousand_partitions_commit_together() {
         ratio(all),
         ratio(spread)
     );
-    assert!(ratio(all) <= RATIO_MAX && ratio(spread) <= RATIO_MAX, "{least:?}");
+    assert!(ratio(all) <= RATIO_MAX && ratio(spread) <= SPREAD_RATIO_MAX, "{least:?}");
     node.stop();
 }
 
 /// A thousand durable writes, or a thousand writes and a flush, cost 50 to 150 times one append. What is left with one
-/// commit for all is the processor's time for each, which is many times higher without optimisation.
-const RATIO_MAX: f64 = if cfg!(debug_assertions) { 45.0 } else { 20.0 };
+/// commit for all is the processor's time for each, which is many times higher without optimisation: 3 to 4 times one
+/// append where each shard has a core, 6 where other work takes one of two cores.
+const RATIO_MAX: f64 = if cfg!(debug_assertions) { 45.0 } else { 9.0 };
+
+/// The same over fifty connections, whose sends and receives cost the kernel as much again.
+const SPREAD_RATIO_MAX: f64 = if cfg!(debug_assertions) { 45.0 } else { 20.0 };
 
 /// The partitions that Metadata lists, by topic.
 fn listed(client: &mut Client) -> BTreeMap<String, usize> {
