@@ -1,5 +1,5 @@
-//! `logmill consume` while what it reads from changes: a leader that has moved, a broker that dies and comes back, a
-//! group that has thrown the member out.
+//! `logmill consume` while what it reads from changes: a leader that has moved, a log that grows, a broker that dies and
+//! comes back, a group that has thrown the member out.
 
 use super::client::Client;
 use super::commands::{Bench, lines};
@@ -84,9 +84,11 @@ fn values(counts: &[usize]) -> Vec<String> {
     values
 }
 
-/// Stands between clients and the node, and answers fetches in its place for as long as it is told to.
+/// Stands between clients and the node, and holds fetches up, or answers them in its place, for as long as it is told to.
 struct Between {
     listener: TcpListener,
+    /// Whether fetches are held up, and how many were.
+    held: Arc<Mutex<(bool, u32)>>,
     /// How many fetches are still to be refused, and the APIs of all requests since the first of those, on connections
     /// on which something was fetched.
     seen: Arc<Mutex<(u32, Vec<i16>)>>,
@@ -95,7 +97,7 @@ struct Between {
 impl Between {
     fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        Self { listener, seen: Arc::default() }
+        Self { listener, held: Arc::default(), seen: Arc::default() }
     }
 
     fn address(&self) -> SocketAddr {
@@ -103,24 +105,35 @@ impl Between {
     }
 
     fn serve(&self, node: SocketAddr) {
-        let (listener, seen) = (self.listener.try_clone().unwrap(), Arc::clone(&self.seen));
+        let (listener, held, seen) =
+            (self.listener.try_clone().unwrap(), Arc::clone(&self.held), Arc::clone(&self.seen));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let (seen, node) = (Arc::clone(&seen), TcpStream::connect(node).unwrap());
+                let (held, seen) = (Arc::clone(&held), Arc::clone(&seen));
+                let node = TcpStream::connect(node).unwrap();
                 // A connection ends with its client.
-                thread::spawn(move || relay(client, node, &seen));
+                thread::spawn(move || relay(client, node, &held, &seen));
             }
         });
     }
 }
 
-fn relay(mut client: TcpStream, mut node: TcpStream, seen: &Mutex<(u32, Vec<i16>)>) -> io::Result<()> {
+fn relay(
+    mut client: TcpStream,
+    mut node: TcpStream,
+    held: &Mutex<(bool, u32)>,
+    seen: &Mutex<(u32, Vec<i16>)>,
+) -> io::Result<()> {
     let mut has_fetched = false;
     loop {
         let request = frame(&mut client)?;
         let short = |at: usize| i16::from_be_bytes([request[at], request[at + 1]]);
         let (key, version) = (short(4), short(6));
         has_fetched |= key == fetch::Request::KEY;
+        if key == fetch::Request::KEY && held.lock().unwrap().0 {
+            held.lock().unwrap().1 += 1;
+            wait_until(PATIENCE, || !held.lock().unwrap().0);
+        }
         let is_refused = {
             let mut seen = seen.lock().unwrap();
             let is_refused = key == fetch::Request::KEY && seen.0 > 0;
@@ -198,6 +211,32 @@ fn a_leader_that_has_moved_is_looked_for_again() {
         assert_eq!(apis.next(), Some(&fetch::Request::KEY));
         assert_eq!(apis.next(), Some(&metadata::Request::KEY), "{seen:?}");
     }
+}
+
+#[test]
+fn what_comes_after_the_end_that_was_found_is_not_read() {
+    let _turn = turn::shared();
+    let between = Between::new();
+    let folder = Folder::new();
+    let advertised = format!("PLAINTEXT://{}", between.address());
+    let bench = Bench::with(Plan::new(folder.path()).set("advertised.listeners", advertised), folder);
+    between.serve(bench.node().address());
+    bench.run(&["topic", "create", "ends"]).well();
+    bench.run_with_input(&["produce", "ends", "--key-separator", ":"], &lines(100)).well();
+    between.held.lock().unwrap().0 = true;
+    let mut consumer = Consumer::start(&between.address().to_string(), &["ends", "--from-beginning", "-e"]);
+    assert!(
+        wait_until(PATIENCE, || between.held.lock().unwrap().1 > 0),
+        "the end is found, and something fetched"
+    );
+    bench.run_with_input(&["produce", "ends", "--key-separator", ":"], &lines(50)).well();
+    between.held.lock().unwrap().0 = false;
+    assert!(wait_until(PATIENCE, || consumer.child.try_wait().unwrap().is_some()));
+    assert!(consumer.child.wait().unwrap().success());
+    wait_until(PATIENCE, || consumer.count() >= 100);
+    let mut found = consumer.lines.lock().unwrap().clone();
+    found.sort_unstable();
+    assert_eq!(found, values(&[100]));
 }
 
 #[test]
