@@ -5,7 +5,7 @@ use super::appender::Log;
 use super::store::Store;
 use crate::runtime::Runtime;
 use logmill_wire::frame::checkpoint::LogState;
-use logmill_wire::ids::TopicPartition;
+use logmill_wire::ids::{Offset, TopicPartition};
 use std::rc::Rc;
 
 impl<R: Runtime> Log<R> {
@@ -38,6 +38,12 @@ impl<R: Runtime> Store<R> {
     #[must_use]
     pub fn state_of(&self, log: TopicPartition) -> Option<LogState> {
         self.states.borrow().get(&log).cloned()
+    }
+
+    /// The base of the last segment of a log, as the last checkpoint says.
+    #[must_use]
+    pub fn last_segment_of(&self, log: TopicPartition) -> Option<Offset> {
+        self.states.borrow().get(&log).map(|state| Offset(state.segment_base))
     }
 
     /// The logs that were ever appended to.

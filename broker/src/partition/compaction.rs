@@ -10,7 +10,7 @@ use logmill_state::log_plan::{
 };
 use logmill_state::metadata::Topic;
 use logmill_wire::hashing::HashMap;
-use logmill_wire::ids::{Offset, TimestampMs, TopicPartition};
+use logmill_wire::ids::{Offset, PartitionIndex, TimestampMs, TopicPartition};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,7 @@ impl<R: Runtime> PartitionTable<R> {
     /// Compacts the logs that are worth it, one after another; says which ones need no look for a while.
     async fn compact(self: &Rc<Self>, before: &Resting, shards: u16) -> Resting {
         let mut resting = Resting::default();
-        for key in self.all_logs() {
+        for key in self.compacted_logs() {
             if self.store.is_ending() {
                 break;
             }
@@ -74,6 +74,17 @@ impl<R: Runtime> PartitionTable<R> {
             self.runtime.yield_now().await;
         }
         resting
+    }
+
+    /// The partitions of compacted topics, whether this shard has their logs or not.
+    fn compacted_logs(&self) -> Vec<TopicPartition> {
+        let image = Arc::clone(&self.image.borrow());
+        let topics = image.topics().filter(|topic| self.may_be_compacted(topic));
+        let partitions = topics.flat_map(|topic| {
+            let indexes = (0..topic.partition_count()).map(PartitionIndex);
+            indexes.map(|partition| TopicPartition { topic_id: topic.id, partition })
+        });
+        partitions.collect()
     }
 
     /// Compacts a log, if it is worth it; otherwise says until when it will not be.
@@ -109,25 +120,22 @@ impl<R: Runtime> PartitionTable<R> {
         Ok(if is_done { None } else { self.rest_of(key, RETRY_AFTER_MS) })
     }
 
-    /// How a log and its settings are, with a rest of so long from now; `None` if the topic or the log is gone, or
-    /// nobody uses it and it is not compacted.
+    /// How a log and its settings are, with a rest of so long from now; `None` if the topic is gone, or the log is
+    /// not on this shard.
     fn rest_of(&self, key: TopicPartition, rest_ms: i64) -> Option<CompactionRest> {
         let (settings, closed_below) = match self.in_use(key) {
             Some(partition) => (partition.policy.get().cleanup, partition.log.closed_below()),
             None => {
                 let image = Arc::clone(&self.image.borrow());
-                let topic = image.topic_by_id(key.topic_id)?;
-                if !self.may_be_compacted(topic) {
-                    return None;
-                }
-                (self.policy_of(topic).cleanup, Offset(self.store.state_of(key)?.segment_base))
+                let closed_below = self.store.last_segment_of(key)?;
+                (self.policy_of(image.topic_by_id(key.topic_id)?).cleanup, closed_below)
             }
         };
         let until = TimestampMs(self.runtime.wall_clock().0.saturating_add(rest_ms));
         Some(CompactionRest { closed_below, settings, until })
     }
 
-    /// A quick look, for there may be a hundred thousand logs.
+    /// A quick look, for there may be a hundred thousand topics.
     fn may_be_compacted(&self, topic: &Topic) -> bool {
         match topic.configs.get("cleanup.policy") {
             Some(policy) => policy.contains("compact"),
