@@ -104,8 +104,9 @@ fn find<R: Runtime>(
 
 /// Reads from all partitions, at most `max_bytes` together; only a first batch that is larger comes alone.
 ///
-/// First every partition may read an equal share, all of them at once. What is left then goes, in their order,
-/// to those that seem to have more.
+/// First every partition may read an equal share, all of them at once. What is left goes to those for which there was no
+/// share, as often as that takes, since most read less than theirs; and then, in their order, to those that seem
+/// to have more.
 pub(super) async fn read_all<R: Runtime>(
     services: &Services<R>,
     targets: &[Target],
@@ -130,8 +131,45 @@ pub(super) async fn read_all<R: Runtime>(
     for begun in first {
         reads.push(finish(begun).await);
     }
+    read_rest(services, targets, &mut promised, &mut reads, max_bytes, isolation).await;
     read_more(services, targets, &promised, &mut reads, max_bytes, isolation).await;
     reads
+}
+
+/// Reads from the partitions for which there was no share yet: see [`read_all`].
+async fn read_rest<R: Runtime>(
+    services: &Services<R>,
+    targets: &[Target],
+    promised: &mut [usize],
+    reads: &mut [Read],
+    max_bytes: usize,
+    isolation: Isolation,
+) {
+    loop {
+        let total: usize = reads.iter().map(Read::bytes).sum();
+        let shares = max_bytes.saturating_sub(total) / SHARE_MIN_BYTES;
+        let without: Vec<usize> = (0..targets.len())
+            .filter(|&index| {
+                promised[index] == 0
+                    && partition_max(&targets[index]) > 0
+                    && unread(&targets[index], &reads[index], 0, isolation).is_some()
+            })
+            .take(shares)
+            .collect();
+        if without.is_empty() {
+            return;
+        }
+        let begun: Vec<_> = without
+            .iter()
+            .map(|&index| {
+                promised[index] = partition_max(&targets[index]).min(SHARE_MIN_BYTES);
+                begin(services, &targets[index], promised[index], false, isolation)
+            })
+            .collect();
+        for (index, begun) in without.into_iter().zip(begun) {
+            reads[index] = finish(begun).await;
+        }
+    }
 }
 
 /// The second round: see [`read_all`].

@@ -198,6 +198,27 @@ fn a_busy_partition_among_idle_ones_gets_what_is_left() {
 }
 
 #[test]
+fn many_partitions_with_a_little_each_are_read_together() {
+    let fixture = Fixture::new();
+    let id = fixture.create("t", 100);
+    let records = batch(1, 100);
+    for index in 0..100 {
+        fixture.broker.append(partition(id, index), &records);
+    }
+    let all: Vec<(i32, i64)> = (0..100).map(|index| (index, 0)).collect();
+    let mut request = request("t", id, &all);
+    // Room for the records of all, but only for a few shares at a time.
+    request.max_bytes = 64 << 10;
+    assert!(100 * records.len() < 32 << 10, "the records must fit well");
+    fixture.ask(&request, 12, |response| {
+        let found = partitions(&response);
+        let with_records = found.iter().filter(|(.., bytes)| *bytes == records.len()).count();
+        assert_eq!(with_records, 100, "{found:?}");
+    });
+    fixture.assert_all_room_is_free();
+}
+
+#[test]
 fn a_long_poll_ends_with_the_first_records() {
     let fixture = Fixture::new();
     let id = fixture.create("t", 2);
