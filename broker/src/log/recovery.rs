@@ -30,6 +30,9 @@ const SCAN_BYTES: u64 = 4 << 20;
 pub(super) const NAMELESS: &str =
     "its directory does not say whose it is: partition.metadata is missing or damaged";
 
+/// What is wrong with a log whose directory is not there, or another's.
+pub(super) const GONE: &str = "its directory is gone";
+
 /// What a log directory held.
 pub struct Recovery {
     previous: RunDirectory,
@@ -129,7 +132,7 @@ async fn recover_shard<R: Runtime>(
             // A deleted topic's; only the metadata can tell. If it still exists, nothing may be served of it.
             Belongs::Nowhere | Belongs::Another(_) => {
                 tracing::warn!(directory = %state.directory, "the journal knows a log whose directory is gone");
-                state.damage = Some("its directory is gone".to_owned());
+                state.damage = Some(GONE.to_owned());
             }
         }
     }

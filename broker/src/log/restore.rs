@@ -6,7 +6,7 @@
 use super::LogError;
 use super::directory::{LogDirectoryError, RunDirectory, at};
 use super::names::{Belongs, belongs};
-use super::recovery::{NAMELESS, complete_log, fresh_state, note_damage};
+use super::recovery::{GONE, NAMELESS, complete_log, fresh_state, note_damage};
 use super::redo::Pieces;
 use super::segment::{log_file_name, read_file};
 use super::tail::page_floor;
@@ -51,13 +51,20 @@ pub(super) async fn restore_written<R: Runtime>(
         if state.damage.is_some() {
             continue;
         }
-        let whose = belongs(runtime, &path, log).await.map_err(at(&path))?;
-        // Deleted meanwhile, or taken by a power cut before it was on disk.
-        if matches!(whose, Belongs::Nowhere | Belongs::Another(_)) {
-            continue;
-        }
         let chain = chain_of(&state, &found.appends);
         let Some((first, _)) = chain.first() else { continue };
+        let whose = belongs(runtime, &path, log).await.map_err(at(&path))?;
+        let is_known = states.contains_key(&log);
+        if whose == Belongs::Nowhere && !is_known {
+            // Deleted meanwhile, or a power cut came before anything of it was on disk.
+            continue;
+        }
+        if matches!(whose, Belongs::Nowhere | Belongs::Another(_)) {
+            // A deleted topic's; only the metadata can tell. If it still exists, nothing may be served of it.
+            state.damage = Some(GONE.to_owned());
+            states.insert(log, state);
+            continue;
+        }
         if whose == Belongs::Unknown {
             note_damage(&mut state, NAMELESS);
             has_new_damage = true;

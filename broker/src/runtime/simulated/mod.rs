@@ -123,7 +123,8 @@ impl World {
                 return true;
             }
             if self.core.now_ns.get() > until_ns || !self.step(until_ns) {
-                return false;
+                // The last event of all may have been a crash.
+                return condition();
             }
         }
     }
