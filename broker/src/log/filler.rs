@@ -183,14 +183,17 @@ impl<R: Runtime> Log<R> {
         if !quiet || !self.opened.get() || self.busy.get() > 0 || !self.start.is_settled() {
             return false;
         }
-        let last = inner.segments.iter().rev().find(|segment| segment.end() > 0);
-        // All may be before the log's start, and the one that goes on still empty.
-        let Some(last) = last.or_else(|| inner.segments.back()) else { return false };
+        let Some(last) = inner.segments.back() else { return false };
         let unsettled = inner.segments.iter().any(|segment| !segment.sealed && segment.base != last.base);
         if unsettled {
             return false;
         }
-        inner.closed_end = (last.base, last.end());
+        // The segment that goes on may be empty, and then it may not be among those that were found when the log was
+        // opened. The log must not go on in one before it: a restart takes that for settled.
+        let end = (last.base, last.end());
+        if end.0 >= inner.closed_end.0 {
+            inner.closed_end = end;
+        }
         let freed: usize = inner
             .segments
             .iter_mut()
