@@ -1,11 +1,13 @@
-//! Logmill's own durable frames: rkyv headers of fixed size, little endian and without alignment, so
-//! that their size can be checked when the project is compiled and they can be read in place.
+//! Logmill's own frames: rkyv headers of fixed size, little endian and without alignment, so that their size
+//! can be checked when the project is compiled and they can be read in place.
 //!
-//! Every frame starts with a magic and a version, and a CRC-32C that covers all that follows it.
+//! Every durable frame starts with a magic and a version, and a CRC-32C that covers all that follows it; what
+//! hosts send one another starts with the prefix of [`prefix`].
 
 pub mod checkpoint;
 pub mod index;
 pub mod journal;
+pub mod prefix;
 
 use rkyv::rancor;
 use rkyv::ser::allocator::SubAllocator;
