@@ -67,6 +67,8 @@ inodes() {
     find "$work/data" -path "$work/data/journal" -prune -o -type f -printf '%i segment\n'
 }
 
+# Sampled is the whole host, and the broker's samples are taken from that: a clock for each thread would be set anew each
+# time one wakes, which costs a broker that often sleeps a fifth of its time and shows as the cost of waking.
 # The tracepoint tells whether a write is the journal's. Without it all of them count as the journal's.
 events=(-e "cpu-clock/freq=999,call-graph=fp/")
 if [ -r /sys/kernel/tracing/events/iomap/iomap_dio_rw_begin/id ]; then events+=(-e iomap:iomap_dio_rw_begin); fi
@@ -84,12 +86,13 @@ profile() { # NAME WORKLOAD_FILE KEYS SETTINGS
     local load=$!
     # The first line about a second that counts: the warm-up, and the backlog's writing, are over.
     while kill -0 "$load" 2>/dev/null && ! grep -q ' s   ' "$folder/progress.txt"; do sleep 0.05; done
-    perf record -q "${events[@]}" -p "$broker_pid" -o "$work/perf.data" -- sleep "$((seconds - 1))"
+    perf record -q -a "${events[@]}" -o "$work/perf.data" -- sleep "$((seconds - 1))"
     wait "$load" || { cat "$folder/run.txt" "$folder/progress.txt" >&2; exit 1; }
     inodes >"$work/inodes"
+    local pid=$broker_pid
     stop_broker
-    perf script -i "$work/perf.data" --no-inline -F comm,tid,time,event,trace,ip,sym,dso 2>/dev/null |
-        python3 "$root/perf/stages.py" --inodes "$work/inodes" --result "$folder"/*.json \
+    perf script -i "$work/perf.data" --no-inline -F comm,pid,tid,time,event,trace,ip,sym,dso 2>/dev/null |
+        python3 "$root/perf/stages.py" --pid "$pid" --inodes "$work/inodes" --result "$folder"/*.json \
             --flame-graph "$output/$name.svg" --title "$name" >"$output/$name.txt"
     # The load itself, for those who ask what the profile is of.
     cat "$folder/run.txt" >>"$output/$name.txt"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Attributes the samples of a broker's profile to the stages of its work.
 
-    perf script ... | perf/stages.py --inodes FILE --result JSON --flame-graph FILE.svg
+    perf script ... | perf/stages.py --pid PID --inodes FILE --result JSON --flame-graph FILE.svg
 
-Standard input is what `perf script -F comm,tid,time,event,trace,ip,sym,dso` prints of cpu-clock samples with call
+Standard input is what `perf script -F comm,pid,tid,time,event,trace,ip,sym,dso` prints of cpu-clock samples with call
 chains and of the tracepoint iomap:iomap_dio_rw_begin, which says which file a direct read or write is for. The file of
 inodes has lines "INODE STAGE". The JSON is a result of `logmill-bench run`: its CPU time per request and per byte is what
 the shares are shares of.
@@ -27,6 +27,8 @@ OPERATIONS = [
     (re.compile(r"^(io_fallocate|io_ftruncate|__x64_sys_f(allocate|truncate))$"), "space"),
     (re.compile(r"^(io_openat2?|io_close|io_renameat|io_unlinkat|__x64_sys_open\w*|__x64_sys_close)$"), "names"),
     (re.compile(r"^(io_accept|io_connect|io_shutdown)$"), "connections"),
+    # Requests for the disk leave the block layer when the kernel has taken all of a submission's entries.
+    (re.compile(r"^(blk_finish_plug|__blk_flush_plug)$"), "write"),
     (re.compile(r"^(io_msg_ring\w*|io_eventfd_signal\w*|eventfd_\w+)$"), "wake another shard"),
     (re.compile(r"^(io_cqring_wait\w*|io_cqring_schedule_timeout|schedule|io_wq_worker)$"), "sleep and be woken"),
     (re.compile(r"^(io_submit_sqes|tctx_task_work\w*|io_\w+|__do_sys_io_uring_enter|__x64_sys_io_uring_enter)$"), "ring"),
@@ -35,9 +37,14 @@ OPERATIONS = [
 STAGE_OF_OPERATION = {
     "recv": "receive", "send": "send", "fdatasync": "segment", "space": "segment", "names": "segment",
     "wake another shard": "wake", "sleep and be woken": "wake", "ring": "ring", "connections": "other",
-    "interrupt": "interrupt", "other calls": "other", "write": "journal", "read": "fetch",
+    "other calls": "other", "write": "journal", "read": "fetch",
 }
 INTERRUPTS = re.compile(r"^(asm_sysvec_\w+|asm_common_interrupt|common_interrupt|sysvec_\w+|irq_exit_rcu)$")
+INTERRUPTS_BY_WORK = [
+    (re.compile(r"virtblk|nvme|blk_|bio_|iomap_"), "interrupt: disk"),
+    (re.compile(r"net_rx_action|tcp_"), "interrupt: packets"),
+    (re.compile(r"^(schedule|__schedule|preempt_schedule\w*)$"), "interrupt: another thread's turn"),
+]
 FAULTS = re.compile(r"^(asm_exc_page_fault|exc_page_fault)$")
 
 # The broker's own functions. The nearest of them above a sample says the stage; those that serve many stages (copies,
@@ -82,19 +89,20 @@ STAGES = [
 
 
 def samples_of(lines):
-    """Yields (thread, event, text of a tracepoint, frames), frames from the leaf as (function, is of the kernel)."""
-    head = re.compile(r"^\s*(.+?)\s+(\d+)\s+([\d.]+):\s+(?:\d+\s+)?(\S+):(?:\s+(.*))?$")
+    """Yields (command, process, thread, event, text of a tracepoint, frames), frames from the leaf as (function, is of
+    the kernel)."""
+    head = re.compile(r"^\s*(.+?)\s+(-?\d+)/(\d+)\s+[\d.]+:\s+(?:\d+\s+)?(\S+):(?:\s+(.*))?$")
     frame = re.compile(r"^\s+([0-9a-f]+)\s+(.*?)\s+\((.*)\)$")
     current = None
     for line in lines:
         if match := frame.match(line):
             if current:
                 name = re.sub(r"\+0x[0-9a-f]+$", "", match[2])
-                current[3].append((tidy(name), "kernel" in match[3]))
+                current[5].append((tidy(name), "kernel" in match[3]))
         elif match := head.match(line):
             if current:
                 yield current
-            current = (match[2], match[4], match[5] or "", [])
+            current = (match[1], match[2], match[3], match[4], match[5] or "", [])
     if current:
         yield current
 
@@ -127,9 +135,11 @@ def classify(frames, last_file):
     user = [name for name, is_kernel in frames if not is_kernel]
     if not kernel:
         return stage_of_functions(user), "user"
-    for at in range(len(kernel) - 1, -1, -1):
-        if INTERRUPTS.match(kernel[at]):
-            return "interrupt", "interrupt"
+    if any(INTERRUPTS.match(name) for name in kernel):
+        for rule, operation in INTERRUPTS_BY_WORK:
+            if any(rule.search(name) for name in kernel):
+                return "interrupt", operation
+        return "interrupt", "interrupt: other"
     if any(FAULTS.match(name) for name in kernel):
         return stage_of_functions(user), "page fault"
     for rule, operation in OPERATIONS:
@@ -142,7 +152,7 @@ def classify(frames, last_file):
 
 def flame_graph(stacks, total, title):
     """An SVG of nested bars, widest first; hovering shows a bar's name and share."""
-    width, height, least = 1400.0, 16, 0.0008
+    width, height, least = 1400.0, 16, 0.0015
     root = {}
     for stack, count in stacks.items():
         level = root
@@ -189,6 +199,7 @@ def short(name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--pid", required=True)
     parser.add_argument("--inodes", required=True)
     parser.add_argument("--result", required=True)
     parser.add_argument("--flame-graph", required=True)
@@ -202,7 +213,13 @@ def main():
     last_file = collections.defaultdict(lambda: "journal")
     writes, stages, operations = collections.Counter(), collections.Counter(), collections.Counter()
     selves, stacks = collections.defaultdict(collections.Counter), collections.Counter()
-    for thread, event, text, frames in samples_of(sys.stdin):
+    others = collections.Counter()
+    for command, process, thread, event, text, frames in samples_of(sys.stdin):
+        if process != options.pid:
+            # What the kernel does for the broker in threads of its own is in no process's CPU time.
+            if command.startswith(("kworker", "ksoftirqd")) and not event.startswith("iomap:"):
+                others[command.split("/")[0]] += 1
+            continue
         if event.startswith("iomap:"):
             if match := re.search(r"ino 0x([0-9a-f]+) .*length 0x([0-9a-f]+)", text):
                 stage = files.get(int(match[1], 16), "segment")
@@ -240,9 +257,11 @@ def main():
         if count:
             print(f"{stage:<10}{count / total:>7.1%}{user / total:>7.1%}{(count - user) / total:>7.1%}"
                   f"{request_ns * count / total:>12.0f}{byte_ns * count / total:>9.4f}  {what}")
-    print(f"\n{'operation':<22}{'share':>7}{'ns/request':>12}")
+    print(f"\n{'operation':<34}{'share':>7}{'ns/request':>12}")
     for operation, count in operations.most_common():
-        print(f"{operation:<22}{count / total:>7.1%}{request_ns * count / total:>12.0f}")
+        print(f"{operation:<34}{count / total:>7.1%}{request_ns * count / total:>12.0f}")
+    for command, count in others.most_common(4):
+        print(f"{command} threads: {count / total:.1%} of the broker's CPU time, beside it")
     print("\nfunctions, by what they themselves take")
     for stage, _ in STAGES:
         for (name, operation), count in selves[stage].most_common(12):

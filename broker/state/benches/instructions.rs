@@ -20,13 +20,10 @@ use logmill_wire::api::produce_walk::ProduceWalk;
 use logmill_wire::api::{self, Message, fetch, metadata, produce};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{
-    LeaderEpoch, MonotonicNs, NodeId, Offset, PartitionIndex, ProducerEpoch, ProducerId, TimestampMs,
-    TopicId, Uuid,
+    LeaderEpoch, MonotonicNs, NodeId, Offset, PartitionIndex, ProducerEpoch, ProducerId, TimestampMs, Uuid,
 };
 use logmill_wire::primitives::{EncodedArray, Records, Writer};
-use logmill_wire::record_batch::{
-    BatchBuilder, BatchHeader, BatchView, validate_header, validate_records,
-};
+use logmill_wire::record_batch::{BatchBuilder, BatchHeader, BatchView, validate_header, validate_records};
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -191,7 +188,7 @@ fn fetch_body(partitions: usize) -> Vec<u8> {
         ..fetch::FetchPartition::default()
     };
     let topic = fetch::FetchTopic {
-        topic_id: TopicId([5; 16]),
+        topic_id: Uuid([5; 16]),
         partitions: (0..partitions as i32).map(partition).collect::<Vec<_>>().into(),
         ..fetch::FetchTopic::default()
     };
@@ -224,7 +221,7 @@ fn write_fetch(partitions: usize, records: &Bytes) -> usize {
         ..fetch::PartitionData::default()
     };
     let topic = fetch::FetchableTopicResponse {
-        topic_id: TopicId([5; 16]),
+        topic_id: Uuid([5; 16]),
         partitions: (0..partitions as i32).map(data).collect::<Vec<_>>().into(),
         ..fetch::FetchableTopicResponse::default()
     };
@@ -364,7 +361,7 @@ fn image(partitions: u32) -> Image {
     let placement =
         PlacementRun { partition_count: partitions, leader_epoch: LeaderEpoch(0), replicas: vec![NodeId(1)] };
     let created = Record::TopicCreated {
-        topic_id: TopicId([5; 16]),
+        topic_id: Uuid([5; 16]),
         name: "a-topic".into(),
         configs: BTreeMap::new(),
         placement: vec![placement],
@@ -397,8 +394,7 @@ fn describe(image: &Image) -> usize {
         partitions: partitions.view(),
         ..metadata::MetadataResponseTopic::default()
     };
-    let response =
-        metadata::Response { topics: vec![described].into(), ..metadata::Response::default() };
+    let response = metadata::Response { topics: vec![described].into(), ..metadata::Response::default() };
     encoded(&response, METADATA_VERSION).len()
 }
 
