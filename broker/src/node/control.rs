@@ -3,7 +3,7 @@
 use super::message::{Beginning, ShardMessage};
 use super::post::Post;
 use super::start_block::{self, Facts};
-use super::{Handle, Node, NodeError};
+use super::{Node, NodeError};
 use crate::cluster::{Controller, METADATA_PARTITION, MetadataLog, Publish};
 use crate::journal::Journal;
 use crate::log::{DirectoryHealth, LogDirectoryError, RunDirectory, Store, StoreSettings, recover};
@@ -12,7 +12,6 @@ use crate::net::connection::ConnectionInfo;
 use crate::net::counts::{ConnectionCounts, ConnectionLimits};
 use crate::partition::router::shard_of;
 use crate::runtime::mailbox::Endpoint;
-use crate::runtime::uring::UringRuntime;
 use crate::runtime::{File, Listener, OpenMode, Runtime, event, oneshot};
 use crate::shard::join::{First, first};
 use logmill_state::metadata::Image;
@@ -38,20 +37,18 @@ const CONTROL_CACHE_BYTES: usize = 8 << 20;
 const LISTEN_RETRIES: u32 = 80;
 const LISTEN_RETRY_AFTER: Duration = Duration::from_millis(25);
 
-type ControlPost = Rc<Post<UringRuntime, Handle>>;
-
-struct Control {
-    runtime: UringRuntime,
+struct Control<R: Runtime> {
+    runtime: R,
     node: Arc<Node>,
-    post: ControlPost,
+    post: Rc<Post<R, R::ConnectionHandle>>,
     acceptance: Arc<Acceptance>,
 }
 
 /// Runs the control shard until `stop`, or until the node cannot go on.
-pub async fn run(
-    runtime: UringRuntime,
+pub async fn run<R: Runtime>(
+    runtime: R,
     node: Arc<Node>,
-    endpoint: Endpoint<ShardMessage<Handle>>,
+    endpoint: Endpoint<ShardMessage<R::ConnectionHandle>>,
     stop: event::Wait,
 ) {
     let post = Post::new(runtime.clone(), endpoint);
@@ -77,8 +74,8 @@ pub async fn run(
     }
 }
 
-impl Control {
-    async fn start(&self) -> Result<(Controller<UringRuntime>, Rc<Store<UringRuntime>>), NodeError> {
+impl<R: Runtime> Control<R> {
+    async fn start(&self) -> Result<(Controller<R>, Rc<Store<R>>), NodeError> {
         // Listening comes first: a port that another process holds must be known before anything is changed.
         let bound = self.bind().await?;
         let (run, mut shards) = self.open_run().await.map_err(|error| self.not_opened(&error))?;
@@ -110,7 +107,7 @@ impl Control {
         Ok((controller, store))
     }
 
-    async fn bind(&self) -> Result<Vec<(String, <UringRuntime as Runtime>::Listener)>, NodeError> {
+    async fn bind(&self) -> Result<Vec<(String, R::Listener)>, NodeError> {
         let mut bound = Vec::new();
         for listener in self.node.config.topology.listeners.iter().filter(|listener| !listener.is_controller)
         {
@@ -128,7 +125,7 @@ impl Control {
 
     /// Listens, and gives a port that is in use a moment to become free: the kernel takes a killed process's rings
     /// down, and with them its listening sockets, only after the process has ended.
-    async fn listen(&self, address: SocketAddr) -> io::Result<<UringRuntime as Runtime>::Listener> {
+    async fn listen(&self, address: SocketAddr) -> io::Result<R::Listener> {
         for _ in 0..LISTEN_RETRIES {
             match self.runtime.listen(address).await {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -178,7 +175,7 @@ impl Control {
         health: Arc<DirectoryHealth>,
         journal_id: Uuid,
         states: BTreeMap<TopicPartition, LogState>,
-    ) -> Result<(Rc<Store<UringRuntime>>, bool), NodeError> {
+    ) -> Result<(Rc<Store<R>>, bool), NodeError> {
         let path = run.journal(self.runtime.shard());
         let failed =
             |error: std::io::Error| NodeError::new(format!("{}: {error}", path.display()), "check the disk");
@@ -194,8 +191,8 @@ impl Control {
 
     async fn open_controller(
         &self,
-        store: &Rc<Store<UringRuntime>>,
-    ) -> Result<Controller<UringRuntime>, NodeError> {
+        store: &Rc<Store<R>>,
+    ) -> Result<Controller<R>, NodeError> {
         let settings = Arc::new(self.node.config.settings.clone());
         let node_id = settings.node.node_id;
         let unusable = |error: crate::cluster::MetadataLogError| {
@@ -233,8 +230,8 @@ impl Control {
 
     async fn register(
         &self,
-        controller: &mut Controller<UringRuntime>,
-        bound: &[(String, <UringRuntime as Runtime>::Listener)],
+        controller: &mut Controller<R>,
+        bound: &[(String, R::Listener)],
     ) -> Result<Uuid, NodeError> {
         let config = &self.node.config;
         if let Some(known) = self.node.log_directory.cluster_id()
@@ -274,10 +271,10 @@ impl Control {
             .map_err(|error| NodeError::new(error.to_string(), "check the disk of the log directory"))
     }
 
-    fn accept(&self, bound: Vec<(String, <UringRuntime as Runtime>::Listener)>) {
+    fn accept(&self, bound: Vec<(String, R::Listener)>) {
         for (name, listener) in bound {
             let post = Rc::clone(&self.post);
-            let hand_over = move |shard: ShardIndex, handle: Handle, info: ConnectionInfo| {
+            let hand_over = move |shard: ShardIndex, handle: R::ConnectionHandle, info: ConnectionInfo| {
                 post.send(shard, ShardMessage::Connection(handle, info));
             };
             let acceptance = Arc::clone(&self.acceptance);
@@ -286,7 +283,7 @@ impl Control {
         }
     }
 
-    async fn serve(&self, controller: &mut Controller<UringRuntime>, mut stop: event::Wait) {
+    async fn serve(&self, controller: &mut Controller<R>, mut stop: event::Wait) {
         loop {
             let message = {
                 let mut next = pin!(self.post.receive());

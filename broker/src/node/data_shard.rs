@@ -2,7 +2,7 @@
 
 use super::message::{Beginning, ShardMessage};
 use super::post::Post;
-use super::{Handle, Node, NodeError};
+use super::{Node, NodeError};
 use crate::cluster::command::ClusterHandle;
 use crate::coordinator::CoordinatorTable;
 use crate::coordinator::command::GroupRouter;
@@ -15,13 +15,10 @@ use crate::request::services::Services;
 use crate::request::shard_state::ShardState;
 use crate::runtime::Runtime;
 use crate::runtime::mailbox::Endpoint;
-use crate::runtime::uring::UringRuntime;
 use logmill_state::settings::BrokerSettings;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-
-type Shard = DataShard<UringRuntime>;
 
 struct DataShard<R: Runtime> {
     runtime: R,
@@ -31,7 +28,11 @@ struct DataShard<R: Runtime> {
     services: Rc<Services<R>>,
 }
 
-pub async fn run(runtime: UringRuntime, node: Arc<Node>, endpoint: Endpoint<ShardMessage<Handle>>) {
+pub async fn run<R: Runtime>(
+    runtime: R,
+    node: Arc<Node>,
+    endpoint: Endpoint<ShardMessage<R::ConnectionHandle>>,
+) {
     let post = Post::new(runtime.clone(), endpoint);
     let beginning = match post.receive().await {
         ShardMessage::Begin(beginning) => beginning,
@@ -51,12 +52,12 @@ pub async fn run(runtime: UringRuntime, node: Arc<Node>, endpoint: Endpoint<Shar
     }
 }
 
-async fn begin(
-    runtime: &UringRuntime,
+async fn begin<R: Runtime>(
+    runtime: &R,
     node: &Arc<Node>,
-    post: &Rc<Post<UringRuntime, Handle>>,
+    post: &Rc<Post<R, R::ConnectionHandle>>,
     beginning: Beginning,
-) -> Result<Shard, NodeError> {
+) -> Result<DataShard<R>, NodeError> {
     let path = beginning.run.journal(runtime.shard());
     let journal = Journal::open_fresh(runtime, &path, beginning.journal_id)
         .await
@@ -108,13 +109,13 @@ async fn begin(
     Ok(DataShard { runtime: runtime.clone(), store, table, coordinators, services: Rc::new(services) })
 }
 
-fn coordinators(
-    runtime: &UringRuntime,
+fn coordinators<R: Runtime>(
+    runtime: &R,
     node: &Node,
-    post: &Rc<Post<UringRuntime, Handle>>,
+    post: &Rc<Post<R, R::ConnectionHandle>>,
     partitions: &PartitionRouter,
     settings: &BrokerSettings,
-) -> (Rc<CoordinatorTable<UringRuntime>>, GroupRouter) {
+) -> (Rc<CoordinatorTable<R>>, GroupRouter) {
     let groups = Arc::new(settings.groups.clone());
     let node_id = settings.node.node_id;
     let table = CoordinatorTable::new(runtime.clone(), node_id, node.shards, partitions.clone(), groups);
@@ -133,8 +134,8 @@ fn coordinators(
     (table, router)
 }
 
-impl Shard {
-    async fn serve(self, post: &Rc<Post<UringRuntime, Handle>>) {
+impl<R: Runtime> DataShard<R> {
+    async fn serve(self, post: &Rc<Post<R, R::ConnectionHandle>>) {
         loop {
             match post.receive().await {
                 ShardMessage::Stop(answer) => {
@@ -150,7 +151,7 @@ impl Shard {
         }
     }
 
-    async fn carry_out(&self, message: ShardMessage<Handle>) {
+    async fn carry_out(&self, message: ShardMessage<R::ConnectionHandle>) {
         match message {
             ShardMessage::Partition(command) => self.table.handle(command),
             ShardMessage::Group(command) => self.coordinators.handle(command),
@@ -172,7 +173,7 @@ impl Shard {
 }
 
 /// Answers the control shard until it stops this one.
-async fn refuse_all(post: &Rc<Post<UringRuntime, Handle>>) {
+async fn refuse_all<R: Runtime>(post: &Rc<Post<R, R::ConnectionHandle>>) {
     loop {
         match post.receive().await {
             ShardMessage::Stop(answer) => {

@@ -6,7 +6,7 @@
 //! cancels the operation as far as that is possible; the buffer lives until the completion arrives.
 //!
 //! Two backends implement it and pass one conformance suite: [`uring`] on the real machine, and
-//! [`simulated`], which is deterministic to its seed. A third needs nothing but this file.
+//! [`simulated`], which is deterministic to its seed. A third needs nothing but this file, and [`threads`] to carry a node.
 
 pub mod buffer;
 pub mod conformance;
@@ -17,6 +17,7 @@ pub mod mailbox;
 pub mod oneshot;
 pub mod simulated;
 mod sync;
+pub mod threads;
 pub mod uring;
 
 use buffer::{Chunk, ChunkView};

@@ -32,6 +32,7 @@ const UNSAFE_CORNERS: &[&str] = &[
     "broker/src/runtime/doorbell.rs",
     "broker/src/runtime/mailbox",
     "broker/src/runtime/uring/",
+    "perf/runtime-comparison/src/",
     "tuning/src/machine.rs",
 ];
 

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since the process first asked; one origin for all shards, so that their times compare.
-pub(super) fn monotonic() -> MonotonicNs {
+#[must_use]
+pub fn monotonic() -> MonotonicNs {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     #[expect(clippy::disallowed_methods, reason = "this is what Runtime::monotonic is made of")]
     let now = Instant::now();
@@ -14,7 +15,8 @@ pub(super) fn monotonic() -> MonotonicNs {
 }
 
 /// Milliseconds since the Unix epoch; 0 if the machine's clock stands before it.
-pub(super) fn wall() -> TimestampMs {
+#[must_use]
+pub fn wall() -> TimestampMs {
     #[expect(clippy::disallowed_methods, reason = "this is what Runtime::wall_clock is made of")]
     let now = SystemTime::now();
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -245,7 +245,10 @@ impl UringRuntime {
 }
 
 /// What stands in a directory, in the order of names. Names that are not UTF-8 are none of ours.
-pub(super) fn list(path: &Path) -> io::Result<Vec<DirectoryEntry>> {
+///
+/// # Errors
+/// If it is no directory, or cannot be read.
+pub fn list(path: &Path) -> io::Result<Vec<DirectoryEntry>> {
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;

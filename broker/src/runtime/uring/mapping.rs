@@ -9,7 +9,11 @@ use std::io;
 pub struct UringMapping(MmapRaw);
 
 impl UringMapping {
-    pub(super) fn new(file: &File, bytes: usize) -> io::Result<Self> {
+    /// Maps the first `bytes` of `file`; see [`File::map`](crate::runtime::File::map).
+    ///
+    /// # Errors
+    /// If the filesystem cannot map the file, or the file is shorter.
+    pub fn new(file: &File, bytes: usize) -> io::Result<Self> {
         if file.metadata()?.len() < bytes as u64 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a mapping must lie within its file"));
         }

@@ -33,7 +33,14 @@ pub use file::UringFile;
 pub use mapping::UringMapping;
 pub use probe::{Features, KERNEL_MIN, StartError};
 pub use socket::{UringConnection, UringConnectionHandle, UringListener};
-pub use start::{Options, ShardThreads, available_cores, block_on};
+pub use start::{Options, ShardThreads, block_on};
+
+/// What every backend on a real machine does in the same way, whatever drives it.
+pub mod machine {
+    pub use super::clock::{monotonic, wall};
+    pub use super::file::list;
+    pub use super::system::{fill_random, volume};
+}
 
 use super::{DirectoryEntry, OffloadError, OpenMode, Runtime, Volume};
 use executor::{POLL_NS_MAX, Shard, YieldNow};

@@ -4,6 +4,7 @@ use super::executor::{Shard, ShardParts, ShardStats, die, panic_text};
 use super::offload::Pool;
 use super::probe::{Features, StartError};
 use super::{UringRuntime, executor, system};
+use crate::runtime::threads::ThreadedRuntime;
 use logmill_wire::ids::ShardIndex;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -11,6 +12,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::thread;
@@ -36,12 +38,6 @@ impl Default for Options {
     fn default() -> Self {
         Self { cores: Vec::new(), offload_threads: 2, wake_by_ring: true }
     }
-}
-
-/// The processors that this process may run on.
-#[must_use]
-pub fn available_cores() -> Vec<usize> {
-    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
 }
 
 /// What all shards share.
@@ -166,6 +162,32 @@ impl ShardThreads {
                 die("a shard's thread panicked outside of its tasks");
             }
         }
+    }
+}
+
+impl ThreadedRuntime for UringRuntime {
+    type StartError = StartError;
+
+    fn run_shards<S, M, F>(
+        cores: Vec<usize>,
+        seeds: Vec<S>,
+        control: Option<S>,
+        main: M,
+    ) -> Result<(), StartError>
+    where
+        S: Send + 'static,
+        M: Fn(Self, S) -> F + Clone + Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let threads = ShardThreads::start(&Options { cores, ..Options::default() }, seeds, control, main)?;
+        let stats = threads.stats().to_vec();
+        threads.join();
+        for (shard, stats) in stats.iter().enumerate() {
+            let longest_poll_us = stats.longest_poll_ns.load(Ordering::Relaxed) / 1000;
+            let (polls, sleeps) = (stats.polls.load(Ordering::Relaxed), stats.sleeps.load(Ordering::Relaxed));
+            tracing::info!(shard, longest_poll_us, polls, sleeps, "a shard has ended");
+        }
+        Ok(())
     }
 }
 

@@ -26,7 +26,10 @@ pub(super) fn add_to_eventfd(eventfd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Fills `bytes` from the kernel's random source.
-pub(super) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+///
+/// # Errors
+/// If it refuses, which Linux does only to filters.
+pub fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
         let rest = &mut bytes[filled..];
@@ -52,7 +55,10 @@ pub(super) fn lower_priority(nice: i32) -> io::Result<()> {
 }
 
 /// The room on the filesystem that a path lies on.
-pub(super) fn volume(path: &Path) -> io::Result<Volume> {
+///
+/// # Errors
+/// If nothing is there.
+pub fn volume(path: &Path) -> io::Result<Volume> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: a `statvfs` is a structure of integers, for which all zeros is a value.
     let mut found: libc::statvfs = unsafe { std::mem::zeroed() };

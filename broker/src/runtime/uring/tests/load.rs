@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::runtime::mailbox::{Endpoint, Mesh};
+use crate::runtime::threads::available_cores;
 use std::cell::Cell;
 use std::sync::Mutex;
 
