@@ -189,10 +189,7 @@ impl<R: Runtime> Control<R> {
         Ok((Store::start(self.runtime.clone(), run, health, settings, journal, states), direct_io))
     }
 
-    async fn open_controller(
-        &self,
-        store: &Rc<Store<R>>,
-    ) -> Result<Controller<R>, NodeError> {
+    async fn open_controller(&self, store: &Rc<Store<R>>) -> Result<Controller<R>, NodeError> {
         let settings = Arc::new(self.node.config.settings.clone());
         let node_id = settings.node.node_id;
         let unusable = |error: crate::cluster::MetadataLogError| {

@@ -48,10 +48,9 @@ impl GlommioListener {
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        let address = socket
-            .local_addr()?
-            .as_socket()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "the socket has no internet address"))?;
+        let address = socket.local_addr()?.as_socket().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::Unsupported, "the socket has no internet address")
+        })?;
         // SAFETY: the descriptor is a listening socket that nobody else owns.
         let listener = unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) };
         Ok(Self { listener: Rc::new(listener), address })

@@ -142,14 +142,12 @@ fn run_thread<F: Future<Output = ()> + 'static>(
 /// Runs a task; a panic of it ends the process after it was logged.
 pub(crate) async fn or_die(task: impl Future<Output = ()>) {
     let mut task = pin!(task);
-    std::future::poll_fn(|context| {
-        match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))) {
-            Ok(polled) => polled,
-            Err(panic) => die(&format!(
-                "a task panicked, and what it shared can no longer be trusted: {}",
-                panic_text(panic.as_ref())
-            )),
-        }
+    std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))) {
+        Ok(polled) => polled,
+        Err(panic) => die(&format!(
+            "a task panicked, and what it shared can no longer be trusted: {}",
+            panic_text(panic.as_ref())
+        )),
     })
     .await;
 }
