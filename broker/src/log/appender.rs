@@ -621,10 +621,10 @@ impl<R: Runtime> Log<R> {
             if segment.tail.capacity_bytes() == 0 {
                 continue;
             }
-            if segment.sealed && number + 1 < count {
-                return segment.tail.clear();
+            if let Some(chunk) = segment.tail.evict_before(segment.filled) {
+                return self.store.take_back(chunk);
             }
-            return segment.tail.evict_before(segment.filled).map_or(0, |chunk| self.store.take_back(chunk));
+            return if segment.sealed && number + 1 < count { segment.tail.clear() } else { 0 };
         }
         0
     }

@@ -22,8 +22,11 @@ use std::time::Duration;
 /// entries' headers, its name.
 const PENDING_LOG_BYTES: u64 = PAGE_BYTES as u64 + 1024;
 
-/// Evicted chunks that are kept to be used again.
+/// Chunks that are kept for tails that grow: evicted ones, and fresh ones that were touched ahead.
 const SPARE_CHUNKS_MAX: usize = 8;
+
+/// The share of the cache that grows with memory that nobody has touched before, if there is no other.
+const UNTOUCHED_SHARE: usize = 4;
 
 /// The sizes that a store works with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +103,7 @@ pub struct Store<R: Runtime> {
     ring_is_empty: Cell<bool>,
     open_logs: RefCell<Vec<Rc<Log<R>>>>,
     spare_chunks: RefCell<Vec<Chunk>>,
+    touching: Cell<bool>,
     sweeping: Cell<bool>,
 }
 
@@ -151,6 +155,7 @@ impl<R: Runtime> Store<R> {
             ring_is_empty: Cell::new(true),
             open_logs: RefCell::default(),
             spare_chunks: RefCell::default(),
+            touching: Cell::new(false),
             sweeping: Cell::new(false),
         });
         runtime.spawn(super::committer::run(Rc::clone(&store), journal));
@@ -289,10 +294,37 @@ impl<R: Runtime> Store<R> {
         self.pending_bytes.set(self.pending_bytes.get().saturating_sub(bytes));
     }
 
-    /// An empty chunk of at least `bytes`; one of full size comes from those that were evicted, if there are any.
-    pub(super) fn chunk(&self, bytes: usize) -> Chunk {
-        let spare = (bytes == CHUNK_BYTES_MAX).then(|| self.spare_chunks.borrow_mut().pop()).flatten();
+    /// An empty chunk of at least `bytes`; one of full size comes from the spare ones, if there are any.
+    pub(super) fn chunk(self: &Rc<Self>, bytes: usize) -> Chunk {
+        if bytes != CHUNK_BYTES_MAX {
+            return Chunk::with_capacity(bytes);
+        }
+        let spare = self.spare_chunks.borrow_mut().pop();
+        self.touch_ahead();
         spare.unwrap_or_else(|| Chunk::with_capacity(bytes))
+    }
+
+    /// Has fresh chunks touched by the pool for a cache that still grows: the kernel clears each page at its first
+    /// touch, and a shard that waits for that delays everybody.
+    fn touch_ahead(self: &Rc<Self>) {
+        let wanted = SPARE_CHUNKS_MAX - self.spare_chunks.borrow().len();
+        let grown = self.cached_bytes.get() + SPARE_CHUNKS_MAX * CHUNK_BYTES_MAX;
+        let enough = wanted < SPARE_CHUNKS_MAX / 2 || grown > self.settings.cache_bytes;
+        if enough || self.touching.replace(true) {
+            return;
+        }
+        let store = Rc::clone(self);
+        self.runtime.spawn(async move {
+            for _ in 0..wanted {
+                // A pool that is busy has nothing for this: the tail then touches its memory itself.
+                let Ok(chunk) = store.runtime.offload(|| Chunk::touched(CHUNK_BYTES_MAX)).await else { break };
+                let mut spare = store.spare_chunks.borrow_mut();
+                if spare.len() < SPARE_CHUNKS_MAX {
+                    spare.push(chunk);
+                }
+            }
+            store.touching.set(false);
+        });
     }
 
     /// Takes an evicted chunk back, to be used again if nobody views it; returns the memory that it had.
@@ -309,10 +341,18 @@ impl<R: Runtime> Store<R> {
         self.cached_bytes.set(self.cached_bytes.get().saturating_sub(bytes));
     }
 
-    /// Forgets filled chunks, one log after another, until the cache is within its budget.
+    /// Whether the cache has more than its budget, or should rather use what it has again than grow by memory that
+    /// nobody has touched.
+    fn should_evict(&self) -> bool {
+        let cached = self.cached_bytes.get();
+        let budget = self.settings.cache_bytes;
+        cached > budget || (cached > budget / UNTOUCHED_SHARE && self.spare_chunks.borrow().is_empty())
+    }
+
+    /// Forgets filled chunks, one log after another.
     pub(super) fn trim_cache(&self) {
         let mut attempts = self.cached_logs.borrow().len();
-        while self.cached_bytes.get() > self.settings.cache_bytes && attempts > 0 {
+        while self.should_evict() && attempts > 0 {
             attempts -= 1;
             let Some(log) = self.cached_logs.borrow_mut().pop_front() else { return };
             let freed = log.evict_oldest();

@@ -55,6 +55,17 @@ impl Chunk {
         Self { allocation: Arc::new(Allocation { start, layout }), written: 0 }
     }
 
+    /// An empty chunk all of whose pages the kernel has given already.
+    #[must_use]
+    pub fn touched(capacity_bytes: usize) -> Self {
+        let mut chunk = Self::with_capacity(capacity_bytes);
+        for page in chunk.spare().chunks_mut(PAGE_BYTES) {
+            // Zeroed memory that is not written may be one page of zeros for all of it.
+            std::hint::black_box(page).fill(0);
+        }
+        chunk
+    }
+
     /// The same memory, empty, if no view of it is left: touching fresh memory costs more than writing it. What
     /// was written before stays readable through [`Chunk::spare`] until it is overwritten, and nowhere else.
     #[must_use]
