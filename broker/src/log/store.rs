@@ -317,7 +317,9 @@ impl<R: Runtime> Store<R> {
         self.runtime.spawn(async move {
             for _ in 0..wanted {
                 // A pool that is busy has nothing for this: the tail then touches its memory itself.
-                let Ok(chunk) = store.runtime.offload(|| Chunk::touched(CHUNK_BYTES_MAX)).await else { break };
+                let Ok(chunk) = store.runtime.offload(|| Chunk::touched(CHUNK_BYTES_MAX)).await else {
+                    break;
+                };
                 let mut spare = store.spare_chunks.borrow_mut();
                 if spare.len() < SPARE_CHUNKS_MAX {
                     spare.push(chunk);
