@@ -3,7 +3,8 @@
 # counts do not depend on the host's load, so that 1 % more is 1 % more.
 #   perf/instructions.sh            compares with perf/instructions.txt; fails if a case takes over 5 % more
 #   perf/instructions.sh --record   writes that file anew, after a change that is meant
-# Another compiler or another C library may count otherwise: then record before a change and compare after it.
+# The first line on record says with what it was counted. With another compiler, C library or processor nothing is compared:
+# then record before a change, and compare after it.
 # Environment: CARGO (how cargo is called), BENCHMARK (a built binary of the benchmark, instead of building one).
 set -euo pipefail
 
@@ -22,27 +23,29 @@ if [ -z "$binary" ]; then
 fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/logmill-instructions.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-# One dump for each call of the function that does a case's operations; nothing else is counted.
-valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*instructions::counted*' \
-    --dump-after='*instructions::counted*' --callgrind-out-file="$work/counts" "$binary" >"$work/cases" 2>"$work/log" ||
+# One dump for each case, when `counted` returns, of what was counted since it called `repeat`.
+valgrind --tool=callgrind --zero-before='instructions::repeat*' --dump-after='instructions::counted*' \
+    --callgrind-out-file="$work/counts" "$binary" >"$work/cases" 2>"$work/log" ||
     { cat "$work/log" >&2; exit 1; }
-python3 - "$work" "$recorded" "${1:-}" <<'END'
+counted_with="# $(uname -m), $(rustc --version | cut -d' ' -f1-2), $(ldd --version | sed -n '1s/.* /libc /p'), $(valgrind --version)"
+python3 - "$work" "$recorded" "${1:-}" "$counted_with" <<'END'
 import pathlib
 import re
 import sys
 
 OPERATIONS, TOLERANCE = 64, 1.05
-work, recorded, mode = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+work, recorded, mode, counted_with = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), *sys.argv[3:]
 cases = [line.split() for line in (work / "cases").read_text().splitlines()]
 counts = []
 for number in range(1, len(cases) + 1):
     text = (work / f"counts.{number}").read_text()
     counts.append(int(re.search(r"^(?:summary|totals): (\d+)", text, re.M)[1]))
 if not cases or 0 in counts:
-    sys.exit("instructions.sh: callgrind counted nothing; is `counted` still a function of the benchmark?")
+    sys.exit("instructions.sh: callgrind counted nothing; are `counted` and `repeat` still functions of the benchmark?")
 before = {}
-if recorded.exists():
-    before = {name: int(count) for name, count, *_ in (line.split() for line in recorded.read_text().splitlines())}
+recorded_with, *old = recorded.read_text().splitlines() if recorded.exists() else [counted_with]
+if recorded_with == counted_with:
+    before = {name: int(count) for name, count, *_ in map(str.split, old)}
 worse, lines = [], []
 print(f"{'case':<34}{'instructions':>13}{'per unit':>11} {'unit':<10}{'recorded':>13}")
 for (name, units, unit), count in zip(cases, counts):
@@ -54,8 +57,10 @@ for (name, units, unit), count in zip(cases, counts):
     if old and each > old * TOLERANCE:
         worse.append(name)
 if mode == "--record":
-    recorded.write_text("".join(lines))
+    recorded.write_text(f"{counted_with}\n" + "".join(lines))
     print(f"recorded: {recorded}")
+elif recorded_with != counted_with:
+    print(f"not compared: this is {counted_with[2:]}; on record is {recorded_with[2:]}")
 else:
     unknown = sorted(before.keys() ^ {name for name, *_ in cases})
     if unknown:
