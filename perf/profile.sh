@@ -29,38 +29,8 @@ if [ "$broker" = --build ]; then
         cargo build --profile test-release -p logmill --manifest-path "$root/Cargo.toml"
     broker=$root/target/frame-pointers/test-release/logmill
 fi
-for binary in "$broker" "$bench"; do
-    [ -x "$binary" ] || { echo "profile.sh: $binary is not there; build it first" >&2; exit 2; }
-done
-work=$(mktemp -d "${TMPDIR:-/tmp}/logmill-profile.XXXXXX")
-broker_pid=
-stop_broker() {
-    if [ -n "$broker_pid" ]; then kill "$broker_pid" 2>/dev/null || true; wait "$broker_pid" 2>/dev/null || true; fi
-    broker_pid=
-}
-trap 'stop_broker; rm -rf "$work"' EXIT
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-
-start_broker() { # SETTING…
-    port=$(free_port)
-    local controller_port
-    controller_port=$(free_port)
-    rm -rf "$work/data"
-    "$broker" serve --set "log.dirs=$work/data" \
-        --set "listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port" \
-        --set "advertised.listeners=PLAINTEXT://127.0.0.1:$port" \
-        --set "controller.quorum.voters=1@127.0.0.1:$controller_port" "${@/#/--set=}" >"$work/broker.log" 2>&1 &
-    broker_pid=$!
-    for _ in $(seq 100); do
-        kill -0 "$broker_pid" 2>/dev/null || { tail -5 "$work/broker.log" >&2; exit 1; }
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return
-        sleep 0.1
-    done
-    echo "profile.sh: the broker does not listen; see its log:" >&2
-    tail -5 "$work/broker.log" >&2
-    exit 1
-}
-
+. "$root/perf/sides.sh"
+needs_binaries "$broker" "$bench"
 # The inodes of the journal's files, and of the logs' that are there by then, each with its stage.
 inodes() {
     find "$work/data/journal" -type f -printf '%i journal\n'
@@ -78,7 +48,8 @@ profile() { # NAME WORKLOAD_FILE KEYS SETTINGS
     read -r -a keys <<< "$3"
     read -r -a settings <<< "$4"
     keys+=("warm_up=$warm_up" "duration=$((warm_up + seconds + 1))" "${more_load[@]}")
-    start_broker "${settings[@]}" "${more_settings[@]}"
+    rm -rf "$work/data"
+    start_broker "$work/data" "${settings[@]}" "${more_settings[@]}"
     local folder=$work/$name
     mkdir -p "$folder"
     "$bench" run "$root/bench-harness/workloads/$file" --bootstrap-server "127.0.0.1:$port" --pid "$broker_pid" \
@@ -90,7 +61,7 @@ profile() { # NAME WORKLOAD_FILE KEYS SETTINGS
     wait "$load" || { cat "$folder/run.txt" "$folder/progress.txt" >&2; exit 1; }
     inodes >"$work/inodes"
     local pid=$broker_pid
-    stop_broker
+    stop "$pid"
     perf script -i "$work/perf.data" --no-inline -F comm,pid,tid,time,event,trace,ip,sym,dso 2>/dev/null |
         python3 "$root/perf/stages.py" --pid "$pid" --inodes "$work/inodes" --result "$folder"/*.json \
             --flame-graph "$output/$name.svg" --title "$name" >"$output/$name.txt"

@@ -213,7 +213,8 @@ fn read_fetch(body: &[u8]) -> usize {
     let request = fetch::Request::decode_body(black_box(body), FETCH_VERSION).unwrap();
     let mut partitions = 0;
     for topic in &request.topics {
-        partitions += topic.partitions.iter().map(|partition| black_box(partition.fetch_offset > 0)).count();
+        partitions +=
+            topic.partitions.iter().filter(|partition| black_box(partition.fetch_offset) > 0).count();
     }
     partitions
 }
