@@ -1,0 +1,95 @@
+# Brokers for the scripts beside this file, which read it in. Everything that it starts ends with the script; $work is a folder
+# that goes then.
+#   start_broker FOLDER [SETTING…]   Logmill from $broker with its data in FOLDER; sets port and broker_pid. With data of an
+#                                    earlier start it keeps the ports
+#   start_kafka FOLDER               Apache Kafka from the jars in $KAFKA_JARS, with the settings and the Java options that
+#                                    it ships with; sets kafka_port and kafka_pid
+#   wait_for PORT PID NAME           waits until something listens
+#   stop PID [SIGNAL]                ends what was started, and waits for its end
+#   needs_binaries BINARY…           ends the script if one is not there
+
+script=$(basename "$0")
+work=$(mktemp -d "${TMPDIR:-/tmp}/logmill-${script%.sh}.XXXXXX")
+started=()
+stop() {
+    kill -CONT "$1" 2>/dev/null || true
+    kill "-${2:-TERM}" "$1" 2>/dev/null || true
+    wait "$1" 2>/dev/null || true
+}
+stop_all() {
+    local pid
+    for pid in "${started[@]}"; do stop "$pid"; done
+    started=()
+}
+cleanup() {
+    local status=$?
+    stop_all
+    # After a failure the logs stay.
+    if [ "$status" = 0 ]; then rm -rf "$work"; else find "$work" -mindepth 1 -maxdepth 1 ! -name '*.log' -exec rm -rf {} +; fi
+}
+trap cleanup EXIT
+
+needs_binaries() {
+    local binary
+    for binary in "$@"; do
+        [ -x "$binary" ] || { echo "$script: $binary is not there; build it first" >&2; exit 2; }
+    done
+}
+wait_for() {
+    local _
+    for _ in $(seq 6000); do
+        kill -0 "$2" 2>/dev/null || { echo "$script: $3 ended:" >&2; tail -5 "$work/$3.log" >&2; exit 1; }
+        (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
+        sleep 0.01
+    done
+    echo "$script: $3 does not listen on port $1 after a minute; see $work/$3.log" >&2
+    exit 1
+}
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+start_broker() {
+    local folder=$1
+    shift
+    [ -e "$folder" ] || { port=$(free_port) controller_port=$(free_port); }
+    "$broker" serve --set "log.dirs=$folder" \
+        --set "listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port" \
+        --set "advertised.listeners=PLAINTEXT://127.0.0.1:$port" \
+        --set "controller.quorum.voters=1@127.0.0.1:$controller_port" "${@/#/--set=}" >>"$work/broker.log" 2>&1 &
+    broker_pid=$!
+    started+=("$broker_pid")
+    wait_for "$port" "$broker_pid" broker
+}
+
+# A folder that Kafka has used before is taken as it is, with its ports.
+start_kafka() {
+    local folder=$1 controller_port
+    if [ ! -e "$folder/server.properties" ]; then
+        kafka_port=$(free_port) controller_port=$(free_port)
+        mkdir -p "$folder"
+        cat >"$folder/server.properties" <<END
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller_port
+listeners=PLAINTEXT://127.0.0.1:$kafka_port,CONTROLLER://127.0.0.1:$controller_port
+advertised.listeners=PLAINTEXT://127.0.0.1:$kafka_port
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs=$folder/data
+num.network.threads=3
+num.io.threads=8
+socket.send.buffer.bytes=102400
+socket.receive.buffer.bytes=102400
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+END
+        java -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t bG9nbWlsbC1wZWVyLW5vZA \
+            -c "$folder/server.properties" >"$work/kafka.log" 2>&1 || { cat "$work/kafka.log" >&2; exit 1; }
+    fi
+    java -server -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 \
+        -XX:+ExplicitGCInvokesConcurrent -Djava.awt.headless=true -cp "$KAFKA_JARS/*" \
+        kafka.Kafka "$folder/server.properties" >>"$work/kafka.log" 2>&1 </dev/null &
+    kafka_pid=$!
+    started+=("$kafka_pid")
+    wait_for "$kafka_port" "$kafka_pid" kafka
+}
