@@ -16,8 +16,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Logs that are settled together.
+/// Logs that are settled together when the journal waits for it, and when it has room: each takes writes and a flush of
+/// its own, and those of a thousand logs at once would delay every commit for a while.
 const SETTLED_TOGETHER_MAX: usize = 16;
+const SETTLED_GENTLY_MAX: usize = 4;
+
+/// The longest pause between logs that are settled gently.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// How long after a checkpoint found no space it is tried again, and how long after the pool was busy.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -204,7 +209,13 @@ async fn try_make<R: Runtime>(
     cut: u64,
     logs: &mut [AtCut<R>],
 ) -> Result<(), LogError> {
-    for together in logs.chunks(SETTLED_TOGETHER_MAX) {
+    let mut rest = &*logs;
+    while !rest.is_empty() {
+        let gently = !store.checkpoint_is_urgent();
+        let count = if gently { SETTLED_GENTLY_MAX } else { SETTLED_TOGETHER_MAX };
+        let (together, later) = rest.split_at(count.min(rest.len()));
+        rest = later;
+        let begun = store.runtime.monotonic();
         let settling: Vec<Boxed<'_, Result<(), LogError>>> = together
             .iter()
             .map(|at| {
@@ -220,6 +231,11 @@ async fn try_make<R: Runtime>(
             .collect();
         for outcome in join_all(settling).await {
             outcome?;
+        }
+        if gently && !rest.is_empty() {
+            // Half of the time is for those who commit.
+            let taken = Duration::from_nanos(store.runtime.monotonic().since(begun));
+            store.runtime.sleep(taken.min(PAUSE_MAX)).await;
         }
     }
     for at in &*logs {

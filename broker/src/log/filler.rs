@@ -99,7 +99,7 @@ impl<R: Runtime> Log<R> {
                 file.set_length(end).await?;
             }
             self.flush_segment(base, &file).await?;
-            self.persist_index(base).await;
+            self.persist_index(base, complete.is_some() || self.store.stopping.get()).await;
             if complete.is_some() {
                 self.with_segment(base, |segment| {
                     segment.sealed = true;
@@ -148,13 +148,15 @@ impl<R: Runtime> Log<R> {
         self.with_segment(base, |segment| segment.index = None);
     }
 
-    /// Writes the index behind the log. It is only a hint, so a failure is reported and nothing else.
-    pub(super) async fn persist_index(self: &Rc<Self>, base: Offset) {
+    /// Writes the index behind the log: full pages, and with `partial` all of it. What is missing is found again by
+    /// reading a few batches, and a file for each of many small logs at each checkpoint costs more. It is only a hint,
+    /// so a failure is reported and nothing else.
+    pub(super) async fn persist_index(self: &Rc<Self>, base: Offset, partial: bool) {
         let key = self.key;
         let pages = self
             .with_segment(base, |segment| {
                 let durable = segment.durable;
-                segment.index.as_mut().and_then(|index| index.pages_to_persist(key, base, durable))
+                segment.index.as_mut().and_then(|index| index.pages_to_persist(key, base, durable, partial))
             })
             .flatten();
         let Some((position, bytes)) = pages else { return };

@@ -80,15 +80,17 @@ impl SparseIndex {
 
     /// The pages with entries that are not yet in the file, and the position in the file of the first of
     /// them; a page that was written while it was not full is written again. Only entries of batches that end
-    /// at or before `durable` are taken.
+    /// at or before `durable` are taken, and without `partial` only full pages.
     pub fn pages_to_persist(
         &mut self,
         log: TopicPartition,
         segment_base: Offset,
         durable: u64,
+        partial: bool,
     ) -> Option<(u64, Vec<u8>)> {
         let usable =
             self.entries.partition_point(|entry| entry.position + u64::from(entry.batch_bytes) <= durable);
+        let usable = if partial { usable } else { usable / ENTRIES_PER_PAGE * ENTRIES_PER_PAGE };
         if usable <= self.persisted {
             return None;
         }
@@ -190,9 +192,9 @@ mod tests {
     fn what_was_persisted_comes_back() {
         let log = TopicPartition { topic_id: Uuid([1; 16]), partition: PartitionIndex(0) };
         let mut index = filled(1000);
-        let (start, mut file) = index.pages_to_persist(log, Offset(0), 600_000).unwrap();
+        let (start, mut file) = index.pages_to_persist(log, Offset(0), 600_000, true).unwrap();
         assert_eq!(start, 0);
-        let (start, more) = index.pages_to_persist(log, Offset(0), 1_000_000).unwrap();
+        let (start, more) = index.pages_to_persist(log, Offset(0), 1_000_000, true).unwrap();
         assert_eq!(
             start,
             file.len() as u64 - PAGE_BYTES as u64,
@@ -200,7 +202,7 @@ mod tests {
         );
         file.truncate(start as usize);
         file.extend_from_slice(&more);
-        assert_eq!(index.pages_to_persist(log, Offset(0), 1_000_000), None);
+        assert_eq!(index.pages_to_persist(log, Offset(0), 1_000_000, true), None);
 
         let mut loaded = SparseIndex::from_file(&file, log, Offset(0), 1_000_000);
         assert!(loaded.covered() > 990_000);

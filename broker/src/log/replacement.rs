@@ -125,7 +125,7 @@ impl<R: Runtime> Log<R> {
         self.finish_on_disk(span, is_empty).await?;
         self.cleaning.replacing.set(None);
         if !is_empty {
-            self.persist_index(span.0).await;
+            self.persist_index(span.0, true).await;
             if !had_index {
                 self.forget_index(span.0);
             }

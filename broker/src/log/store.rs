@@ -266,6 +266,12 @@ impl<R: Runtime> Store<R> {
         self.progress.wait().await;
     }
 
+    /// Whether somebody waits for the checkpoint that is being made, or soon will.
+    pub(super) fn checkpoint_is_urgent(&self) -> bool {
+        let is_filling = self.ring_free_bytes.get() < self.settings.journal_bytes / 5 * 2;
+        is_filling || self.checkpoint_asked.get() || self.stopping.get()
+    }
+
     /// Takes note of how the ring stands.
     pub(super) fn note_ring(&self, journal: &Journal<R>) {
         let before = self.ring_free_bytes.replace(journal.free_bytes());
