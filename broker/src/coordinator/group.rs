@@ -26,6 +26,10 @@ use std::time::Duration;
 /// How long after a failure the partition is read again.
 const RELOAD_AFTER: Duration = Duration::from_millis(100);
 
+/// How late the coordinator may be with what is due until it is taken for having been held up. Meanwhile requests were not
+/// answered, and most clients send none before they have the answer to the last one.
+const HELD_UP_NS: u64 = 100_000_000;
+
 /// The size from which a batch takes no more steps.
 const BATCH_BYTES: usize = 256 << 10;
 
@@ -230,7 +234,11 @@ impl<R: Runtime> GroupCoordinator<R> {
 
     fn expire(&self) {
         let now = self.runtime.monotonic();
-        let mut effects = self.with_context(|groups, cx| groups.expire(cx));
+        let due = self.groups.borrow().next_deadline();
+        if due.is_some_and(|due| now.since(due) > HELD_UP_NS) {
+            self.with_context(Groups::excuse);
+        }
+        let mut effects = self.with_context(Groups::expire);
         if self.offsets_due() <= now {
             self.offsets_checked.set(now);
             let expired = self.with_context(|groups, cx| groups.expire_offsets(cx));

@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 PARTITIONS = 6
 # How long the group may take for a change: a session of 6 s, a rebalance, and a slow machine.
 PATIENCE_S = 60
+# Between the name of a member and the number of the time that it could not commit.
+LOST = ", lost "
 
 Delivery = collections.namedtuple("Delivery", "member generation partition offset value")
 
@@ -148,21 +150,37 @@ class Play:
         reader = self.start("reader", "committed", self.group)
         reader.finish()
         committed = {int(partition): int(offset) for partition, offset in reader.of("committed")}
-        problems = judge(sent, self.deliveries(), victim.name)
+        deliveries = self.deliveries()
+        excused = {victim.name} | {delivery.member for delivery in deliveries if LOST in delivery.member}
+        problems = judge(sent, deliveries, excused)
         if committed != dict(ends):
             problems.append(f"committed is {committed}, and the ends are {dict(ends)}")
         return len(sent), problems
 
     def deliveries(self):
-        return [
-            Delivery(member.name, *(int(number) for number in numbers))
-            for member in self.members
-            for numbers in member.of("got")
-        ]
+        return [delivery for member in self.members for delivery in deliveries_of(member.name, list(member.lines))]
 
 
-def judge(sent, deliveries, killed):
-    """What is wrong with the deliveries; those of each member are in its own order."""
+def deliveries_of(member, lines):
+    """What a member says it got. What it could not commit, as it was no member any more, is told under another name:
+    that is delivered again, to whom it may be."""
+    found = []
+    times_lost = 0
+    for kind, *words in lines:
+        if kind == "got":
+            found.append(Delivery(member, *(int(word) for word in words)))
+        elif kind == "lost":
+            partition, first, last = (int(word) for word in words)
+            times_lost += 1
+            for at, delivery in enumerate(found):
+                if delivery.member == member and delivery.partition == partition and first <= delivery.offset <= last:
+                    found[at] = delivery._replace(member=f"{member}{LOST}{times_lost}")
+    return found
+
+
+def judge(sent, deliveries, excused):
+    """What is wrong with the deliveries; those of each member are in its own order. Those to the excused, of which one
+    is killed, may come again."""
     problems = []
     places = collections.defaultdict(list)
     positions = {}
@@ -176,7 +194,7 @@ def judge(sent, deliveries, killed):
         positions[member, partition] = offset
     problems += [f"{value} at {sent[value]} is missed" for value in sent.keys() - places.keys()]
     for found in places.values():
-        by_survivors = [delivery for delivery in found if delivery.member != killed]
+        by_survivors = [delivery for delivery in found if delivery.member not in excused]
         if len(by_survivors) > 1:
             problems.append(f"delivered twice: {by_survivors}")
         generations = [(delivery.generation, delivery.partition) for delivery in found if delivery.generation >= 0]
@@ -188,16 +206,21 @@ def judge(sent, deliveries, killed):
 def judge_sees_what_is_wrong():
     sent = {0: (0, 0), 1: (0, 1), 2: (1, 0)}
     good = [Delivery("a", 1, 0, 0, 0), Delivery("b", 2, 0, 0, 0), Delivery("b", 2, 0, 1, 1), Delivery("b", 2, 1, 0, 2)]
-    assert judge(sent, good, "a") == []
-    for deliveries, killed, what in [
+    assert judge(sent, good, {"a"}) == []
+    for deliveries, excused, what in [
         (good, "c", "delivered twice: "),
         (good[:-1], "a", "is missed"),
         ([good[0]._replace(generation=2), *good[1:]], "a", "in a generation"),
         ([good[0], good[2], good[1], good[3]], "a", "after offset 1"),
         ([*good[:-1], good[-1]._replace(offset=7)], "a", "was acknowledged at"),
     ]:
-        problems = judge(sent, deliveries, killed)
+        problems = judge(sent, deliveries, {excused})
         assert any(what in problem for problem in problems), (what, problems)
+    lines = [line.split() for line in ["got 1 0 0 0", "got 1 0 1 1", "lost 0 1 1", "owns 0", "got 2 0 1 1"]]
+    lost = deliveries_of("a", lines)
+    assert [delivery.member for delivery in lost] == ["a", "a, lost 1", "a"], lost
+    assert judge(sent, [*lost, Delivery("a", 2, 1, 0, 2)], {"a, lost 1"}) == []
+    assert judge(sent, [*deliveries_of("a", lines[:2] + lines[3:]), Delivery("a", 2, 1, 0, 2)], set()) != []
 
 
 def cases(arguments):

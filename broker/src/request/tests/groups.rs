@@ -19,14 +19,14 @@ use std::time::Duration;
 
 impl Fixture {
     /// Looks for the coordinator, which makes the topic of the groups, and lets all coordinators read their logs.
-    fn with_groups(self) -> Self {
+    pub(super) fn with_groups(self) -> Self {
         let request = find_coordinator::Request { key: "g".into(), ..Default::default() };
         self.ask(&request, 0, |response| assert_eq!(response.error_code, 0));
         self.pass(Duration::from_millis(1));
         self
     }
 
-    fn pass(&self, time: Duration) {
+    pub(super) fn pass(&self, time: Duration) {
         use crate::runtime::Runtime;
         self.world.block_on(&self.runtime, self.runtime.sleep(time));
     }
@@ -63,7 +63,7 @@ impl Fixture {
     }
 
     /// Commits as one who assigns its partitions itself; the error of each partition.
-    fn commit(&self, topic: (&str, TopicId), offsets: &[(i32, i64)], version: i16) -> Vec<i16> {
+    pub(super) fn commit(&self, topic: (&str, TopicId), offsets: &[(i32, i64)], version: i16) -> Vec<i16> {
         let partitions = offsets.iter().map(|&(index, offset)| offset_commit::OffsetCommitRequestPartition {
             partition_index: index,
             committed_offset: offset,
@@ -90,7 +90,7 @@ impl Fixture {
     }
 
     /// All offsets of the group, with their notes.
-    fn committed(&self) -> Vec<(String, i32, i64, String)> {
+    pub(super) fn committed(&self) -> Vec<(String, i32, i64, String)> {
         let group = offset_fetch::OffsetFetchRequestGroup {
             group_id: "g".into(),
             topics: None,

@@ -4,6 +4,7 @@ mod configs;
 mod create_and_delete;
 mod fakes;
 mod fetch;
+mod group_times;
 mod groups;
 mod log_dirs;
 mod lookups;

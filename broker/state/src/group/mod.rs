@@ -45,6 +45,10 @@ use std::sync::Arc;
 /// The protocol type of consumers, whose subscriptions the coordinator can read.
 pub const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
 
+/// What [`Groups::excuse`] gives a member, in milliseconds: the shortest session that the settings allow by default, so
+/// that every client reports within it.
+const EXCUSE_MS: i32 = 6000;
+
 /// The partition of `__consumer_offsets`, of `partitions`, that a group's records lie on. It is Kafka's choice, so
 /// that Kafka's tools find them: Java's `String.hashCode`, without its sign.
 #[must_use]
@@ -205,6 +209,23 @@ impl Groups {
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonotonicNs> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// The coordinator could not answer for a while, so that members which waited for it could not say anything: those
+    /// that are late now, in whatever, have [`EXCUSE_MS`] more. Whoever has not been heard of since it was last given
+    /// more time gets none, so that one that is gone is found out, however often this happens.
+    pub fn excuse(&mut self, cx: &Context<'_>) {
+        let now = cx.now.monotonic;
+        let late: Vec<Arc<str>> =
+            self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| Arc::clone(id)).collect();
+        for id in late {
+            match self.groups.get_mut(&id) {
+                Some(Group::Classic(group)) => group.excuse(cx, cx.now.after_ms(EXCUSE_MS)),
+                Some(Group::Consumer(group)) => group.excuse(cx, cx.now.after_ms(EXCUSE_MS)),
+                None => {}
+            }
+            self.note_deadline(&id);
+        }
     }
 
     /// Carries out what is due.

@@ -80,7 +80,12 @@ class Reader {
       this.owned = payload.memberAssignment[topic] ?? []
       this.onOwned?.(this.owned)
     })
-    this.consumer.on(this.consumer.events.CRASH, ({ payload }) => (this.crash = payload.error))
+    // The client starts again by itself after most errors, and says so.
+    this.consumer.on(this.consumer.events.CRASH, ({ payload }) => {
+      if (!payload.restart) {
+        this.crash = payload.error
+      }
+    })
   }
 
   async start(run) {
@@ -310,8 +315,16 @@ async function member(topic, group) {
       }
       const { partition, messages } = batch
       process.stdout.write(messages.map(({ offset, value }) => `got -1 ${partition} ${offset} ${value}\n`).join(''))
-      const offset = `${BigInt(messages[messages.length - 1].offset) + 1n}`
-      await reader.consumer.commitOffsets([{ topic, partition, offset }])
+      const last = messages[messages.length - 1].offset
+      const offset = `${BigInt(last) + 1n}`
+      try {
+        await reader.consumer.commitOffsets([{ topic, partition, offset }])
+      } catch (error) {
+        console.log(`lost ${partition} ${messages[0].offset} ${last}`)
+        // The client joins again if it is told what the broker said; in the error that commitOffsets makes of it, it
+        // does not recognise that.
+        throw error.cause ?? error
+      }
     },
   })
   while (!end.reached) {

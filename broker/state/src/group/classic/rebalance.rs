@@ -12,6 +12,11 @@ use std::sync::Arc;
 const NS_PER_MS: u64 = 1_000_000;
 
 impl ClassicGroup {
+    /// What is due at `cx.now` is so at `until`, once.
+    pub fn excuse(&mut self, cx: &Context<'_>, until: MonotonicNs) {
+        self.timers.excuse(cx.now.monotonic, until);
+    }
+
     /// Whatever is due at `cx.now`.
     pub fn expire(&mut self, cx: &Context<'_>, out: &mut Effects) {
         while let Some(due) = self.timers.pop_due(cx.now.monotonic) {

@@ -37,10 +37,24 @@ pub(super) struct Timers {
     session_of: BTreeMap<Arc<str>, MonotonicNs>,
     join: Option<(MonotonicNs, JoinTimer)>,
     sync: Option<MonotonicNs>,
+    /// What has been given more time, and not been set since: it is not given more again.
+    excused: BTreeSet<Excused>,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Excused {
+    Session(Arc<str>),
+    Join,
+    Sync,
 }
 
 impl Timers {
     pub(super) fn set_session(&mut self, member_id: &Arc<str>, at: MonotonicNs) {
+        self.excused.remove(&Excused::Session(Arc::clone(member_id)));
+        self.move_session(member_id, at);
+    }
+
+    fn move_session(&mut self, member_id: &Arc<str>, at: MonotonicNs) {
         if let Some(before) = self.session_of.insert(Arc::clone(member_id), at) {
             self.sessions.remove(&(before, Arc::clone(member_id)));
         }
@@ -48,12 +62,14 @@ impl Timers {
     }
 
     pub(super) fn cancel_session(&mut self, member_id: &Arc<str>) {
+        self.excused.remove(&Excused::Session(Arc::clone(member_id)));
         if let Some(before) = self.session_of.remove(member_id) {
             self.sessions.remove(&(before, Arc::clone(member_id)));
         }
     }
 
     pub(super) fn set_join(&mut self, at: MonotonicNs, timer: JoinTimer) {
+        self.excused.remove(&Excused::Join);
         self.join = Some((at, timer));
     }
 
@@ -62,6 +78,7 @@ impl Timers {
     }
 
     pub(super) fn set_sync(&mut self, at: MonotonicNs) {
+        self.excused.remove(&Excused::Sync);
         self.sync = Some(at);
     }
 
@@ -76,12 +93,34 @@ impl Timers {
         [session, join, self.sync].into_iter().flatten().min()
     }
 
+    /// Moves what is due at `now` to `until`, unless it has been moved before.
+    pub(super) fn excuse(&mut self, now: MonotonicNs, until: MonotonicNs) {
+        let due: Vec<Arc<str>> =
+            self.sessions.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| Arc::clone(id)).collect();
+        for id in due {
+            if self.excused.insert(Excused::Session(Arc::clone(&id))) {
+                self.move_session(&id, until);
+            }
+        }
+        if let Some((at, _)) = self.join.as_mut().filter(|(at, _)| *at <= now)
+            && self.excused.insert(Excused::Join)
+        {
+            *at = until;
+        }
+        if let Some(at) = self.sync.as_mut().filter(|at| **at <= now)
+            && self.excused.insert(Excused::Sync)
+        {
+            *at = until;
+        }
+    }
+
     /// Takes the first of what is due; sessions come first among equals.
     pub(super) fn pop_due(&mut self, now: MonotonicNs) -> Option<Due> {
         let next = self.next().filter(|at| *at <= now)?;
         if self.sessions.first().is_some_and(|(at, _)| *at == next) {
             let (_, member_id) = self.sessions.pop_first()?;
             self.session_of.remove(&member_id);
+            self.excused.remove(&Excused::Session(Arc::clone(&member_id)));
             return Some(Due::Session(member_id));
         }
         if let Some((_, timer)) = self.join.take_if(|(at, _)| *at == next) {

@@ -308,6 +308,11 @@ impl ConsumerGroup {
         self.timers.first()
     }
 
+    /// What is due at `cx.now` is so at `until`, once.
+    pub fn excuse(&mut self, cx: &Context<'_>, until: MonotonicNs) {
+        self.timers.excuse(cx.now.monotonic, until);
+    }
+
     /// Whatever is due at `cx.now`: members that are late are removed.
     pub fn expire(&mut self, cx: &Context<'_>, out: &mut Effects) {
         let mut late = Vec::new();

@@ -2,7 +2,9 @@
 
 use super::test_bed::*;
 use super::*;
-use crate::group::{CommitRequest, GroupRequest, MemberIdentity, NamedPartition, OffsetAndMetadata, Refused};
+use crate::group::{
+    CommitRequest, GroupRequest, Groups, MemberIdentity, NamedPartition, OffsetAndMetadata, Refused,
+};
 use crate::group::{ConsumerHeartbeatReply, ListRequest, VisibleTopics};
 use logmill_wire::ids::{LeaderEpoch, Offset};
 use std::collections::BTreeSet;
@@ -179,6 +181,24 @@ fn who_is_silent_for_a_session_is_removed() {
     bed.wait(1);
     assert!(bed.member_ids().is_empty());
     assert_eq!(bed.group_epoch(), 2);
+}
+
+#[test]
+fn who_could_not_be_heard_stays_and_who_is_gone_is_found_out() {
+    let (mut bed, _) = one_member();
+    let hold_up = |bed: &mut Bed, milliseconds: u64| {
+        bed.now.monotonic = bed.now.monotonic.plus_ns(milliseconds * 1_000_000);
+        bed.with_context(Groups::excuse);
+        bed.wait(0);
+    };
+    hold_up(&mut bed, 50_000);
+    bed.wait(5_999);
+    assert_eq!(bed.member_ids(), ["a"]);
+    bed.beat(reporting("a", 1)).unwrap();
+    hold_up(&mut bed, 50_000);
+    assert_eq!(bed.member_ids(), ["a"], "it was heard of since the last time");
+    hold_up(&mut bed, 6_000);
+    assert!(bed.member_ids().is_empty());
 }
 
 #[test]

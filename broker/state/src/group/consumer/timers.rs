@@ -26,11 +26,18 @@ impl Timer {
 pub struct Timers {
     due: BTreeSet<(MonotonicNs, Arc<str>, Timer)>,
     at: BTreeMap<(Arc<str>, Timer), MonotonicNs>,
+    /// What has been given more time, and not been set since: it is not given more again.
+    excused: BTreeSet<(Arc<str>, Timer)>,
 }
 
 impl Timers {
     /// Sets a timer, and forgets what it was set to before.
     pub fn set(&mut self, member_id: &Arc<str>, timer: Timer, at: MonotonicNs) {
+        self.excused.remove(&(Arc::clone(member_id), timer));
+        self.move_to(member_id, timer, at);
+    }
+
+    fn move_to(&mut self, member_id: &Arc<str>, timer: Timer, at: MonotonicNs) {
         let before = self.at.insert((Arc::clone(member_id), timer), at);
         if before == Some(at) {
             return;
@@ -50,6 +57,7 @@ impl Timers {
 
     /// Stops a timer.
     pub fn cancel(&mut self, member_id: &Arc<str>, timer: Timer) {
+        self.excused.remove(&(Arc::clone(member_id), timer));
         if let Some(at) = self.at.remove(&(Arc::clone(member_id), timer)) {
             self.due.remove(&(at, Arc::clone(member_id), timer));
         }
@@ -63,6 +71,16 @@ impl Timers {
     /// The first instant at which one runs out.
     pub fn first(&self) -> Option<MonotonicNs> {
         self.due.first().map(|(at, _, _)| *at)
+    }
+
+    /// Moves what has run out at `now` to `until`, unless it has been moved before.
+    pub fn excuse(&mut self, now: MonotonicNs, until: MonotonicNs) {
+        let due: Vec<_> = self.due.iter().take_while(|(at, _, _)| *at <= now).cloned().collect();
+        for (_, member_id, timer) in due {
+            if self.excused.insert((Arc::clone(&member_id), timer)) {
+                self.move_to(&member_id, timer, until);
+            }
+        }
     }
 
     /// Takes a timer that has run out.

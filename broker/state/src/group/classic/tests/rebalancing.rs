@@ -215,6 +215,56 @@ fn absent_static_members_that_allow_no_time_are_not_looked_for_at_one_instant_fo
 }
 
 #[test]
+fn who_could_not_be_heard_stays_and_who_is_gone_is_found_out() {
+    let mut stage = Stage::new();
+    let members = stage.stable(&[Who::dynamic("a"), Who::dynamic("b")]);
+    stage.hold_up(SESSION + 700);
+    assert_eq!(stage.state(), "Stable");
+    stage.pass(5_999);
+    assert_eq!(stage.heartbeat(&members[0], 1), ErrorCode::None);
+    stage.hold_up(700);
+    assert_eq!(stage.heartbeat(&members[1], 1), ErrorCode::UnknownMemberId, "it was silent for long enough");
+    let joining = stage.join(&members[0]);
+    assert_eq!(stage.joined(joining).generation, 2);
+    let syncing = stage.sync_with(&members[0], 2, &[]);
+    assert_eq!(stage.synced(syncing).error, ErrorCode::None);
+    stage.hold_up(SESSION);
+    assert_eq!(stage.heartbeat(&members[0], 2), ErrorCode::None, "it was heard of since the last time");
+}
+
+#[test]
+fn a_rebalance_waits_once_more_for_those_that_could_not_be_told_of_it() {
+    let mut stage = Stage::new();
+    let clients = ["a", "b"].map(|name| Who { session_ms: 120_000, ..Who::dynamic(name) });
+    let members = stage.stable(&clients);
+    let joining = stage.join(&members[0]);
+    stage.hold_up(REBALANCE);
+    assert!(stage.is_waiting(joining));
+    stage.pass(5_999);
+    let other = stage.join(&members[1]);
+    assert_eq!(stage.joined(joining).generation, 2);
+    assert_eq!(stage.joined(other).error, ErrorCode::None);
+    let again = stage.join(&members[0].with_protocols(&["range", "more"]));
+    stage.hold_up(REBALANCE);
+    stage.hold_up(6_000);
+    assert_eq!(stage.joined(again).members.len(), 1, "a second time it does not wait");
+}
+
+#[test]
+fn who_could_not_sync_has_more_time_once() {
+    let mut stage = Stage::new();
+    let clients = ["a", "b"].map(|name| Who { session_ms: 120_000, ..Who::dynamic(name) });
+    let members = stage.completing(&clients);
+    let leader = stage.sync_with(&members[0], 1, &[]);
+    assert_eq!(stage.synced(leader).error, ErrorCode::None);
+    stage.hold_up(REBALANCE);
+    assert_eq!(stage.state(), "Stable");
+    stage.hold_up(6_000);
+    assert_eq!(stage.state(), "PreparingRebalance");
+    assert_eq!(stage.heartbeat(&members[1], 1), ErrorCode::UnknownMemberId);
+}
+
+#[test]
 fn a_thousand_members_rebalance_and_beat() {
     let mut stage = Stage::new();
     let clients: Vec<Who> = (0..1000).map(|number| Who::dynamic(&format!("m{number:04}"))).collect();

@@ -176,6 +176,14 @@ impl Stage {
         self.now_ms = until;
     }
 
+    /// The coordinator was held up for so long, and gives more time to who could not be heard.
+    pub fn hold_up(&mut self, milliseconds: u64) {
+        self.now_ms += milliseconds;
+        let now = self.now();
+        self.groups.excuse(&Context { now, settings: &self.settings, image: &self.image });
+        self.expire();
+    }
+
     /// Carries out what is due, which must come to an end at once.
     pub fn expire(&mut self) {
         let now = self.now();
