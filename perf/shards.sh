@@ -79,7 +79,7 @@ END
 for round in $(seq "${ROUNDS:-3}"); do
     for shards in 1 2; do
         measure "$shards" | tee -a "$work/figures.txt" |
-            sed "s/^\([12]\) \(.*\) \(.*\)/round $round: \1 shard(s) of $share % of a core: \2 MB/s, \3 CPU-s\/GB/"
+            sed "s|^\([12]\) \(.*\) \(.*\)|round $round: \1 shard(s) of $share % of a core: \2 MB/s, \3 CPU-s/GB|"
     done
 done
 awk '{ if ($1 == 1) one = $2; else { n++; sum += $2 / one; if (n == 1 || $2 / one < least) least = $2 / one;

@@ -1,9 +1,9 @@
-//! Writes past the page cache, durable ones among them: what a broker's journal can have of the disk at best.
+//! Writes past the page cache, durable ones among them, and reads: what a broker can have of the disk at best.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// What direct I/O has to be aligned to, in memory and in the file.
@@ -34,6 +34,12 @@ impl AlignedBytes {
     pub fn as_slice(&self) -> &[u8] {
         &self.memory[self.start..self.start + self.length]
     }
+
+    /// The bytes, to be read into.
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.length]
+    }
 }
 
 /// A new file for direct I/O, which must not exist, with `bytes` allocated and not yet written.
@@ -55,6 +61,14 @@ pub fn create_allocated(path: &Path, bytes: u64) -> io::Result<File> {
 pub fn flush_page_cache() {
     // SAFETY: the call has no parameters and touches no memory of ours.
     unsafe { libc::sync() }
+}
+
+/// Fills all of `bytes` with what stands at `offset`.
+///
+/// # Errors
+/// Those of `pread(2)`; `UnexpectedEof` if the file ends before.
+pub fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(bytes, offset)
 }
 
 /// Writes all of `bytes` at `offset`; a durable write returns when the data would survive a loss of power, as far
