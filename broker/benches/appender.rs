@@ -273,8 +273,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number = |at: usize, default: u64| arguments.get(at).map_or(default, |text| text.parse().unwrap());
     let Some(folder) = arguments.first() else {
-        writeln!(io::stderr(), "usage: appender FOLDER [APPEND_KIB [DEPTH [MB [ROUNDS]]]]").unwrap();
-        return;
+        let mut errors = io::stderr().lock();
+        writeln!(errors, "usage: appender FOLDER [APPEND_KIB [DEPTH [MB [ROUNDS]]]]").unwrap();
+        std::process::exit(2);
     };
     let folder = Path::new(folder).join(format!("logmill-appender-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
