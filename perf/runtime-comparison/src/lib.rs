@@ -54,7 +54,10 @@ impl GlommioRuntime {
     /// The runtime of the executor that runs on this thread.
     fn of_this_executor(index: ShardIndex) -> Self {
         let queue = glommio::executor().current_task_queue();
-        Self(Rc::new(Shard { index, queue, random: RefCell::default(), devices: RefCell::default() }))
+        let shard = Shard { index, queue, random: RefCell::default(), devices: RefCell::default() };
+        let runtime = Self(Rc::new(shard));
+        runtime.spawn(start::keep_awake());
+        runtime
     }
 }
 

@@ -18,6 +18,11 @@ use std::time::Duration;
 /// let whatever comes from sockets, disks and other shards wait that long behind tasks that have something to do.
 const PREEMPT_AFTER: Duration = Duration::from_micros(500);
 
+/// How long an executor may sleep on its runnable tasks. When something reaches its latency ring, a wake-up by another
+/// shard or the end of its turn, just before it looks at its task queues, glommio 0.9.0 takes "not now" for "nothing to
+/// run" and sleeps until something else happens: without a timer a fetch stood still for ten seconds.
+const SLEEP_MAX: Duration = Duration::from_millis(5);
+
 /// Threads of each executor for blocking calls and offloaded work.
 const BLOCKING_THREADS: usize = 2;
 
@@ -136,6 +141,13 @@ fn run_thread<F: Future<Output = ()> + 'static>(
     let _ = begin.ready.send(Ok(()));
     if begin.go.recv().is_ok() {
         executor.run(or_die(async move { main(GlommioRuntime::of_this_executor(shard)).await }));
+    }
+}
+
+/// Ends every sleep of the executor after a while.
+pub(crate) async fn keep_awake() {
+    loop {
+        glommio::timer::sleep(SLEEP_MAX).await;
     }
 }
 

@@ -12,6 +12,7 @@
 //! - The pages of a write that is dropped under way each hold the old or the new bytes, nothing else.
 
 mod files;
+pub mod load;
 mod names;
 mod network;
 mod tasks;
