@@ -335,6 +335,13 @@ fn guarded(out: &mut String, condition: Option<&str>, body: &str) {
     }
 }
 
+/// How null is told from a value; a struct has its own way among the tagged fields.
+fn nullable_kind(context: &Context<'_>, field: &Field, versions: Versions) -> &'static str {
+    let is_struct = matches!(field.base, Base::Struct(_)) && !field.is_array;
+    let is_tagged = untagged(context, field).intersect(versions) != versions;
+    if is_struct && is_tagged { "tagged_nullable" } else { "nullable" }
+}
+
 fn read_expression(context: &Context<'_>, field: &Field, versions: Versions) -> String {
     let format = format_argument(field);
     let value_type = context.value_type(field);
@@ -342,7 +349,8 @@ fn read_expression(context: &Context<'_>, field: &Field, versions: Versions) -> 
     if !is_option(field) {
         return plain;
     }
-    let nullable = format!("<{value_type} as WireType<'a>>::read_nullable(reader, {format})?");
+    let function = format!("read_{}", nullable_kind(context, field, versions));
+    let nullable = format!("<{value_type} as WireType<'a>>::{function}(reader, {format})?");
     let present = versions.intersect(context.versions);
     if present.intersect(field.nullable) == present {
         return nullable;
@@ -389,7 +397,8 @@ fn write_statement(context: &Context<'_>, field: &Field, versions: Versions) -> 
     if !is_option(field) {
         return format!("self.{name}.write(writer, {format})?;");
     }
-    let nullable = format!("WireType::write_nullable(self.{name}.as_ref(), writer, {format})?;");
+    let function = format!("write_{}", nullable_kind(context, field, versions));
+    let nullable = format!("WireType::{function}(self.{name}.as_ref(), writer, {format})?;");
     let plain = format!(
         "self.{name}.as_ref().ok_or(EncodeError::UnexpectedNull({:?}))?.write(writer, {format})?;",
         field.name

@@ -20,6 +20,9 @@ REPLACEMENTS = [
     (r"127\.0\.0\.1:\d+", "<address>"),
     (r"\blocalhost:\d+", "<address>"),
     (r"TopicId: [\w-]{22}", "TopicId: <id>"),
+    (r'"topicId":"[\w-]{22}"', '"topicId":"<id>"'),
+    # The tools leave no line's end behind a record of the groups.
+    (r'\}(?=\{"key":)', "}\n"),
     (r"/tmp/\S*?/(?:data|peer-node/data)\b", "<log.dirs>"),
     (r"/127\.0\.0\.1\b", "/<host>"),
     (r"\bconsole-consumer-[\w-]+", "<member>"),

@@ -48,6 +48,31 @@ pub trait WireType<'a>: Clone + Sized {
         writer.put_i8(1);
         value.write(writer, format)
     }
+
+    /// Reads a struct or null from a tagged field: there Kafka's generated code has a varint in front, 0 for null.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    fn read_tagged_nullable(reader: &mut Reader<'a>, format: Format) -> Result<Option<Self>, DecodeError> {
+        if reader.uvarint()? == 0 { Ok(None) } else { Self::read(reader, format).map(Some) }
+    }
+
+    /// Writes a struct or null into a tagged field.
+    ///
+    /// # Errors
+    /// See [`EncodeError`].
+    fn write_tagged_nullable(
+        value: Option<&Self>,
+        writer: &mut Writer,
+        format: Format,
+    ) -> Result<(), EncodeError> {
+        let Some(value) = value else {
+            writer.put_uvarint(0);
+            return Ok(());
+        };
+        writer.put_uvarint(1);
+        value.write(writer, format)
+    }
 }
 
 macro_rules! fixed {

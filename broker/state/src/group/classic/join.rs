@@ -20,9 +20,7 @@ impl ClassicGroup {
     pub fn join(&mut self, ticket: Ticket, mut request: JoinRequest, cx: &Context<'_>, out: &mut Effects) {
         drop_repeated(&mut request.protocols);
         let id = Arc::clone(&request.member.member_id);
-        if self.state == State::Dead {
-            out.reply(ticket, join_refused(ErrorCode::CoordinatorNotAvailable, id));
-        } else if !self.has_room_for(&id, cx) {
+        if !self.has_room_for(&id, cx) {
             self.remove(&id, out);
             out.reply(ticket, join_refused(ErrorCode::GroupMaxSizeReached, Arc::from("")));
         } else if !self.supports(&request) {
@@ -43,7 +41,7 @@ impl ClassicGroup {
     fn has_room_for(&self, id: &str, cx: &Context<'_>) -> bool {
         let member = self.members.get(id);
         match self.state {
-            State::Empty | State::Dead => true,
+            State::Empty => true,
             State::PreparingRebalance => {
                 member.is_some_and(Member::is_joining) || self.members.joining() < members_max(cx)
             }
@@ -109,7 +107,7 @@ impl ClassicGroup {
                 self.update(&id, ticket, request, out);
                 self.rebalance_or_complete(cx, out);
             }
-            State::Empty | State::Dead => {
+            State::Empty => {
                 out.reply(ticket, join_refused(ErrorCode::UnknownMemberId, id));
             }
         }
@@ -185,7 +183,7 @@ impl ClassicGroup {
             }
             // The leader may have been told of the old id, and would assign nothing to the new one.
             State::Stable | State::CompletingRebalance => self.prepare_rebalance(cx, out),
-            State::PreparingRebalance | State::Empty | State::Dead => self.complete_if_all_joined(cx, out),
+            State::PreparingRebalance | State::Empty => self.complete_if_all_joined(cx, out),
         }
     }
 

@@ -10,10 +10,6 @@ use std::sync::Arc;
 impl ClassicGroup {
     /// LeaveGroup.
     pub fn leave(&mut self, ticket: Ticket, request: &LeaveRequest, cx: &Context<'_>, out: &mut Effects) {
-        if self.state == State::Dead {
-            out.reply(ticket, GroupReply::Leave(Err(ErrorCode::CoordinatorNotAvailable)));
-            return;
-        }
         let mut left = Vec::with_capacity(request.members.len());
         let mut has_left = false;
         for (identity, _) in &request.members {

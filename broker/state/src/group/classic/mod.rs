@@ -41,8 +41,6 @@ enum State {
     CompletingRebalance,
     /// Members know their assignments.
     Stable,
-    /// This coordinator no longer serves the group.
-    Dead,
 }
 
 /// One group of the classic protocol.
@@ -76,7 +74,7 @@ impl ClassicGroup {
         Self {
             id,
             state: State::Empty,
-            previous: State::Dead,
+            previous: State::Empty,
             since: Some(since),
             protocol_type: None,
             protocol_name: None,
@@ -130,7 +128,8 @@ impl ClassicGroup {
         self.state == State::Empty
     }
 
-    /// `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`.
+    /// `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Stable`. Kafka's `Dead` is the state of a group that is
+    /// not there; a coordinator that stops serving a partition drops its groups, and answers for them itself.
     #[must_use]
     pub const fn state(&self) -> &'static str {
         match self.state {
@@ -138,7 +137,6 @@ impl ClassicGroup {
             State::PreparingRebalance => "PreparingRebalance",
             State::CompletingRebalance => "CompletingRebalance",
             State::Stable => "Stable",
-            State::Dead => "Dead",
         }
     }
 

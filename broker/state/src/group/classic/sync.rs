@@ -35,7 +35,7 @@ impl ClassicGroup {
             State::PreparingRebalance => {
                 out.reply(ticket, sync_refused(ErrorCode::RebalanceInProgress));
             }
-            State::Empty | State::Dead => {
+            State::Empty => {
                 out.reply(ticket, sync_refused(ErrorCode::UnknownMemberId));
             }
         }
@@ -57,9 +57,6 @@ impl ClassicGroup {
         generation: i32,
         validate: impl FnOnce() -> Result<(), ErrorCode>,
     ) -> Result<(), ErrorCode> {
-        if self.state == State::Dead {
-            return Err(ErrorCode::CoordinatorNotAvailable);
-        }
         validate()?;
         if generation == self.generation { Ok(()) } else { Err(ErrorCode::IllegalGeneration) }
     }
@@ -115,7 +112,7 @@ impl ClassicGroup {
                 match self.state {
                     State::PreparingRebalance => ErrorCode::RebalanceInProgress,
                     State::CompletingRebalance | State::Stable => ErrorCode::None,
-                    State::Empty | State::Dead => ErrorCode::UnknownMemberId,
+                    State::Empty => ErrorCode::UnknownMemberId,
                 }
             }
         };
@@ -125,8 +122,7 @@ impl ClassicGroup {
     /// Whether the sender may commit; a member's commit counts as its heartbeat.
     ///
     /// # Errors
-    /// UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, ILLEGAL_GENERATION, REBALANCE_IN_PROGRESS or
-    /// COORDINATOR_NOT_AVAILABLE.
+    /// UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, ILLEGAL_GENERATION or REBALANCE_IN_PROGRESS.
     pub fn admit_commit(&mut self, request: &CommitRequest, cx: &Context<'_>) -> Result<(), ErrorCode> {
         let generation = request.generation_or_epoch;
         let member = &request.member;
@@ -134,7 +130,7 @@ impl ClassicGroup {
         match self.state {
             // Who assigns its partitions itself, or an administrator.
             State::Empty if generation < 0 => return Ok(()),
-            State::Empty | State::Dead => {}
+            State::Empty => {}
             _ if generation < 0 && !names_member => return Err(ErrorCode::UnknownMemberId),
             _ => {}
         }

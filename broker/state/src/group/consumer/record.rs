@@ -437,6 +437,28 @@ mod tests {
         }
     }
 
+    /// The bytes are what Apache Kafka 4.3.1 makes of the same member.
+    #[test]
+    fn a_member_that_is_not_of_the_classic_protocol_is_written_as_by_kafka() {
+        let value = MemberMetadata {
+            instance_id: None,
+            rack_id: None,
+            client_id: "c".into(),
+            client_host: "h".into(),
+            subscribed_topics: vec!["t".into()],
+            subscribed_regex: Some("".into()),
+            rebalance_timeout_ms: 1,
+            server_assignor: None,
+            classic: None,
+        };
+        let record = ConsumerRecord::Member { member_id: "m".into(), value: Some(Arc::new(value)) };
+        let encoded = encode(&"g".into(), &record).unwrap();
+        let written = [0, 0, 0, 0, 2, b'c', 2, b'h', 2, 2, b't', 1, 0, 0, 0, 1, 0, 1, 0, 1, 0];
+        assert_eq!(encoded.value.as_deref(), Some(&written[..]));
+        let read = GroupRecord::decode(Some(&encoded.key), encoded.value.as_deref());
+        assert_eq!(read, Ok(Some(GroupRecord::Consumer { group_id: "g".into(), record })));
+    }
+
     #[test]
     fn keys_are_those_of_kafka() {
         let key = |record| encode(&"g".into(), &record).unwrap().key;
