@@ -200,6 +200,12 @@ impl<R: Runtime> Log<R> {
         self.damage.borrow().clone()
     }
 
+    /// Whether anything was found damaged.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.damage.borrow().is_some()
+    }
+
     pub(super) fn path(&self) -> PathBuf {
         self.store.directory.join(&self.directory_name)
     }

@@ -1,7 +1,7 @@
 //! What other shards ask of a partition. A command is a message: it owns all that it carries, and its
 //! answer comes through a oneshot channel.
 
-use crate::runtime::event::Event;
+use crate::runtime::flags::Flag;
 use crate::runtime::{gather, oneshot};
 use bytes::Bytes;
 use logmill_state::partition::{
@@ -191,14 +191,14 @@ pub enum PartitionCommand {
         /// The way back.
         reply: oneshot::Sender<ReadReply>,
     },
-    /// Set `event` as soon as the high watermark is above `above`, or the partition goes away.
+    /// Raise `flag` as soon as the high watermark is above `above`, or the partition goes away.
     Watch {
         /// Where.
         partition: TopicPartition,
         /// The high watermark that the caller has seen.
         above: Offset,
-        /// What to set; dropped by its owner, it is forgotten here.
-        event: Event,
+        /// What to raise; dropped by its owner, it is forgotten here.
+        flag: Flag,
     },
     /// Look up an offset.
     FindOffset {

@@ -7,7 +7,7 @@ use super::command::{Acks, AppendReply, Appended, PartitionError};
 use super::contents::ContentPolicy;
 use super::deletion::Deletion;
 use crate::log::{Log, LogError, LogSettings, Owner};
-use crate::runtime::event::Event;
+use crate::runtime::flags::Flag;
 use crate::runtime::{Runtime, oneshot};
 use crate::shard::short_queue::ShortQueue;
 use bytes::Bytes;
@@ -95,7 +95,7 @@ pub struct Partition<R: Runtime> {
     roll_asked: RefCell<Option<RollReply>>,
     waiters: RefCell<ShortQueue<Waiter>>,
     pub(super) deletions: RefCell<Vec<Deletion>>,
-    watchers: RefCell<Vec<(Offset, Event)>>,
+    watchers: RefCell<Vec<(Offset, Flag)>>,
     watchers_swept_at: Cell<usize>,
     pub(super) gone: Cell<bool>,
 }
@@ -389,19 +389,19 @@ impl<R: Runtime> Partition<R> {
         ))
     }
 
-    /// Sets `event` when the high watermark is above `above`; at once if it already is.
-    pub fn watch(&self, above: Offset, event: Event) {
+    /// Raises `flag` when the high watermark is above `above`; at once if it already is.
+    pub fn watch(&self, above: Offset, flag: Flag) {
         if self.gone.get() || self.leader.borrow().high_watermark() > above {
-            event.set();
+            flag.raise();
             return;
         }
         let mut watchers = self.watchers.borrow_mut();
-        // Fetches that timed out leave their events behind; sweeping when the list has doubled keeps that cheap.
+        // Fetches that timed out leave their flags behind; sweeping when the list has doubled keeps that cheap.
         if watchers.len() >= self.watchers_swept_at.get() {
-            watchers.retain(|(_, event)| !event.is_abandoned());
+            watchers.retain(|(_, flag)| !flag.is_abandoned());
             self.watchers_swept_at.set((watchers.len() * 2).max(16));
         }
-        watchers.push((above, event));
+        watchers.push((above, flag));
     }
 
     /// Ends the partition: everybody who waits for it is told that it is not here any more.
@@ -414,8 +414,8 @@ impl<R: Runtime> Partition<R> {
             waiter.reply.send(Err(PartitionError::NotHosted));
         }
         self.refuse_deletions(&PartitionError::NotHosted);
-        for (_, event) in std::mem::take(&mut *self.watchers.borrow_mut()) {
-            event.set();
+        for (_, flag) in std::mem::take(&mut *self.watchers.borrow_mut()) {
+            flag.raise();
         }
     }
 }
@@ -437,9 +437,9 @@ impl<R: Runtime> Owner for Partition<R> {
             }
         }
         if moved {
-            self.watchers.borrow_mut().retain(|(above, event)| {
+            self.watchers.borrow_mut().retain(|(above, flag)| {
                 if *above < high_watermark {
-                    event.set();
+                    flag.raise();
                 }
                 *above >= high_watermark
             });
@@ -455,8 +455,8 @@ impl<R: Runtime> Owner for Partition<R> {
             waiter.reply.send(Err(self.failure()));
         }
         self.refuse_deletions(&self.failure());
-        for (_, event) in std::mem::take(&mut *self.watchers.borrow_mut()) {
-            event.set();
+        for (_, flag) in std::mem::take(&mut *self.watchers.borrow_mut()) {
+            flag.raise();
         }
     }
 

@@ -14,6 +14,9 @@ const NONE: OffsetFound =
 impl<R: Runtime> Partition<R> {
     /// Reads batches. Only what is below the high watermark is ever returned.
     pub async fn read(self: Rc<Self>, request: ReadRequest) -> ReadReply {
+        if let Some(nothing) = self.reads_nothing(&request) {
+            return nothing;
+        }
         let check = self.leader.borrow().check_fetch(
             request.offset,
             request.current_leader_epoch,
@@ -27,6 +30,20 @@ impl<R: Runtime> Partition<R> {
             (Err(error), _) => Err(PartitionError::Fetch(error)),
             (Ok(_), _) => self.records(request).await,
         };
+        self.reply(records)
+    }
+
+    /// The reply to a read for which there are no records yet, or that wants none: most partitions of a fetch have
+    /// nothing new.
+    pub(super) fn reads_nothing(&self, request: &ReadRequest) -> Option<ReadReply> {
+        let wants_nothing = request.max_bytes == 0 && !request.at_least_one;
+        let is_at_end = wants_nothing || request.offset >= self.log.readable_end();
+        let (offset, epoch) = (request.offset, request.current_leader_epoch);
+        let is_valid = || self.leader.borrow().check_fetch(offset, epoch, request.last_fetched_epoch).is_ok();
+        (is_at_end && !self.log.is_damaged() && is_valid()).then(|| self.reply(Ok(Vec::new())))
+    }
+
+    fn reply(&self, records: Result<Vec<bytes::Bytes>, PartitionError>) -> ReadReply {
         let leader = self.leader.borrow();
         ReadReply {
             high_watermark: leader.high_watermark(),

@@ -2,11 +2,13 @@
 //! nothing but its place in the metadata.
 
 use super::care::Rest;
-use super::command::{Acks, AppendReplies, PartitionAppend, PartitionCommand, PartitionError, ReadReply};
+use super::command::{
+    Acks, AppendReplies, PartitionAppend, PartitionCommand, PartitionError, ReadReply, ReadRequest,
+};
 use super::contents::ContentPolicy;
 use super::hosted::{Partition, PartitionPolicy, storage_error};
 use crate::log::{Log, LogSettings, Store};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, oneshot};
 use bytes::Bytes;
 use logmill_state::log_plan::CleanupSettings;
 use logmill_state::metadata::{Image, Topic, is_internal_topic};
@@ -17,9 +19,11 @@ use logmill_wire::hashing::HashMap;
 use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId, TopicPartition};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 /// The partitions of one shard, in one log directory.
 pub struct PartitionTable<R: Runtime> {
@@ -222,12 +226,12 @@ impl<R: Runtime> PartitionTable<R> {
                 self.append(&bytes, &appends, acks, replies)
             }
             PartitionCommand::Read { partition, request, reply } => match self.hosted(partition) {
-                Ok(partition) => self.runtime.spawn(async move { reply.send(partition.read(request).await) }),
+                Ok(partition) => self.read(partition, request, reply),
                 Err(error) => reply.send(nothing_read(error)),
             },
-            PartitionCommand::Watch { partition, above, event } => match self.hosted(partition) {
-                Ok(partition) => partition.watch(above, event),
-                Err(_) => event.set(),
+            PartitionCommand::Watch { partition, above, flag } => match self.hosted(partition) {
+                Ok(partition) => partition.watch(above, flag),
+                Err(_) => flag.raise(),
             },
             PartitionCommand::FindOffset { partition, query, current_leader_epoch, isolation, reply } => {
                 match self.hosted(partition) {
@@ -249,6 +253,20 @@ impl<R: Runtime> PartitionTable<R> {
                 let hosted = self.hosted(partition);
                 reply.send(hosted.and_then(|partition| partition.epoch_end(current_leader_epoch, epoch)));
             }
+        }
+    }
+
+    /// Reads at once what is in memory, or not there; only what takes I/O gets a task of its own.
+    fn read(&self, partition: Rc<Partition<R>>, request: ReadRequest, reply: oneshot::Sender<ReadReply>) {
+        if let Some(nothing) = partition.reads_nothing(&request) {
+            reply.send(nothing);
+            return;
+        }
+        let mut reading = Box::pin(partition.read(request));
+        // Whatever it then waits for hears of its task when that polls again.
+        match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(read) => reply.send(read),
+            Poll::Pending => self.runtime.spawn(async move { reply.send(reading.await) }),
         }
     }
 

@@ -7,7 +7,7 @@ use super::services::Services;
 use super::topics;
 use crate::partition::command::{PartitionCommand, PartitionError, ReadReply};
 use crate::runtime::Runtime;
-use crate::runtime::event::event;
+use crate::runtime::flags::Flags;
 use crate::shard::deadline::within;
 use crate::shard::memory::{MemoryClass, Reservation};
 use logmill_state::admission::authorizer::RequestContext;
@@ -170,18 +170,23 @@ impl<R: Runtime> Fetch<R> {
         answer.reply(&response)
     }
 
-    /// Reads, and as long as there is too little and time, waits for more and reads again.
+    /// Reads, and as long as there is too little and time, waits for more and reads again: then only those partitions
+    /// that had something or have more. A consumer of a thousand partitions mostly gets records of one.
     async fn read_until_enough(&self) -> (Vec<Target>, Vec<Read>, Reservation) {
-        let mut waited = false;
+        let mut flags = Flags::new();
+        let mut image = self.services.image();
+        let mut targets = self.targets(&image);
+        let mut reads: Vec<Read> = Vec::new();
+        let mut due: Vec<usize> = (0..targets.len()).collect();
         loop {
-            let room = self.room().await;
-            let image = self.services.image();
-            let mut targets = targets(&self.services, &image, &self.context, self.session.partitions());
-            if self.is_follower {
-                // Followers get what lies above the high watermark, over a protocol of their own.
-                targets.iter_mut().for_each(|target| target.led = Err(ErrorCode::TopicAuthorizationFailed));
+            let mut room = self.room().await;
+            let chosen: Vec<&Target> = due.iter().filter_map(|&index| targets.get(index)).collect();
+            let fresh = read_all(&self.services, &chosen, room.bytes(), self.isolation).await;
+            if reads.is_empty() {
+                reads = fresh;
+            } else {
+                due.iter().zip(fresh).for_each(|(&index, read)| reads[index] = read);
             }
-            let reads = read_all(&self.services, &targets, room.bytes(), self.isolation).await;
             let bytes: usize = reads.iter().map(Read::bytes).sum();
             let left_ns = self.deadline.since(self.services.runtime.monotonic());
             let is_enough = bytes >= self.min_bytes.min(room.bytes())
@@ -189,17 +194,36 @@ impl<R: Runtime> Fetch<R> {
                 || reads.is_empty()
                 || reads.iter().any(Read::is_urgent);
             if is_enough {
-                let mut room = room;
                 room.resize(bytes);
                 return (targets, reads, room);
             }
+            // The records that were read would only take memory meanwhile.
             drop(room);
-            if waited && self.min_bytes > 1 {
-                self.services.runtime.sleep(GATHER.min(Duration::from_nanos(left_ns))).await;
+            let mut again: Vec<usize> = (0..reads.len()).filter(|&index| reads[index].bytes() > 0).collect();
+            reads.iter_mut().for_each(Read::forget_records);
+            self.watch(&targets, &reads, &due, &flags);
+            again.extend(self.wait(&mut flags).await);
+            again.sort_unstable();
+            again.dedup();
+            due = again;
+            let current = self.services.image();
+            if !Arc::ptr_eq(&image, &current) {
+                image = current;
+                targets = self.targets(&image);
+                reads = Vec::new();
+                flags = Flags::new();
+                due = (0..targets.len()).collect();
             }
-            self.wait(&targets, reads, Duration::from_nanos(left_ns)).await;
-            waited = true;
         }
+    }
+
+    fn targets(&self, image: &Image) -> Vec<Target> {
+        let mut targets = targets(&self.services, image, &self.context, self.session.partitions());
+        if self.is_follower {
+            // Followers get what lies above the high watermark, over a protocol of their own.
+            targets.iter_mut().for_each(|target| target.led = Err(ErrorCode::TopicAuthorizationFailed));
+        }
+        targets
     }
 
     /// Room for as much as one answer may bring now.
@@ -214,19 +238,29 @@ impl<R: Runtime> Fetch<R> {
         }
     }
 
-    /// Waits until one of the partitions has more than was read, or time is up. The records that were read go
-    /// first: they would only take memory.
-    async fn wait(&self, targets: &[Target], reads: Vec<Read>, left: Duration) {
-        let (set, happened) = event();
-        for (target, read) in targets.iter().zip(reads) {
-            let (Ok(led), Read::Answered(reply)) = (target.led, read) else { continue };
+    /// Has the flags of these partitions raised when they have more than was read. The others are watched already.
+    fn watch(&self, targets: &[Target], reads: &[Read], due: &[usize], flags: &Flags) {
+        for &index in due {
+            let (Ok(led), Read::Answered(reply)) = (targets[index].led, &reads[index]) else { continue };
             self.services.partitions.send(PartitionCommand::Watch {
                 partition: led.partition,
                 above: reply.high_watermark,
-                event: set.clone(),
+                flag: flags.flag(index as u32),
             });
         }
-        let _ = within(&self.services.runtime, left, happened).await;
+    }
+
+    /// Waits until one of the watched partitions has more, or time is up. A client that waits for much is not woken
+    /// for every little.
+    async fn wait(&self, flags: &mut Flags) -> Vec<usize> {
+        let runtime = &self.services.runtime;
+        let left = || Duration::from_nanos(self.deadline.since(runtime.monotonic()));
+        let mut raised = within(runtime, left(), &mut *flags).await.unwrap_or_default();
+        if self.min_bytes > 1 && !raised.is_empty() {
+            runtime.sleep(GATHER.min(left())).await;
+            raised.extend(within(runtime, Duration::ZERO, flags).await.unwrap_or_default());
+        }
+        raised.into_iter().map(|number| number as usize).collect()
     }
 }
 

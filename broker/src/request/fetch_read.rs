@@ -45,6 +45,13 @@ impl Read {
         }
     }
 
+    /// Lets go of the records, which take memory; what was told of the partition stays.
+    pub fn forget_records(&mut self) {
+        if let Self::Answered(ReadReply { records: Ok(parts), .. }) = self {
+            *parts = Vec::new();
+        }
+    }
+
     /// Whether the client must hear of it at once, whatever it waits for.
     pub fn is_urgent(&self) -> bool {
         !matches!(self, Self::Answered(ReadReply { records: Ok(_), .. }))
@@ -109,7 +116,7 @@ fn find<R: Runtime>(
 /// to have more.
 pub(super) async fn read_all<R: Runtime>(
     services: &Services<R>,
-    targets: &[Target],
+    targets: &[&Target],
     max_bytes: usize,
     isolation: Isolation,
 ) -> Vec<Read> {
@@ -139,7 +146,7 @@ pub(super) async fn read_all<R: Runtime>(
 /// Reads from the partitions for which there was no share yet: see [`read_all`].
 async fn read_rest<R: Runtime>(
     services: &Services<R>,
-    targets: &[Target],
+    targets: &[&Target],
     promised: &mut [usize],
     reads: &mut [Read],
     max_bytes: usize,
@@ -151,8 +158,8 @@ async fn read_rest<R: Runtime>(
         let without: Vec<usize> = (0..targets.len())
             .filter(|&index| {
                 promised[index] == 0
-                    && partition_max(&targets[index]) > 0
-                    && unread(&targets[index], &reads[index], 0, isolation).is_some()
+                    && partition_max(targets[index]) > 0
+                    && unread(targets[index], &reads[index], 0, isolation).is_some()
             })
             .take(shares)
             .collect();
@@ -162,8 +169,8 @@ async fn read_rest<R: Runtime>(
         let begun: Vec<_> = without
             .iter()
             .map(|&index| {
-                promised[index] = partition_max(&targets[index]).min(SHARE_MIN_BYTES);
-                begin(services, &targets[index], promised[index], false, isolation)
+                promised[index] = partition_max(targets[index]).min(SHARE_MIN_BYTES);
+                begin(services, targets[index], promised[index], false, isolation)
             })
             .collect();
         for (index, begun) in without.into_iter().zip(begun) {
@@ -175,7 +182,7 @@ async fn read_rest<R: Runtime>(
 /// The second round: see [`read_all`].
 async fn read_more<R: Runtime>(
     services: &Services<R>,
-    targets: &[Target],
+    targets: &[&Target],
     promised: &[usize],
     reads: &mut [Read],
     max_bytes: usize,

@@ -12,6 +12,7 @@ pub mod buffer;
 pub mod conformance;
 pub mod doorbell;
 pub mod event;
+pub mod flags;
 pub mod gather;
 pub mod mailbox;
 pub mod oneshot;

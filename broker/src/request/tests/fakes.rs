@@ -9,7 +9,7 @@ use crate::partition::command::{
 use crate::partition::router::PartitionRouter;
 use crate::request::services::Services;
 use crate::runtime::Runtime;
-use crate::runtime::event::Event;
+use crate::runtime::flags::Flag;
 use crate::runtime::simulated::SimulatedRuntime;
 use bytes::Bytes;
 use logmill_state::metadata::{
@@ -37,7 +37,7 @@ pub(crate) fn batch(records: usize, bytes: usize) -> Bytes {
 struct FakeLog {
     batches: Vec<(i64, Bytes)>,
     end: i64,
-    watchers: Vec<(i64, Event)>,
+    watchers: Vec<(i64, Flag)>,
 }
 
 /// What the partitions have been asked, in order.
@@ -274,9 +274,9 @@ impl FakeBroker {
         log.batches.push((base, stored.into()));
         log.end += count;
         let end = log.end;
-        log.watchers.retain(|(above, event)| {
+        log.watchers.retain(|(above, flag)| {
             if end > *above {
-                event.set();
+                flag.raise();
             }
             end <= *above
         });
@@ -366,15 +366,15 @@ impl FakeBroker {
                 let outcome = if start > end { Err(PartitionError::LogStart(beyond)) } else { Ok(start) };
                 reply.send(error.map_or(outcome, Err));
             }
-            PartitionCommand::Watch { above, event, .. } => {
+            PartitionCommand::Watch { above, flag, .. } => {
                 self.asked.borrow_mut().push(Asked::Watch(partition, above.0));
                 let mut logs = self.logs.borrow_mut();
                 let log = logs.entry(partition).or_default();
                 if log.end > above.0 {
-                    event.set();
+                    flag.raise();
                 } else {
-                    log.watchers.retain(|(_, event)| !event.is_abandoned());
-                    log.watchers.push((above.0, event));
+                    log.watchers.retain(|(_, flag)| !flag.is_abandoned());
+                    log.watchers.push((above.0, flag));
                 }
             }
             PartitionCommand::FindOffset { query, reply, .. } => {

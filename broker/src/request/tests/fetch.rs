@@ -280,6 +280,35 @@ fn min_bytes_is_waited_for() {
 }
 
 #[test]
+fn a_long_poll_reads_again_only_what_has_more() {
+    let fixture = Fixture::new();
+    let id = fixture.create("t", 50);
+    let records = batch(1, 100);
+    fixture.broker.append(partition(id, 7), &records);
+    let all: Vec<(i32, i64)> = (0..50).map(|index| (index, 0)).collect();
+    let mut request = request("t", id, &all);
+    (request.max_wait_ms, request.min_bytes) = (10_000, 3 * records.len() as i32);
+    for (second, index) in [(1, 11), (2, 11)] {
+        let (broker, records) = (Rc::clone(&fixture.broker), records.clone());
+        fixture.world.after(Duration::from_secs(second), move || {
+            broker.append(partition(id, index), &records);
+        });
+    }
+    fixture.ask(&request, 11, |response| {
+        let found = partitions(&response);
+        assert_eq!((found[7].3, found[11].3), (records.len(), 2 * records.len()), "{found:?}");
+    });
+    let asked = fixture.broker.asked.borrow();
+    let of = |wanted: i32| {
+        let is_read = |asked: &&Asked| matches!(asked, Asked::Read(at, ..) if *at == partition(id, wanted));
+        let is_watch = |asked: &&Asked| matches!(asked, Asked::Watch(at, _) if *at == partition(id, wanted));
+        (asked.iter().filter(is_read).count(), asked.iter().filter(is_watch).count())
+    };
+    assert_eq!(of(20), (1, 1), "nothing came, so once is enough");
+    assert!(of(7).0 >= 3 && of(11).0 >= 3, "{:?} {:?}", of(7), of(11));
+}
+
+#[test]
 fn a_session_names_its_partitions_once() {
     let fixture = Fixture::new();
     let id = fixture.create("t", 2);
