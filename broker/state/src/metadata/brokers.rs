@@ -4,7 +4,7 @@ use std::fmt;
 
 use logmill_wire::ids::{NodeId, Uuid};
 
-use super::image::Image;
+use super::image::{Broker, Image};
 use super::record::{Endpoint, Record};
 
 /// What a broker says of itself when it starts.
@@ -66,6 +66,19 @@ impl fmt::Display for RegisterBrokerError {
 }
 
 impl std::error::Error for RegisterBrokerError {}
+
+impl Broker {
+    /// The record that makes this broker out of one that has only registered, if they differ.
+    pub(super) fn change_record(&self) -> Option<Record> {
+        let differs = self.fenced || self.in_controlled_shutdown || !self.directories.is_empty();
+        differs.then(|| Record::BrokerChanged {
+            broker_id: self.id,
+            fenced: self.fenced,
+            in_controlled_shutdown: self.in_controlled_shutdown,
+            directories: self.directories.clone(),
+        })
+    }
+}
 
 impl Image {
     /// Decides on a broker's registration. A new incarnation raises the leader epochs of all partitions that

@@ -163,8 +163,11 @@ impl Image {
         additional: u32,
         random_bits: u128,
     ) -> Result<Vec<PlacementRun>, CreatePartitionsError> {
-        let racks: BTreeMap<NodeId, Option<&str>> =
-            self.brokers().map(|broker| (broker.id, broker.rack.as_deref())).collect();
+        let racks: BTreeMap<NodeId, Option<&str>> = self
+            .brokers()
+            .filter(|broker| broker.is_active())
+            .map(|broker| (broker.id, broker.rack.as_deref()))
+            .collect();
         let wanted = topic.placement.replication_factor();
         if wanted == 0 || wanted > racks.len() {
             return refuse(
@@ -191,7 +194,7 @@ impl Image {
             }
             let mut seen = BTreeSet::new();
             for replica in replicas {
-                if self.broker(*replica).is_none() {
+                if !self.is_active(*replica) {
                     return invalid(format!(
                         "The manual partition assignment includes broker {replica}, but no such broker is \
                          registered."

@@ -260,8 +260,11 @@ impl Image {
                 format!("A topic has 1 to {TOPIC_PARTITIONS_MAX} partitions, not {partition_count}."),
             );
         }
-        let racks: BTreeMap<NodeId, Option<&str>> =
-            self.brokers().map(|broker| (broker.id, broker.rack.as_deref())).collect();
+        let racks: BTreeMap<NodeId, Option<&str>> = self
+            .brokers()
+            .filter(|broker| broker.is_active())
+            .map(|broker| (broker.id, broker.rack.as_deref()))
+            .collect();
         let wanted = usize::try_from(replication_factor).unwrap_or(0);
         if wanted == 0 || wanted > racks.len() {
             return refuse(
@@ -293,8 +296,10 @@ impl Image {
             if replicas.is_empty() {
                 return invalid(format!("Partition {partition} has no replicas."));
             }
-            if let Some(unknown) = replicas.iter().find(|&&replica| self.broker(replica).is_none()) {
-                return invalid(format!("Broker {unknown} of partition {partition} is not registered."));
+            if let Some(unknown) = replicas.iter().find(|&&replica| !self.is_active(replica)) {
+                return invalid(format!(
+                    "Broker {unknown} of partition {partition} is not registered, or not available."
+                ));
             }
             if replicas.iter().collect::<BTreeSet<_>>().len() != replicas.len() {
                 return invalid(format!("Partition {partition} has a broker more than once."));

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId, TopicPartition, Uuid};
+use logmill_wire::ids::{NodeId, PartitionIndex, TopicId, Uuid};
 
+use super::partition_state::{MIN_IN_SYNC, StoredState};
 use super::placement::{Placement, PlacementRun};
 use super::record::{Endpoint, Record};
 use super::shared_map::SharedMap;
@@ -24,9 +25,21 @@ pub struct Broker {
     pub rack: Option<String>,
     /// Its listeners.
     pub endpoints: Vec<Endpoint>,
+    /// Whether it is held to be dead: it leads nothing and joins no in-sync set (KIP-631, KIP-841).
+    pub fenced: bool,
+    /// Whether it has asked to be relieved of its partitions before it stops.
+    pub in_controlled_shutdown: bool,
+    /// The ids of its log directories (KIP-858); none of brokers that have not said.
+    pub directories: Vec<Uuid>,
 }
 
 impl Broker {
+    /// Whether it may lead partitions and join in-sync sets.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        !self.fenced && !self.in_controlled_shutdown
+    }
+
     /// Where the broker is reached on a listener.
     #[must_use]
     pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
@@ -45,6 +58,8 @@ pub struct Topic {
     pub configs: BTreeMap<String, String>,
     /// Where its partitions lie.
     pub placement: Arc<Placement>,
+    /// The partitions that are not as they began.
+    pub(super) states: SharedMap<PartitionIndex, Arc<StoredState>>,
 }
 
 impl Topic {
@@ -53,17 +68,6 @@ impl Topic {
     pub fn partition_count(&self) -> i32 {
         self.placement.partition_count()
     }
-}
-
-/// A partition as clients are told of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Partition<'a> {
-    /// Its leader.
-    pub leader: NodeId,
-    /// The leader's epoch.
-    pub leader_epoch: LeaderEpoch,
-    /// Its replicas, the preferred leader first. All of them are in sync.
-    pub replicas: &'a [NodeId],
 }
 
 /// A record that contradicts the image: the log is damaged, or was written by a broker with a bug.
@@ -96,6 +100,18 @@ pub enum ApplyError {
         /// The record's topic.
         topic_id: TopicId,
     },
+    /// The partition does not exist, its state contradicts itself, or an epoch would not rise.
+    Partition {
+        /// The record's topic.
+        topic_id: TopicId,
+        /// The record's partition.
+        partition: PartitionIndex,
+    },
+    /// There is no such broker.
+    NoSuchBroker {
+        /// The record's broker.
+        broker_id: NodeId,
+    },
     /// Producer ids would be given out twice.
     ProducerIds {
         /// The next producer id.
@@ -113,6 +129,10 @@ impl fmt::Display for ApplyError {
             Self::TopicExists { topic_id } => write!(f, "topic {topic_id} or its name is there already"),
             Self::NoSuchTopic { topic_id } => write!(f, "there is no topic {topic_id}"),
             Self::Placement { topic_id } => write!(f, "the placement of topic {topic_id} contradicts itself"),
+            Self::Partition { topic_id, partition } => {
+                write!(f, "the state of partition {topic_id}-{partition} contradicts itself or goes back")
+            }
+            Self::NoSuchBroker { broker_id } => write!(f, "there is no broker {broker_id}"),
             Self::ProducerIds { next_producer_id } => {
                 write!(f, "producer ids below {next_producer_id} are given out already")
             }
@@ -240,24 +260,6 @@ impl Image {
         self.next_producer_id
     }
 
-    /// The leader, epoch and replicas of a partition of `topic`.
-    #[must_use]
-    pub fn partition<'a>(&self, topic: &'a Topic, partition: PartitionIndex) -> Option<Partition<'a>> {
-        let replicas = topic.placement.replicas(partition)?;
-        Some(Partition {
-            leader: *replicas.first()?,
-            leader_epoch: topic.placement.leader_epoch(partition, |node| self.leader_epoch_base(node))?,
-            replicas,
-        })
-    }
-
-    /// The leader epoch of a partition, if it exists.
-    #[must_use]
-    pub fn leader_epoch(&self, partition: TopicPartition) -> Option<LeaderEpoch> {
-        let topic = self.topic_by_id(partition.topic_id)?;
-        Some(self.partition(topic, partition.partition)?.leader_epoch)
-    }
-
     /// The name of a topic that differs from `name` in `.` and `_` at most.
     #[must_use]
     pub fn colliding_topic(&self, name: &str) -> Option<&Arc<str>> {
@@ -267,7 +269,7 @@ impl Image {
         (*found == form).then_some(colliding)
     }
 
-    fn leader_epoch_base(&self, node: NodeId) -> i32 {
+    pub(super) fn leader_epoch_base(&self, node: NodeId) -> i32 {
         self.brokers.get(&node).map_or(0, |broker| broker.leader_epoch_base)
     }
 
@@ -291,7 +293,27 @@ impl Image {
                     leader_epoch_base: *leader_epoch_base,
                     rack: rack.clone(),
                     endpoints: endpoints.clone(),
+                    fenced: false,
+                    in_controlled_shutdown: false,
+                    directories: self
+                        .broker(*broker_id)
+                        .map_or_else(Vec::new, |known| known.directories.clone()),
                 }),
+            Record::BrokerChanged { broker_id, fenced, in_controlled_shutdown, directories } => {
+                let known =
+                    self.brokers.get(broker_id).ok_or(ApplyError::NoSuchBroker { broker_id: *broker_id })?;
+                let broker = Broker {
+                    fenced: *fenced,
+                    in_controlled_shutdown: *in_controlled_shutdown,
+                    directories: directories.clone(),
+                    ..Broker::clone(known)
+                };
+                Arc::make_mut(&mut self.brokers).insert(*broker_id, Arc::new(broker));
+                Ok(())
+            }
+            Record::PartitionChanged { topic_id, partition, state } => {
+                self.apply_partition_changed(*topic_id, *partition, state)
+            }
             Record::TopicCreated { topic_id, name, configs, placement } => {
                 let placement = Placement::from_runs(placement, |node| self.leader_epoch_base(node))
                     .ok_or(ApplyError::Placement { topic_id: *topic_id })?;
@@ -300,21 +322,30 @@ impl Image {
                     name: name.as_str().into(),
                     configs: configs.clone(),
                     placement: Arc::new(placement),
+                    states: SharedMap::default(),
                 })
             }
             Record::TopicConfigsReplaced { topic_id, configs } => {
-                let topic = self.existing(*topic_id)?;
-                let topic = Arc::new(Topic { configs: configs.clone(), ..Topic::clone(topic) });
-                self.topics_by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
-                self.topics_by_id.insert(topic.id, topic);
+                let before = Arc::clone(self.existing(*topic_id)?);
+                let topic = Arc::new(Topic { configs: configs.clone(), ..Topic::clone(&before) });
+                self.put_topic(Arc::clone(&topic));
+                if before.configs.get(MIN_IN_SYNC) != configs.get(MIN_IN_SYNC) {
+                    self.forget_eligible(&topic);
+                }
                 Ok(())
             }
             Record::BrokerConfigsReplaced { broker_id, configs } => {
+                let sets_min = self.broker_configs(*broker_id).get(MIN_IN_SYNC) != configs.get(MIN_IN_SYNC);
                 let all = Arc::make_mut(&mut self.broker_configs);
                 if configs.is_empty() {
                     all.remove(broker_id);
                 } else {
                     all.insert(*broker_id, configs.clone());
+                }
+                if sets_min {
+                    let topics: Vec<_> =
+                        self.topics().filter(|topic| !topic.states.is_empty()).cloned().collect();
+                    topics.iter().for_each(|topic| self.forget_eligible(topic));
                 }
                 Ok(())
             }
@@ -383,8 +414,7 @@ impl Image {
         let added = placement.partition_count().abs_diff(first_partition);
         let topic = Arc::new(Topic { placement: Arc::new(placement), ..Topic::clone(topic) });
         self.partition_count += u64::from(added);
-        self.topics_by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
-        self.topics_by_id.insert(topic_id, topic);
+        self.put_topic(topic);
         Ok(())
     }
 
@@ -400,7 +430,13 @@ impl Image {
         Ok(())
     }
 
-    fn existing(&self, topic_id: TopicId) -> Result<&Arc<Topic>, ApplyError> {
+    /// Puts a changed topic in the place of what it was.
+    pub(super) fn put_topic(&mut self, topic: Arc<Topic>) {
+        self.topics_by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+        self.topics_by_id.insert(topic.id, topic);
+    }
+
+    pub(super) fn existing(&self, topic_id: TopicId) -> Result<&Arc<Topic>, ApplyError> {
         self.topics_by_id.get(&topic_id).ok_or(ApplyError::NoSuchTopic { topic_id })
     }
 
@@ -414,11 +450,15 @@ impl Image {
             rack: broker.rack.clone(),
             endpoints: broker.endpoints.clone(),
         });
-        let topics = self.topics().map(|topic| Record::TopicCreated {
-            topic_id: topic.id,
-            name: topic.name.to_string(),
-            configs: topic.configs.clone(),
-            placement: topic.placement.to_runs(|node| self.leader_epoch_base(node)),
+        let changed_brokers = self.brokers.values().filter_map(|broker| broker.change_record());
+        let topics = self.topics().flat_map(|topic| {
+            let created = Record::TopicCreated {
+                topic_id: topic.id,
+                name: topic.name.to_string(),
+                configs: topic.configs.clone(),
+                placement: topic.placement.to_runs(|node| self.leader_epoch_base(node)),
+            };
+            std::iter::once(created).chain(self.state_records(topic))
         });
         let producer_ids = (self.next_producer_id > 0).then_some(Record::ProducerIdsAllocated {
             broker_id: NodeId(-1),
@@ -432,6 +472,7 @@ impl Image {
             configs: BTreeMap::clone(configs),
         });
         let configs = broker_configs.chain(group_configs);
+        let brokers = brokers.chain(changed_brokers);
         cluster_id.into_iter().chain(brokers).chain(topics).chain(producer_ids).chain(configs)
     }
 }

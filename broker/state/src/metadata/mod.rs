@@ -6,13 +6,20 @@
 //! not change with the one before.
 
 mod alter_configs;
+mod alter_partition;
+mod broker_lifecycle;
 mod brokers;
 mod create_partitions;
 mod create_topics;
 mod delete_topics;
+mod elect_leaders;
 mod image;
+mod leadership;
+mod liveness;
+mod partition_state;
 mod placement;
 mod producer_ids;
+mod reassignment;
 mod record;
 mod record_bytes;
 mod shared_map;
@@ -25,6 +32,8 @@ pub use alter_configs::{
     AlterConfigsContext, AlterConfigsError, AlterConfigsErrorKind, AlterConfigsPlan, ConfigEdit,
     ConfigOperation, ConfigResource, ResourceEdits,
 };
+pub use alter_partition::{AlterPartitionPlan, InSyncError, InSyncProposal};
+pub use broker_lifecycle::{BrokerError, BrokerStart, ShutdownPlan};
 pub use brokers::{BrokerRegistration, RegisterBrokerError};
 pub use create_partitions::{
     CreatePartitionsError, CreatePartitionsErrorKind, CreatePartitionsPlan, CreatePartitionsResult,
@@ -35,9 +44,14 @@ pub use create_topics::{
     CreateTopicsPlan, CreatedTopic, NewTopic, PartitionAssignment,
 };
 pub use delete_topics::{DeleteTopicError, DeleteTopicResult, DeleteTopicsPlan, TopicSelector};
-pub use image::{ApplyError, Broker, Image, Partition, Topic, TopicsMark};
+pub use elect_leaders::{ElectLeaderError, ElectLeadersPlan, ElectionType};
+pub use image::{ApplyError, Broker, Image, Topic, TopicsMark};
+pub use leadership::{ControllerContext, Elected, PartitionPlan};
+pub use liveness::Liveness;
+pub use partition_state::{NO_LEADER, Partition, PartitionState};
 pub use placement::{Placement, PlacementRun};
 pub use producer_ids::{PRODUCER_ID_BLOCK_SIZE, ProducerIdBlock, ProducerIdsError};
+pub use reassignment::{ReassignError, ReassignPlan};
 pub use record::{Endpoint, Record};
 pub use record_bytes::RecordBytesError;
 pub use shared_map::SharedMap;

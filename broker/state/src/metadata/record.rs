@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use logmill_wire::ids::{NodeId, TopicId, Uuid};
+use logmill_wire::ids::{NodeId, PartitionIndex, TopicId, Uuid};
 
+use super::partition_state::PartitionState;
 use super::placement::PlacementRun;
 
 /// Where clients and brokers reach a broker.
@@ -86,6 +87,27 @@ pub enum Record {
     TopicDeleted {
         /// The topic.
         topic_id: TopicId,
+    },
+    /// A broker was fenced or unfenced, shuts down, or has other log directories. Its next registration ends the first
+    /// three.
+    BrokerChanged {
+        /// The broker.
+        broker_id: NodeId,
+        /// Whether it is held to be dead.
+        fenced: bool,
+        /// Whether it has asked to be relieved of its partitions.
+        in_controlled_shutdown: bool,
+        /// The ids of its log directories.
+        directories: Vec<Uuid>,
+    },
+    /// A partition has another leader, in-sync set or replicas.
+    PartitionChanged {
+        /// The topic.
+        topic_id: TopicId,
+        /// The partition.
+        partition: PartitionIndex,
+        /// All of its state.
+        state: PartitionState,
     },
     /// A broker has got a block of producer ids (KIP-730).
     ProducerIdsAllocated {

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use logmill_wire::ids::{LeaderEpoch, NodeId, Uuid};
+use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, Uuid};
 
+use super::partition_state::PartitionState;
 use super::placement::PlacementRun;
 use super::record::{Endpoint, Record};
 
@@ -24,6 +25,8 @@ const TOPIC_CONFIGS_REPLACED: u8 = 5;
 const PARTITIONS_ADDED: u8 = 6;
 const BROKER_CONFIGS_REPLACED: u8 = 7;
 const GROUP_CONFIGS_REPLACED: u8 = 8;
+const PARTITION_CHANGED: u8 = 9;
+const BROKER_CHANGED: u8 = 10;
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,6 +126,20 @@ impl Record {
                 to.u8(TOPIC_DELETED);
                 to.uuid(*topic_id);
             }
+            Self::BrokerChanged { broker_id, fenced, in_controlled_shutdown, directories } => {
+                to.u8(BROKER_CHANGED);
+                to.i32(broker_id.0);
+                to.u8(u8::from(*fenced));
+                to.u8(u8::from(*in_controlled_shutdown));
+                to.count(directories.len());
+                directories.iter().for_each(|directory| to.uuid(*directory));
+            }
+            Self::PartitionChanged { topic_id, partition, state } => {
+                to.u8(PARTITION_CHANGED);
+                to.uuid(*topic_id);
+                to.i32(partition.0);
+                to.partition_state(state);
+            }
             Self::ProducerIdsAllocated { broker_id, next_producer_id } => {
                 to.u8(PRODUCER_IDS_ALLOCATED);
                 to.i32(broker_id.0);
@@ -175,6 +192,17 @@ impl Record {
                 first_partition: from.i32()?,
                 placement: from.list(12, Reader::placement_run)?,
             },
+            BROKER_CHANGED => Self::BrokerChanged {
+                broker_id: NodeId(from.i32()?),
+                fenced: from.flag()?,
+                in_controlled_shutdown: from.flag()?,
+                directories: from.list(16, Reader::uuid)?,
+            },
+            PARTITION_CHANGED => Self::PartitionChanged {
+                topic_id: from.uuid()?,
+                partition: PartitionIndex(from.i32()?),
+                state: from.partition_state()?,
+            },
             TOPIC_DELETED => Self::TopicDeleted { topic_id: from.uuid()? },
             PRODUCER_IDS_ALLOCATED => Self::ProducerIdsAllocated {
                 broker_id: NodeId(from.i32()?),
@@ -222,8 +250,21 @@ impl Writer {
         for run in placement {
             self.bytes(&run.partition_count.to_be_bytes());
             self.i32(run.leader_epoch.0);
-            self.count(run.replicas.len());
-            run.replicas.iter().for_each(|replica| self.i32(replica.0));
+            self.nodes(&run.replicas);
+        }
+    }
+
+    fn nodes(&mut self, nodes: &[NodeId]) {
+        self.count(nodes.len());
+        nodes.iter().for_each(|node| self.i32(node.0));
+    }
+
+    fn partition_state(&mut self, state: &PartitionState) {
+        self.i32(state.leader.0);
+        self.i32(state.leader_epoch.0);
+        self.i32(state.partition_epoch);
+        for nodes in [&state.replicas, &state.in_sync, &state.eligible, &state.adding, &state.removing] {
+            self.nodes(nodes);
         }
     }
 
@@ -320,7 +361,24 @@ impl<'a> Reader<'a> {
         Ok(PlacementRun {
             partition_count: u32::from_be_bytes(self.array()?),
             leader_epoch: LeaderEpoch(self.i32()?),
-            replicas: self.list(4, |from| from.i32().map(NodeId))?,
+            replicas: self.nodes()?,
+        })
+    }
+
+    fn nodes(&mut self) -> Result<Vec<NodeId>, RecordBytesError> {
+        self.list(4, |from| from.i32().map(NodeId))
+    }
+
+    fn partition_state(&mut self) -> Result<PartitionState, RecordBytesError> {
+        Ok(PartitionState {
+            leader: NodeId(self.i32()?),
+            leader_epoch: LeaderEpoch(self.i32()?),
+            partition_epoch: self.i32()?,
+            replicas: self.nodes()?,
+            in_sync: self.nodes()?,
+            eligible: self.nodes()?,
+            adding: self.nodes()?,
+            removing: self.nodes()?,
         })
     }
 }
@@ -379,11 +437,31 @@ mod tests {
             Record::BrokerConfigsReplaced { broker_id: Some(NodeId(1)), configs: configs.clone() },
             Record::BrokerConfigsReplaced { broker_id: None, configs: BTreeMap::new() },
             Record::GroupConfigsReplaced { group_id: "g".to_owned(), configs },
+            Record::PartitionChanged {
+                topic_id: id,
+                partition: PartitionIndex(3),
+                state: PartitionState {
+                    leader: NodeId(2),
+                    leader_epoch: LeaderEpoch(9),
+                    partition_epoch: 11,
+                    replicas: vec![NodeId(1), NodeId(2), NodeId(3)],
+                    in_sync: vec![NodeId(2)],
+                    eligible: vec![NodeId(1)],
+                    adding: vec![NodeId(3)],
+                    removing: vec![NodeId(1)],
+                },
+            },
+            Record::BrokerChanged {
+                broker_id: NodeId(1),
+                fenced: true,
+                in_controlled_shutdown: false,
+                directories: vec![id],
+            },
         ]
     }
 
     /// What version 0 wrote must be read for ever: these bytes are never to be changed.
-    const VERSION_0: [&str; 11] = [
+    const VERSION_0: [&str; 13] = [
         "b70000 30313233343536373839616263646566",
         "b70001 00000001 30313233343536373839616263646566 00000007 01 00000001 72 00000001 \
          00000009 504c41494e54455854 00000001 68 2384 0000",
@@ -398,6 +476,10 @@ mod tests {
         "b70007 01 00000001 00000001 0000000e 636c65616e75702e706f6c696379 00000007 636f6d70616374",
         "b70007 00 00000000",
         "b70008 00000001 67 00000001 0000000e 636c65616e75702e706f6c696379 00000007 636f6d70616374",
+        "b70009 30313233343536373839616263646566 00000003 00000002 00000009 0000000b \
+         00000003 00000001 00000002 00000003 00000001 00000002 00000001 00000001 00000001 00000003 \
+         00000001 00000001",
+        "b7000a 00000001 01 00 00000001 30313233343536373839616263646566",
     ];
 
     fn unhex(text: &str) -> Vec<u8> {

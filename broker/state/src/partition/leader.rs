@@ -7,6 +7,9 @@
 //! | `advance_durable` | the durable end, and with it the high watermark |
 //! | `advance_log_start` | the log's start |
 //!
+//! What moves with followers is in the table of `replicas.rs`. A partition of one replica has none of it: its high
+//! watermark is its durable end.
+//!
 //! Always: log start ≤ high watermark ≤ durable end ≤ log end, none of them ever goes back, and every epoch
 //! of the history begins at or before the log's end.
 
@@ -17,6 +20,7 @@ use super::append::{AppendDecision, AppendError, AppendOrigin, AppendPolicy};
 use super::epochs::{EpochEnd, EpochHistory};
 use super::errors::{EpochCheckError, FetchCheckError, LogStartError, ReplayError, StaleEpoch};
 use super::producers::{ProducerDecision, ProducerStates};
+use super::replicas::Replicas;
 
 /// What a reader may see (`isolation_level` of Fetch and ListOffsets).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,6 +42,8 @@ pub struct Leader {
     pub(super) leader_epoch: LeaderEpoch,
     pub(super) epochs: EpochHistory,
     pub(super) producers: ProducerStates,
+    /// The followers and the in-sync set, if there are others than this broker.
+    pub(super) replicas: Option<Box<Replicas>>,
 }
 
 impl Default for Leader {
@@ -62,6 +68,7 @@ impl Leader {
             leader_epoch: LeaderEpoch::NONE,
             epochs: EpochHistory::default(),
             producers: ProducerStates::default(),
+            replicas: None,
         }
     }
 
@@ -225,22 +232,29 @@ impl Leader {
     }
 
     /// Takes note that this broker's disk holds everything below `end`; true if the high watermark moved.
-    /// An end below the known one changes nothing.
+    /// An end below the known one changes nothing. With `write.caching` it is the end of what was written.
     ///
     /// # Panics
     /// If `end` is above the log's end.
     pub fn advance_durable(&mut self, end: Offset) -> bool {
-        assert!(end <= self.next_offset, "durable end {end} is above the log's end {}", self.next_offset);
-        self.durable_end = self.durable_end.max(end);
-        let moved = self.least_in_sync_end() > self.high_watermark;
-        self.high_watermark = self.high_watermark.max(self.least_in_sync_end());
-        self.assert_order();
-        moved
+        self.note_durable(end);
+        self.raise_high_watermark()
     }
 
-    /// The least end over the in-sync replicas, of which this broker is the only one.
-    fn least_in_sync_end(&self) -> Offset {
-        self.durable_end
+    /// # Panics
+    /// If `end` is above the log's end.
+    pub(super) fn note_durable(&mut self, end: Offset) {
+        assert!(end <= self.next_offset, "durable end {end} is above the log's end {}", self.next_offset);
+        self.durable_end = self.durable_end.max(end);
+    }
+
+    /// Moves the high watermark to the least end over the in-sync replicas, never back; true if it moved.
+    pub(super) fn raise_high_watermark(&mut self) -> bool {
+        let end = self.least_in_sync_end();
+        let moved = end > self.high_watermark;
+        self.high_watermark = self.high_watermark.max(end);
+        self.assert_order();
+        moved
     }
 
     /// Begins a new epoch at the log's end. Every incarnation of a leader does so before its first append, so

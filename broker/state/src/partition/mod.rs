@@ -7,13 +7,23 @@
 mod append;
 mod epochs;
 mod errors;
+mod follower;
 mod leader;
 mod producers;
+mod replicas;
 mod snapshot;
 
 pub use append::{AppendDecision, AppendError, AppendOrigin, AppendPolicy, TimestampType};
 pub use epochs::{EpochEnd, EpochEntry, EpochHistory};
 pub use errors::{EpochCheckError, FetchCheckError, LogStartError, ReplayError, StaleEpoch};
+pub use follower::{
+    Batches, DivergenceAnswer, DivergenceQuery, Follower, FollowerEffects, LeadError, LogChange, Push,
+    PushError,
+};
 pub use leader::{Isolation, Leader};
 pub use producers::{ProducerBatch, ProducerDecision, ProducerError, ProducerStates, has_expired};
+pub use replicas::{
+    AlterPartition, AlterPartitionOutcome, FollowerEnds, FollowerError, LeaderEffects, NotEnoughReplicas,
+    ReplicaAssignment, ReplicaBroker, ReplicationPolicy,
+};
 pub use snapshot::{PartitionSnapshot, ProducerSnapshot, SnapshotError};

@@ -117,6 +117,7 @@ impl Leader {
             leader_epoch: LeaderEpoch(snapshot.leader_epoch),
             epochs,
             producers,
+            replicas: None,
         };
         if leader.leader_epoch < LeaderEpoch::NONE || !leader.is_in_order() {
             return Err(SnapshotError::Order);

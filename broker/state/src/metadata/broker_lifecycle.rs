@@ -1,0 +1,225 @@
+//! Brokers that start, die, come back and stop, and what that means for their partitions.
+//!
+//! | event | records |
+//! |---|---|
+//! | a new incarnation | its registration, which raises the leader epochs of all that it leads |
+//! | … that starts fenced | it leaves the in-sync sets, and leads nothing |
+//! | … without a log directory that it had | it leaves the in-sync and eligible sets: what it acknowledged may be gone |
+//! | … that has lost what was only written | it leaves those of topics with `write.caching` |
+//! | no heartbeat for `broker.session.timeout.ms` | fenced: it leaves the in-sync sets, and leads nothing |
+//! | a heartbeat with the metadata of its registration | unfenced: it may lead what has no leader |
+//! | a controlled shutdown | it leaves the in-sync sets that have others, and leads nothing that others can |
+
+use std::fmt;
+
+use logmill_wire::ids::{NodeId, TopicPartition, Uuid};
+
+use super::brokers::{BrokerRegistration, RegisterBrokerError};
+use super::image::{Broker, Image, Topic};
+use super::leadership::{ControllerContext, PartitionPlan, Target};
+use super::record::Record;
+
+/// What a broker says when it starts, in a cluster of several.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BrokerStart {
+    /// Who it is.
+    pub registration: BrokerRegistration,
+    /// The ids of its log directories (KIP-858).
+    pub directories: Vec<Uuid>,
+    /// Whether the host has been restarted since the broker ran last, without a clean mark: what was written and not
+    /// durable is gone.
+    pub lost_writes: bool,
+    /// Whether it is fenced until its heartbeats say that it has the metadata.
+    pub starts_fenced: bool,
+}
+
+/// Why a broker's wish is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BrokerError {
+    /// BROKER_ID_NOT_REGISTERED.
+    NotRegistered,
+    /// STALE_BROKER_EPOCH: another incarnation is registered.
+    StaleIncarnation,
+}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRegistered => f.write_str("the broker is not registered; register it first"),
+            Self::StaleIncarnation => f.write_str("another process has registered with this node.id"),
+        }
+    }
+}
+
+impl std::error::Error for BrokerError {}
+
+/// What a controlled shutdown does.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ShutdownPlan {
+    /// What changes.
+    pub plan: PartitionPlan,
+    /// How many partitions the broker still leads, since nobody else can. It may stop when this is 0, or when it has
+    /// waited long enough.
+    pub still_leads: usize,
+}
+
+impl Image {
+    /// Decides on a broker's registration, and on what its new incarnation means for its partitions. The broker
+    /// appends nothing before the records are committed.
+    ///
+    /// # Errors
+    /// [`RegisterBrokerError`].
+    pub fn decide_broker_start(
+        &self,
+        start: &BrokerStart,
+        previous_is_alive: bool,
+        context: &ControllerContext<'_>,
+    ) -> Result<PartitionPlan, RegisterBrokerError> {
+        let registered = self.decide_register_broker(&start.registration, previous_is_alive)?;
+        let node = start.registration.broker_id;
+        let before = self.broker(node);
+        let is_new = before.is_none_or(|broker| broker.incarnation != start.registration.incarnation);
+        let missing = |broker: &Broker| broker.directories.iter().any(|id| !start.directories.contains(id));
+        let lost_directory = is_new && before.is_some_and(|broker| missing(broker));
+        let mut after = self.clone();
+        let mut plan = PartitionPlan::default();
+        // What the image refuses here was decided against it a line above.
+        let _ = after.apply(&registered);
+        plan.records.push(registered);
+        let fenced = if is_new { start.starts_fenced } else { before.is_some_and(|broker| broker.fenced) };
+        if fenced || before.map_or(&[][..], |broker| &broker.directories) != start.directories {
+            let changed = Record::BrokerChanged {
+                broker_id: node,
+                fenced,
+                in_controlled_shutdown: false,
+                directories: start.directories.clone(),
+            };
+            let _ = after.apply(&changed);
+            plan.records.push(changed);
+        }
+        if is_new {
+            after.change_all(node, context, &mut plan, |topic, target| {
+                let is_lost = lost_directory || (start.lost_writes && (context.write_caching)(topic));
+                if is_lost {
+                    target.lost.push(node);
+                    target.state.eligible.retain(|&member| member != node);
+                }
+                if is_lost || fenced {
+                    target.remove_in_sync(node);
+                }
+            });
+        }
+        Ok(plan)
+    }
+
+    /// Decides that a broker is held to be dead.
+    #[must_use]
+    pub fn decide_fence_broker(&self, node: NodeId, context: &ControllerContext<'_>) -> PartitionPlan {
+        let mut plan = PartitionPlan::default();
+        let Some(broker) = self.broker(node).filter(|broker| !broker.fenced) else { return plan };
+        let after = self.with_broker(broker, true, broker.in_controlled_shutdown, &mut plan);
+        after.change_all(node, context, &mut plan, |_, target| target.remove_in_sync(node));
+        plan
+    }
+
+    /// Decides that a broker is alive and has the metadata.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub fn decide_unfence_broker(
+        &self,
+        node: NodeId,
+        incarnation: Uuid,
+        context: &ControllerContext<'_>,
+    ) -> Result<PartitionPlan, BrokerError> {
+        let broker = self.registered(node, incarnation)?;
+        let mut plan = PartitionPlan::default();
+        if !broker.fenced {
+            return Ok(plan);
+        }
+        let after = self.with_broker(broker, false, broker.in_controlled_shutdown, &mut plan);
+        after.change_all(node, context, &mut plan, |_, _| {});
+        Ok(plan)
+    }
+
+    /// Decides on a broker's wish to stop. It may be asked again, until nothing is left to lead.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub fn decide_controlled_shutdown(
+        &self,
+        node: NodeId,
+        incarnation: Uuid,
+        context: &ControllerContext<'_>,
+    ) -> Result<ShutdownPlan, BrokerError> {
+        let broker = self.registered(node, incarnation)?;
+        let mut shutdown = ShutdownPlan::default();
+        let after = if broker.in_controlled_shutdown {
+            self.clone()
+        } else {
+            self.with_broker(broker, broker.fenced, true, &mut shutdown.plan)
+        };
+        for partition in after.replicated_on(node) {
+            let Some((topic, state)) = after.located(partition) else { continue };
+            let others = state.in_sync.iter().any(|&member| member != node && after.is_active(member));
+            if others && state.in_sync.contains(&node) {
+                after.change_partition(
+                    topic,
+                    partition.partition,
+                    context,
+                    false,
+                    &mut shutdown.plan,
+                    |target| {
+                        target.remove_in_sync(node);
+                    },
+                );
+            } else if state.leader == node {
+                shutdown.still_leads += 1;
+            }
+        }
+        Ok(shutdown)
+    }
+
+    pub(super) fn registered(&self, node: NodeId, incarnation: Uuid) -> Result<&Broker, BrokerError> {
+        let broker = self.broker(node).ok_or(BrokerError::NotRegistered)?;
+        if broker.incarnation == incarnation { Ok(broker) } else { Err(BrokerError::StaleIncarnation) }
+    }
+
+    pub(super) fn located(&self, partition: TopicPartition) -> Option<(&Topic, super::Partition<'_>)> {
+        let topic = self.topic_by_id(partition.topic_id)?;
+        Some((topic, self.partition(topic, partition.partition)?))
+    }
+
+    /// This image with a broker that has changed, and the record.
+    fn with_broker(
+        &self,
+        broker: &Broker,
+        fenced: bool,
+        in_controlled_shutdown: bool,
+        plan: &mut PartitionPlan,
+    ) -> Self {
+        let (broker_id, directories) = (broker.id, broker.directories.clone());
+        let changed = Record::BrokerChanged { broker_id, fenced, in_controlled_shutdown, directories };
+        let mut after = self.clone();
+        // The broker is there.
+        let _ = after.apply(&changed);
+        plan.records.push(changed);
+        after
+    }
+
+    fn change_all(
+        &self,
+        node: NodeId,
+        context: &ControllerContext<'_>,
+        plan: &mut PartitionPlan,
+        edit: impl Fn(&Topic, &mut Target),
+    ) {
+        for partition in self.replicated_on(node) {
+            if let Some(topic) = self.topic_by_id(partition.topic_id) {
+                self.change_partition(topic, partition.partition, context, false, plan, |target| {
+                    edit(topic, target)
+                });
+            }
+        }
+    }
+}
