@@ -194,7 +194,7 @@ fn complete_reassignment(state: &mut PartitionState) {
     }
     let stays = |node: &NodeId| !state.removing.contains(node);
     let all_added = state.adding.iter().all(|node| state.in_sync.contains(node));
-    if !all_added || !state.in_sync.iter().any(|node| stays(node)) {
+    if !all_added || !state.in_sync.iter().any(stays) {
         return;
     }
     let removing = std::mem::take(&mut state.removing);

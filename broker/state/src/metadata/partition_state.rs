@@ -207,11 +207,11 @@ impl Image {
     }
 
     pub(super) fn state_records<'a>(&'a self, topic: &'a Topic) -> impl Iterator<Item = Record> + 'a {
-        topic.states.iter().filter_map(|(&partition, stored)| {
+        topic.states.iter().map(|(&partition, stored)| {
             let base = self.leader_epoch_base(stored.0.leader);
             let leader_epoch = LeaderEpoch(stored.0.leader_epoch.0.saturating_add(base));
             let state = PartitionState { leader_epoch, ..stored.0.clone() };
-            Some(Record::PartitionChanged { topic_id: topic.id, partition, state })
+            Record::PartitionChanged { topic_id: topic.id, partition, state }
         })
     }
 }

@@ -113,7 +113,7 @@ impl Image {
             return Err(ReassignError::NotInProgress);
         }
         let stays = |node: &NodeId| !current.adding.contains(node);
-        if !current.in_sync.iter().chain(current.eligible).any(|node| stays(node)) {
+        if !current.in_sync.iter().chain(current.eligible).any(stays) {
             let message = "None of the old replicas has all records; the reassignment cannot be taken back.";
             return Err(ReassignError::InvalidAssignment(message.to_owned()));
         }
