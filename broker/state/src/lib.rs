@@ -11,4 +11,6 @@ pub mod partition;
 pub mod settings;
 
 #[cfg(test)]
+mod replication_model;
+#[cfg(test)]
 mod test_random;

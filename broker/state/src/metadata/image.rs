@@ -300,16 +300,7 @@ impl Image {
                         .map_or_else(Vec::new, |known| known.directories.clone()),
                 }),
             Record::BrokerChanged { broker_id, fenced, in_controlled_shutdown, directories } => {
-                let known =
-                    self.brokers.get(broker_id).ok_or(ApplyError::NoSuchBroker { broker_id: *broker_id })?;
-                let broker = Broker {
-                    fenced: *fenced,
-                    in_controlled_shutdown: *in_controlled_shutdown,
-                    directories: directories.clone(),
-                    ..Broker::clone(known)
-                };
-                Arc::make_mut(&mut self.brokers).insert(*broker_id, Arc::new(broker));
-                Ok(())
+                self.apply_broker_changed(*broker_id, *fenced, *in_controlled_shutdown, directories)
             }
             Record::PartitionChanged { topic_id, partition, state } => {
                 self.apply_partition_changed(*topic_id, *partition, state)
@@ -326,27 +317,10 @@ impl Image {
                 })
             }
             Record::TopicConfigsReplaced { topic_id, configs } => {
-                let before = Arc::clone(self.existing(*topic_id)?);
-                let topic = Arc::new(Topic { configs: configs.clone(), ..Topic::clone(&before) });
-                self.put_topic(Arc::clone(&topic));
-                if before.configs.get(MIN_IN_SYNC) != configs.get(MIN_IN_SYNC) {
-                    self.forget_eligible(&topic);
-                }
-                Ok(())
+                self.apply_topic_configs(*topic_id, configs)
             }
             Record::BrokerConfigsReplaced { broker_id, configs } => {
-                let sets_min = self.broker_configs(*broker_id).get(MIN_IN_SYNC) != configs.get(MIN_IN_SYNC);
-                let all = Arc::make_mut(&mut self.broker_configs);
-                if configs.is_empty() {
-                    all.remove(broker_id);
-                } else {
-                    all.insert(*broker_id, configs.clone());
-                }
-                if sets_min {
-                    let topics: Vec<_> =
-                        self.topics().filter(|topic| !topic.states.is_empty()).cloned().collect();
-                    topics.iter().for_each(|topic| self.forget_eligible(topic));
-                }
+                self.apply_broker_configs(*broker_id, configs);
                 Ok(())
             }
             Record::GroupConfigsReplaced { group_id, configs } => {
@@ -384,6 +358,48 @@ impl Image {
         }
         Arc::make_mut(&mut self.brokers).insert(broker.id, Arc::new(broker));
         Ok(())
+    }
+
+    fn apply_broker_changed(
+        &mut self,
+        broker_id: NodeId,
+        fenced: bool,
+        in_controlled_shutdown: bool,
+        directories: &[Uuid],
+    ) -> Result<(), ApplyError> {
+        let known = self.brokers.get(&broker_id).ok_or(ApplyError::NoSuchBroker { broker_id })?;
+        let directories = directories.to_vec();
+        let broker = Broker { fenced, in_controlled_shutdown, directories, ..Broker::clone(known) };
+        Arc::make_mut(&mut self.brokers).insert(broker_id, Arc::new(broker));
+        Ok(())
+    }
+
+    fn apply_topic_configs(
+        &mut self,
+        topic_id: TopicId,
+        configs: &BTreeMap<String, String>,
+    ) -> Result<(), ApplyError> {
+        let before = Arc::clone(self.existing(topic_id)?);
+        let topic = Arc::new(Topic { configs: configs.clone(), ..Topic::clone(&before) });
+        self.put_topic(Arc::clone(&topic));
+        if before.configs.get(MIN_IN_SYNC) != configs.get(MIN_IN_SYNC) {
+            self.forget_eligible(&topic);
+        }
+        Ok(())
+    }
+
+    fn apply_broker_configs(&mut self, broker: Option<NodeId>, configs: &BTreeMap<String, String>) {
+        let sets_min = self.broker_configs(broker).get(MIN_IN_SYNC) != configs.get(MIN_IN_SYNC);
+        let all = Arc::make_mut(&mut self.broker_configs);
+        if configs.is_empty() {
+            all.remove(&broker);
+        } else {
+            all.insert(broker, configs.clone());
+        }
+        if sets_min {
+            let topics: Vec<_> = self.topics().filter(|topic| !topic.states.is_empty()).cloned().collect();
+            topics.iter().for_each(|topic| self.forget_eligible(topic));
+        }
     }
 
     fn apply_topic_created(&mut self, topic: Topic) -> Result<(), ApplyError> {

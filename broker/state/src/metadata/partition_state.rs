@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId, TopicPartition};
+use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId, TopicPartition, Uuid};
 
 use super::image::{ApplyError, Image, Topic};
 use super::record::Record;
+use crate::partition::{ReplicaAssignment, ReplicaBroker};
 
 /// The leader of a partition that has none.
 pub const NO_LEADER: NodeId = NodeId(-1);
@@ -141,6 +142,24 @@ impl Image {
     fn told_leader(&self, leader: NodeId, replicas: &[NodeId]) -> NodeId {
         let is_fenced = || self.broker(leader).is_some_and(|broker| broker.fenced);
         if replicas.len() == 1 && is_fenced() { NO_LEADER } else { leader }
+    }
+
+    /// A partition as its leader and its followers need to know it. A broker acts on it only if the image has its own
+    /// incarnation: an older image may say that it leads in an epoch that its former process led in.
+    #[must_use]
+    pub fn replica_assignment(&self, partition: TopicPartition) -> Option<ReplicaAssignment> {
+        let found = self.partition(self.topic_by_id(partition.topic_id)?, partition.partition)?;
+        let replicas = found.replicas.iter().map(|&node| ReplicaBroker {
+            node,
+            incarnation: self.broker(node).map_or(Uuid::ZERO, |broker| broker.incarnation),
+            is_active: self.is_active(node),
+        });
+        Some(ReplicaAssignment {
+            leader_epoch: found.leader_epoch,
+            partition_epoch: found.partition_epoch,
+            in_sync: found.in_sync.to_vec(),
+            replicas: replicas.collect(),
+        })
     }
 
     /// The leader epoch of a partition, if it exists.

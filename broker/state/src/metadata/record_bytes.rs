@@ -80,16 +80,8 @@ impl Record {
                 to.uuid(*incarnation);
                 to.i32(*leader_epoch_base);
                 to.u8(u8::from(rack.is_some()));
-                if let Some(rack) = rack {
-                    to.text(rack);
-                }
-                to.count(endpoints.len());
-                for endpoint in endpoints {
-                    to.text(&endpoint.listener);
-                    to.text(&endpoint.host);
-                    to.bytes(&endpoint.port.to_be_bytes());
-                    to.bytes(&endpoint.security_protocol.to_be_bytes());
-                }
+                rack.iter().for_each(|rack| to.text(rack));
+                to.endpoints(endpoints);
             }
             Self::TopicCreated { topic_id, name, configs, placement } => {
                 to.u8(TOPIC_CREATED);
@@ -101,9 +93,7 @@ impl Record {
             Self::BrokerConfigsReplaced { broker_id, configs } => {
                 to.u8(BROKER_CONFIGS_REPLACED);
                 to.u8(u8::from(broker_id.is_some()));
-                if let Some(broker_id) = broker_id {
-                    to.i32(broker_id.0);
-                }
+                broker_id.iter().for_each(|broker_id| to.i32(broker_id.0));
                 to.configs(configs);
             }
             Self::GroupConfigsReplaced { group_id, configs } => {
@@ -251,6 +241,16 @@ impl Writer {
             self.bytes(&run.partition_count.to_be_bytes());
             self.i32(run.leader_epoch.0);
             self.nodes(&run.replicas);
+        }
+    }
+
+    fn endpoints(&mut self, endpoints: &[Endpoint]) {
+        self.count(endpoints.len());
+        for endpoint in endpoints {
+            self.text(&endpoint.listener);
+            self.text(&endpoint.host);
+            self.bytes(&endpoint.port.to_be_bytes());
+            self.bytes(&endpoint.security_protocol.to_be_bytes());
         }
     }
 

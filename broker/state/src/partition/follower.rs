@@ -7,7 +7,7 @@
 //! | matching | answer: nothing to cut | following | tell the ends, with `rewind` |
 //! | matching | answer: cut at an end | cutting, then following | cut the log there, or empty it if it starts behind |
 //! | matching | answer: an epoch that is unknown here | cutting, then matching | cut, then ask again (KIP-279) |
-//! | matching, following | the leader's log starts behind the own end | resetting, then following | empty the log, start there |
+//! | matching, following | the leader's oldest batch lies behind the own end | resetting, then following | empty the log, start there |
 //! | cutting, resetting | `on_log_changed` | as said above | ask, or tell the ends |
 //! | following | push that begins at the end | following | append, maybe move the start |
 //! | following | push that begins before the end | following | append what is new, if anything |
@@ -47,8 +47,8 @@ pub struct DivergenceAnswer {
     pub query: DivergenceQuery,
     /// Where the epoch ends ([`Leader::on_divergence_query`]).
     pub end: EpochEnd,
-    /// Where the leader's log starts.
-    pub log_start: Offset,
+    /// The first offset of the oldest batch that the leader has: at or before its log's start.
+    pub first_offset: Offset,
 }
 
 /// What a leader says along with record batches, or without any.
@@ -62,6 +62,8 @@ pub struct Push {
     pub high_watermark: Offset,
     /// Where the leader's log starts.
     pub log_start: Offset,
+    /// The first offset of the oldest batch that the leader has: at or before its log's start.
+    pub first_offset: Offset,
 }
 
 /// A change of the log that takes the driver time; [`Follower::on_log_changed`] reports that it is durable.
@@ -296,8 +298,8 @@ impl Follower {
             return FollowerEffects::default();
         }
         let own_end = self.log.next_offset;
-        if answer.log_start > own_end {
-            return self.change(LogChange::Reset { start: answer.log_start }, true);
+        if answer.first_offset > own_end {
+            return self.change(LogChange::Reset { start: answer.first_offset }, true);
         }
         let (to, is_matched) = if answer.query.last_epoch == LeaderEpoch::NONE {
             (self.log.log_start_offset, true)
@@ -395,8 +397,8 @@ impl Follower {
         if self.state != State::Following {
             return Ok(FollowerEffects { query: self.query(), ..FollowerEffects::default() });
         }
-        if push.log_start > self.log.next_offset {
-            return Ok(self.change(LogChange::Reset { start: push.log_start }, true));
+        if push.first_offset > self.log.next_offset {
+            return Ok(self.change(LogChange::Reset { start: push.first_offset }, true));
         }
         if push.from > self.log.next_offset {
             return Ok(FollowerEffects { answer: Some(self.ends(true)), ..FollowerEffects::default() });
