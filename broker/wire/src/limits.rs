@@ -58,6 +58,12 @@ pub const SHARD_SESSION_PARTITIONS_MAX: usize = 400_000;
 /// Partitions of one topic.
 pub const TOPIC_PARTITIONS_MAX: i32 = 1_000_000;
 
+/// The largest header of a replication frame: some ten thousand partitions.
+pub const REPLICATION_HEADER_BYTES_MAX: u32 = 1 << 20;
+
+/// The largest payload of a replication frame; a push with more than one batch is far smaller.
+pub const REPLICATION_PAYLOAD_BYTES_MAX: u32 = REQUEST_FRAME_BYTES_MAX as u32;
+
 /// Characters of a topic's name (Kafka's own bound).
 pub const TOPIC_NAME_CHARACTERS_MAX: usize = 249;
 

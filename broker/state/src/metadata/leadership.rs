@@ -98,6 +98,10 @@ impl Image {
         }
         let is_unclean = self.elect(&mut target);
         let mut state = target.state;
+        // An eligible replica that leads may be enough by itself, and then commits without the others.
+        if is_enough(&state, (context.min_in_sync)(topic)) {
+            state.eligible.clear();
+        }
         let leader_changed = state.leader != before.leader;
         let removed = before.replicas.iter().any(|node| !state.replicas.contains(node));
         if leader_changed || removed {
@@ -117,9 +121,7 @@ impl Image {
 
     fn settle_eligible(&self, before: &PartitionState, target: &mut Target, min_in_sync: u32) {
         let state = &mut target.state;
-        let enough = (min_in_sync as usize).min(state.replicas.len());
-        if state.in_sync.len() >= enough {
-            state.eligible.clear();
+        if is_enough(state, min_in_sync) {
             return;
         }
         let mut eligible = std::mem::take(&mut state.eligible);
@@ -185,6 +187,10 @@ impl Image {
         }
         found
     }
+}
+
+fn is_enough(state: &PartitionState, min_in_sync: u32) -> bool {
+    state.in_sync.len() >= (min_in_sync as usize).min(state.replicas.len())
 }
 
 /// A reassignment is complete when all new replicas are in sync, and others than those that leave.

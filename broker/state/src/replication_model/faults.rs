@@ -15,6 +15,7 @@ impl Model {
     pub(super) fn start(&mut self, at: usize) {
         let incarnation = Uuid(self.next_incarnation.to_be_bytes());
         self.next_incarnation += 1;
+        let starts_fenced = self.random.chance(60);
         let broker = &self.brokers[at];
         let start = BrokerStart {
             registration: BrokerRegistration {
@@ -26,7 +27,7 @@ impl Model {
             },
             directories: vec![broker.directory],
             lost_writes: broker.lost_power,
-            starts_fenced: true,
+            starts_fenced,
         };
         self.decide(|image, context| {
             (image.decide_broker_start(&start, false, context).unwrap().records, ())

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod index;
 pub mod journal;
 pub mod prefix;
+pub mod replication;
 
 use rkyv::rancor;
 use rkyv::ser::allocator::SubAllocator;
