@@ -158,6 +158,7 @@ impl Image {
             leader_epoch: found.leader_epoch,
             partition_epoch: found.partition_epoch,
             in_sync: found.in_sync.to_vec(),
+            has_eligible: !found.eligible.is_empty(),
             replicas: replicas.collect(),
         })
     }
@@ -211,7 +212,8 @@ impl Image {
             .iter()
             .filter(|(_, state)| !state.0.eligible.is_empty() && !state.0.in_sync.is_empty())
             .map(|(&index, state)| {
-                let forgotten = PartitionState { eligible: Vec::new(), ..state.0.clone() };
+                let partition_epoch = state.0.partition_epoch.saturating_add(1);
+                let forgotten = PartitionState { eligible: Vec::new(), partition_epoch, ..state.0.clone() };
                 (index, Arc::new(StoredState(forgotten)))
             })
             .collect();

@@ -11,6 +11,7 @@
 //! | cutting, resetting | `on_log_changed` | as said above | ask, or tell the ends |
 //! | following | push that begins at the end | following | append, maybe move the start |
 //! | following | push that begins before the end | following | append what is new, if anything |
+//! | following | push whose first batch, of deleted records, has the end inside | resetting, then following | empty the log, start with it |
 //! | following | push that begins behind the end | following | tell the ends, with `rewind` |
 //! | any other | push | the same | nothing; it will come again |
 //!
@@ -69,9 +70,9 @@ pub struct Push {
 /// A change of the log that takes the driver time; [`Follower::on_log_changed`] reports that it is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogChange {
-    /// Remove everything from `to` on, and zero it.
+    /// Remove every batch that ends behind `to`, and zero what they took.
     Cut {
-        /// The new end.
+        /// The new end, at the most.
         to: Offset,
     },
     /// Remove everything; the log starts at `start`.
@@ -299,7 +300,7 @@ impl Follower {
         }
         let own_end = self.log.next_offset;
         if answer.first_offset > own_end {
-            return self.change(LogChange::Reset { start: answer.first_offset }, true);
+            return self.change(LogChange::Reset { start: answer.first_offset }, answer.first_offset, true);
         }
         let (to, is_matched) = if answer.query.last_epoch == LeaderEpoch::NONE {
             (self.log.log_start_offset, true)
@@ -315,10 +316,10 @@ impl Follower {
             }
         };
         if to < self.log.log_start_offset {
-            return self.change(LogChange::Reset { start: to }, is_matched);
+            return self.change(LogChange::Reset { start: to }, to, is_matched);
         }
         if to < own_end {
-            return self.change(LogChange::Cut { to }, is_matched);
+            return self.change(LogChange::Cut { to }, to, is_matched);
         }
         // An epoch that began here and got no records has no place in the leader's log.
         self.forget_epochs_from(own_end);
@@ -339,43 +340,45 @@ impl Follower {
         FollowerEffects { query: self.query(), ..FollowerEffects::default() }
     }
 
-    fn change(&mut self, change: LogChange, then_follow: bool) -> FollowerEffects {
+    /// `deleted_to` is how far the leader says records were deleted.
+    fn change(&mut self, change: LogChange, deleted_to: Offset, then_follow: bool) -> FollowerEffects {
         self.state = State::Changing { change, then_follow };
-        let end = match change {
-            LogChange::Cut { to } => to,
-            LogChange::Reset { start } => start,
-        };
-        let (high_watermark, log_end) = (self.log.high_watermark, self.log.next_offset);
-        let lost_committed = (end < high_watermark).then_some((end, high_watermark.min(log_end)));
+        let (LogChange::Cut { to: end } | LogChange::Reset { start: end }) = change;
+        let (lost_from, high_watermark) = (end.max(deleted_to), self.log.high_watermark);
+        let lost_committed = (lost_from < high_watermark).then_some((lost_from, high_watermark));
         FollowerEffects { change: Some(change), lost_committed, ..FollowerEffects::default() }
     }
 
-    /// Takes note that a change of the log is durable. `producers` are those of the log as it is now, made anew from
+    /// Takes note that a change of the log is durable, and that the log ends at `end` now: at or before where it was to
+    /// be cut, for batches are cut whole. `producers` are those of the log as it is now, made anew from
     /// its batches: what was cut off may have been their last.
     ///
     /// # Panics
-    /// If it is not the change that was asked for.
-    pub fn on_log_changed(&mut self, change: LogChange, producers: ProducerStates) -> FollowerEffects {
+    /// If it is not the change that was asked for, or the log ends behind it.
+    pub fn on_log_changed(
+        &mut self,
+        change: LogChange,
+        end: Offset,
+        producers: ProducerStates,
+    ) -> FollowerEffects {
         let State::Changing { change: asked, then_follow } = self.state else {
             panic!("{change:?} was not asked for")
         };
         assert_eq!(change, asked, "another change of the log was asked for");
-        match change {
-            LogChange::Cut { to } => {
-                self.forget_epochs_from(to);
-                self.log.high_watermark = self.log.high_watermark.min(to);
-                self.log.durable_end = self.log.durable_end.min(to);
-                self.log.next_offset = to;
-            }
-            LogChange::Reset { start } => self.log = Leader::starting_at(start),
+        let (LogChange::Cut { to: most } | LogChange::Reset { start: most }) = change;
+        assert!(end <= most, "the log ends at {end} after {change:?}");
+        let is_emptied = matches!(change, LogChange::Reset { .. }) || end < self.log.log_start_offset;
+        if is_emptied {
+            self.log = Leader::starting_at(end);
+            (self.written, self.durable) = (end, end);
+        } else {
+            self.forget_epochs_from(end);
+            self.log.high_watermark = self.log.high_watermark.min(end);
+            self.log.durable_end = self.log.durable_end.min(end);
+            self.log.next_offset = end;
+            (self.written, self.durable) = (self.written.min(end), self.durable.min(end));
         }
         self.log.producers = producers;
-        let end = self.log.next_offset;
-        self.written = self.written.min(end);
-        self.durable = self.durable.min(end);
-        if let LogChange::Reset { start } = change {
-            (self.written, self.durable) = (start, start);
-        }
         self.leader_high_watermark = self.log.high_watermark;
         self.log.assert_order();
         self.go_on(then_follow)
@@ -398,10 +401,13 @@ impl Follower {
             return Ok(FollowerEffects { query: self.query(), ..FollowerEffects::default() });
         }
         if push.first_offset > self.log.next_offset {
-            return Ok(self.change(LogChange::Reset { start: push.first_offset }, true));
+            return Ok(self.change(LogChange::Reset { start: push.first_offset }, push.log_start, true));
         }
         if push.from > self.log.next_offset {
             return Ok(FollowerEffects { answer: Some(self.ends(true)), ..FollowerEffects::default() });
+        }
+        if let Some(start) = self.straddled(push, batches) {
+            return Ok(self.change(LogChange::Reset { start }, push.log_start, true));
         }
         let skip = self.check_batches(push, batches)?;
         for header in batches.get(skip..).unwrap_or_default() {
@@ -418,6 +424,17 @@ impl Follower {
             answer: Some(self.ends(false)),
             ..FollowerEffects::default()
         })
+    }
+
+    /// The start of a batch that this log's end lies in, if the records before it are none that must stay: deleted ones,
+    /// with whose batch the leader's log begins, so that it no longer tells of which epoch they were.
+    fn straddled(&self, push: &Push, batches: &[BatchHeader]) -> Option<Offset> {
+        let end = self.log.next_offset;
+        let first = batches.first()?;
+        let is_inside = first.base_offset < end && first.base_offset.0 >= 0 && first.last_offset_delta >= 0;
+        let ends_behind = end.0 - first.base_offset.0 <= i64::from(first.last_offset_delta);
+        let is_deleted = self.log.log_start_offset == end || first.base_offset < push.log_start;
+        (is_inside && ends_behind && is_deleted).then_some(first.base_offset)
     }
 
     /// How many of the batches are here already. All of them must follow one another, and go on where this log ends.

@@ -14,8 +14,9 @@
 //!
 //! The *maximal* set is the committed one and everybody that was proposed since its partition epoch: the controller
 //! may have carried out any of these proposals, and may elect anybody in them, so the high watermark waits for all of
-//! them (KIP-497). It never moves while the committed set is smaller than `min.insync.replicas` (KIP-966), and it
-//! never goes back.
+//! them (KIP-497). It never moves while the committed set is smaller than `min.insync.replicas`, nor while the
+//! controller holds a replica out of sync for eligible (KIP-966): the two may know of different settings. It never goes
+//! back.
 
 use std::fmt;
 
@@ -45,6 +46,8 @@ pub struct ReplicaAssignment {
     pub partition_epoch: i32,
     /// The committed in-sync set.
     pub in_sync: Vec<NodeId>,
+    /// Whether replicas out of sync may be elected, because they have all that was committed (KIP-966).
+    pub has_eligible: bool,
     /// All replicas, the leader among them.
     pub replicas: Vec<ReplicaBroker>,
 }
@@ -95,6 +98,8 @@ pub enum AlterPartitionOutcome {
         partition_epoch: i32,
         /// The committed set.
         in_sync: Vec<NodeId>,
+        /// Whether replicas out of sync may be elected.
+        has_eligible: bool,
     },
     /// INELIGIBLE_REPLICA: a member is fenced, shuts down, or has another incarnation.
     Ineligible,
@@ -220,6 +225,7 @@ pub(super) struct Replicas {
     epoch_start: Offset,
     partition_epoch: i32,
     committed: Vec<NodeId>,
+    has_eligible: bool,
     /// Everybody who was in a proposal since the committed set was.
     proposed: Vec<NodeId>,
     pending: Option<AlterPartition>,
@@ -233,7 +239,7 @@ impl Replicas {
 
     /// The least end over the maximal set; `None` if one of them has not told its end, or too few are in sync.
     pub(super) fn least_end(&self, local_end: Offset) -> Option<Offset> {
-        if self.committed.len() < self.required() {
+        if self.has_eligible || self.committed.len() < self.required() {
             return None;
         }
         let mut least = local_end;
@@ -272,8 +278,9 @@ impl Replicas {
         self.followers.iter().find(|follower| follower.node == node).map(|follower| follower.incarnation)
     }
 
-    fn commit(&mut self, partition_epoch: i32, in_sync: &[NodeId]) {
+    fn commit(&mut self, partition_epoch: i32, in_sync: &[NodeId], has_eligible: bool) {
         self.partition_epoch = partition_epoch;
+        self.has_eligible = has_eligible;
         self.committed = in_sync.to_vec();
         self.proposed.clear();
         self.pending = None;
@@ -290,7 +297,7 @@ impl Replicas {
             }
         }
         if assignment.partition_epoch > self.partition_epoch {
-            self.commit(assignment.partition_epoch, &assignment.in_sync);
+            self.commit(assignment.partition_epoch, &assignment.in_sync, assignment.has_eligible);
         }
         let is_replica = |node| assignment.replicas.iter().any(|broker| broker.node == node);
         self.followers.retain(|follower| is_replica(follower.node));
@@ -335,6 +342,7 @@ impl Leader {
             epoch_start: self.epochs.latest().map_or(self.next_offset, |latest| latest.start_offset),
             partition_epoch: assignment.partition_epoch,
             committed: assignment.in_sync.clone(),
+            has_eligible: assignment.has_eligible,
             proposed: Vec::new(),
             pending: None,
             followers: others.map(known).collect(),
@@ -474,10 +482,10 @@ impl Leader {
         }
         let mut again = None;
         match outcome {
-            AlterPartitionOutcome::Accepted { partition_epoch, in_sync }
+            AlterPartitionOutcome::Accepted { partition_epoch, in_sync, has_eligible }
                 if *partition_epoch > replicas.partition_epoch =>
             {
-                replicas.commit(*partition_epoch, in_sync);
+                replicas.commit(*partition_epoch, in_sync, *has_eligible);
             }
             AlterPartitionOutcome::Ineligible if replicas.pending.as_ref() == Some(proposal) => {
                 // A copy of the request may still be under way, and be found eligible when it arrives. With the

@@ -66,8 +66,10 @@ impl Disk {
     pub fn change(&mut self, change: LogChange) {
         match change {
             LogChange::Cut { to } => {
-                self.log.retain(|batch| batch.end() <= to.0);
-                self.end = self.end.min(to.0);
+                let cut = self.log.partition_point(|batch| batch.end() <= to.0);
+                self.end = self.log.get(cut).map_or(self.end, |batch| batch.base).min(to.0);
+                self.log.truncate(cut);
+                self.start = self.start.min(self.end);
             }
             LogChange::Reset { start } => {
                 self.log.clear();
@@ -270,7 +272,9 @@ impl Broker {
         let Some(change) = self.changing.take() else { return FollowerEffects::default() };
         self.disk.change(change);
         match &mut self.role {
-            Role::Follower(follower) => follower.on_log_changed(change, ProducerStates::default()),
+            Role::Follower(follower) => {
+                follower.on_log_changed(change, Offset(self.disk.end), ProducerStates::default())
+            }
             Role::Down | Role::Nothing | Role::Leader(_) => FollowerEffects::default(),
         }
     }
