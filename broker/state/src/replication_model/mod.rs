@@ -339,6 +339,7 @@ impl Model {
                 self.count("alterations");
                 AlterPartitionOutcome::Accepted {
                     partition_epoch: state.partition_epoch,
+                    has_eligible: !state.eligible.is_empty(),
                     in_sync: state.in_sync,
                 }
             }
