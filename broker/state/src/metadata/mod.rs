@@ -26,6 +26,8 @@ mod shared_map;
 mod topic_name;
 
 #[cfg(test)]
+mod replica_tests;
+#[cfg(test)]
 mod tests;
 
 pub use alter_configs::{

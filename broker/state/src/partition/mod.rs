@@ -13,6 +13,9 @@ mod producers;
 mod replicas;
 mod snapshot;
 
+#[cfg(test)]
+mod replica_tests;
+
 pub use append::{AppendDecision, AppendError, AppendOrigin, AppendPolicy, TimestampType};
 pub use epochs::{EpochEnd, EpochEntry, EpochHistory};
 pub use errors::{EpochCheckError, FetchCheckError, LogStartError, ReplayError, StaleEpoch};

@@ -258,6 +258,8 @@ macro_rules! entry {
             }
 
             fn read(bytes: &[u8]) -> Result<Self, FrameError> {
+                // Whatever stands before the last bytes would not be looked at.
+                check(bytes.len() == Self::BYTES)?;
                 let invalid = |_: rancor::Failure| FrameError::InvalidField;
                 let archived = rkyv::access::<$archived, rancor::Failure>(bytes).map_err(invalid)?;
                 let fixed = rkyv::deserialize::<$bytes, rancor::Failure>(archived).map_err(invalid)?;

@@ -1,0 +1,397 @@
+//! Decisions about partitions with several replicas.
+
+use std::collections::BTreeMap;
+
+use logmill_wire::ids::{LeaderEpoch, MonotonicNs, NodeId, PartitionIndex, TopicPartition, Uuid};
+
+use super::*;
+
+const CLUSTER: Uuid = Uuid([9; 16]);
+const TOPIC: Uuid = Uuid([8; 16]);
+const PARTITION: TopicPartition = TopicPartition { topic_id: TOPIC, partition: PartitionIndex(0) };
+
+/// `min.insync.replicas`, and whether unclean elections are allowed and writes cached.
+#[derive(Clone, Copy)]
+struct Rules {
+    min_in_sync: u32,
+    unclean: bool,
+    write_caching: bool,
+}
+
+const RULES: Rules = Rules { min_in_sync: 2, unclean: false, write_caching: false };
+
+fn with_rules<T>(rules: Rules, decide: impl FnOnce(&ControllerContext<'_>) -> T) -> T {
+    decide(&ControllerContext {
+        min_in_sync: &|_| rules.min_in_sync,
+        unclean_election: &|_| rules.unclean,
+        write_caching: &|_| rules.write_caching,
+    })
+}
+
+fn incarnation(node: i32) -> Uuid {
+    Uuid([node as u8 + 1; 16])
+}
+
+fn start(node: i32, incarnation: Uuid) -> BrokerStart {
+    let endpoint = Endpoint { listener: "R".to_owned(), host: "h".to_owned(), port: 1, security_protocol: 0 };
+    BrokerStart {
+        registration: BrokerRegistration {
+            broker_id: NodeId(node),
+            cluster_id: CLUSTER,
+            incarnation,
+            rack: None,
+            endpoints: vec![endpoint],
+        },
+        directories: vec![Uuid([node as u8 + 100; 16])],
+        lost_writes: false,
+        starts_fenced: true,
+    }
+}
+
+fn commit(image: &mut Image, records: &[Record]) {
+    for record in records {
+        assert_eq!(Record::decode(&record.encode()).as_ref(), Ok(record));
+        image.apply(record).unwrap();
+    }
+    let mut restored = Image::default();
+    image.to_records().for_each(|record| restored.apply(&record).unwrap());
+    assert_eq!(&restored, image, "a snapshot gives the same image");
+}
+
+/// Brokers 0 to 4, all alive, and a partition on 0, 1 and 2.
+fn image() -> Image {
+    let mut image = Image::default();
+    commit(&mut image, &[Record::ClusterIdMinted { cluster_id: CLUSTER }]);
+    for node in 0..5 {
+        let start = BrokerStart { starts_fenced: false, ..start(node, incarnation(node)) };
+        let plan = with_rules(RULES, |context| image.decide_broker_start(&start, false, context)).unwrap();
+        commit(&mut image, &plan.records);
+    }
+    let placement = vec![PlacementRun {
+        partition_count: 2,
+        leader_epoch: LeaderEpoch(0),
+        replicas: vec![NodeId(0), NodeId(1), NodeId(2)],
+    }];
+    let (name, configs) = ("t".to_owned(), BTreeMap::new());
+    commit(&mut image, &[Record::TopicCreated { topic_id: TOPIC, name, configs, placement }]);
+    image
+}
+
+fn state(image: &Image) -> PartitionState {
+    image.partition(image.topic_by_id(TOPIC).unwrap(), PARTITION.partition).unwrap().to_state()
+}
+
+fn nodes(nodes: &[NodeId]) -> Vec<i32> {
+    nodes.iter().map(|node| node.0).collect()
+}
+
+/// Leader, in-sync set, eligible replicas.
+fn led(image: &Image) -> (i32, Vec<i32>, Vec<i32>) {
+    let state = state(image);
+    (state.leader.0, nodes(&state.in_sync), nodes(&state.eligible))
+}
+
+fn fence(image: &mut Image, node: i32, rules: Rules) -> Vec<Elected> {
+    let plan = with_rules(rules, |context| image.decide_fence_broker(NodeId(node), context));
+    commit(image, &plan.records);
+    plan.elected.into_iter().filter(|elected| elected.partition == PARTITION).collect()
+}
+
+fn unfence(image: &mut Image, node: i32) {
+    let plan =
+        with_rules(RULES, |context| image.decide_unfence_broker(NodeId(node), incarnation(node), context))
+            .unwrap();
+    commit(image, &plan.records);
+}
+
+fn propose(image: &Image, members: &[i32]) -> InSyncProposal {
+    let state = state(image);
+    InSyncProposal {
+        partition: PARTITION,
+        leader_epoch: state.leader_epoch,
+        partition_epoch: state.partition_epoch,
+        in_sync: members.iter().map(|&node| (NodeId(node), incarnation(node))).collect(),
+    }
+}
+
+fn alter(image: &mut Image, proposal: &InSyncProposal) -> Result<PartitionState, InSyncError> {
+    let sender = state(image).leader;
+    let proposals = std::slice::from_ref(proposal);
+    let decided = with_rules(RULES, |context| {
+        image.decide_alter_partition((sender, incarnation(sender.0)), proposals, context)
+    });
+    let mut decided = decided.unwrap();
+    commit(image, &decided.plan.records);
+    decided.results.remove(0)
+}
+
+#[test]
+fn leaders_are_taken_from_the_in_sync_then_from_the_eligible() {
+    let mut image = image();
+    let elected = fence(&mut image, 0, RULES);
+    assert_eq!(led(&image), (1, vec![1, 2], vec![]), "two are enough: nobody else is eligible");
+    assert_eq!(elected, [Elected { partition: PARTITION, leader: NodeId(1), is_unclean: false }]);
+    assert_eq!((state(&image).leader_epoch, state(&image).partition_epoch), (LeaderEpoch(1), 1));
+    fence(&mut image, 1, RULES);
+    assert_eq!(led(&image), (2, vec![2], vec![1]));
+    let elected = fence(&mut image, 2, RULES);
+    assert_eq!(led(&image), (-1, vec![], vec![1, 2]));
+    assert_eq!(elected[0].leader, NO_LEADER);
+    unfence(&mut image, 0);
+    assert_eq!(led(&image), (-1, vec![], vec![1, 2]), "what it missed may have been committed");
+    unfence(&mut image, 1);
+    assert_eq!(led(&image), (1, vec![1], vec![2]));
+    let epoch = state(&image).leader_epoch;
+    assert_eq!(epoch, LeaderEpoch(4), "every change of the leader has its epoch");
+    unfence(&mut image, 2);
+    assert_eq!(state(&image).leader_epoch, epoch);
+}
+
+#[test]
+fn an_eligible_leader_that_is_enough_leaves_nobody_eligible() {
+    let mut image = image();
+    for node in 0..3 {
+        fence(&mut image, node, RULES);
+    }
+    assert_eq!(led(&image).2, [1, 2]);
+    let alone = Rules { min_in_sync: 1, ..RULES };
+    let plan = with_rules(alone, |context| image.decide_unfence_broker(NodeId(1), incarnation(1), context));
+    commit(&mut image, &plan.unwrap().records);
+    assert_eq!(led(&image), (1, vec![1], vec![]), "it commits without the others");
+}
+
+#[test]
+fn records_are_lost_only_when_that_is_asked_for_or_allowed() {
+    let mut image = image();
+    let alone = Rules { min_in_sync: 1, ..RULES };
+    fence(&mut image, 0, alone);
+    fence(&mut image, 1, alone);
+    let allowed = Rules { unclean: true, ..alone };
+    assert_eq!(fence(&mut image, 2, alone)[0].leader, NO_LEADER);
+    unfence(&mut image, 0);
+    assert_eq!(led(&image), (-1, vec![], vec![2]));
+    let ask = |image: &Image, election| {
+        let decided =
+            with_rules(alone, |context| image.decide_elect_leaders(Some(&[PARTITION]), election, context));
+        (decided.results[0].1, decided.plan)
+    };
+    assert_eq!(ask(&image, ElectionType::Preferred).0, Err(ElectLeaderError::PreferredNotAvailable));
+    let (result, plan) = ask(&image, ElectionType::Unclean);
+    assert_eq!(result, Ok(()));
+    assert_eq!(plan.elected, [Elected { partition: PARTITION, leader: NodeId(0), is_unclean: true }]);
+    let mut asked = image.clone();
+    commit(&mut asked, &plan.records);
+    assert_eq!(led(&asked), (0, vec![0], vec![]));
+    assert_eq!(ask(&asked, ElectionType::Unclean).0, Err(ElectLeaderError::NotNeeded));
+    let plan = with_rules(allowed, |context| image.decide_unfence_broker(NodeId(1), incarnation(1), context));
+    assert!(plan.unwrap().elected.iter().any(|elected| elected.is_unclean && elected.leader == NodeId(0)));
+}
+
+#[test]
+fn a_proposal_is_checked_epochs_first() {
+    let mut image = image();
+    let fresh = propose(&image, &[0, 1]);
+    for (wrong, error) in [
+        (InSyncProposal { leader_epoch: LeaderEpoch(1), ..fresh.clone() }, InSyncError::NewerThanThis),
+        (InSyncProposal { partition_epoch: 1, ..fresh.clone() }, InSyncError::NewerThanThis),
+        (propose(&image, &[1, 2]), InSyncError::InvalidRequest),
+        (propose(&image, &[0, 3]), InSyncError::InvalidRequest),
+        (propose(&image, &[0, 1, 1]), InSyncError::InvalidRequest),
+        (
+            InSyncProposal { partition: TopicPartition { topic_id: CLUSTER, ..PARTITION }, ..fresh.clone() },
+            InSyncError::UnknownPartition,
+        ),
+    ] {
+        assert_eq!(alter(&mut image.clone(), &wrong), Err(error), "{wrong:?}");
+    }
+    assert_eq!(alter(&mut image, &fresh).unwrap().partition_epoch, 1);
+    assert_eq!(alter(&mut image, &fresh), Err(InSyncError::InvalidUpdateVersion));
+    let again = propose(&image, &[0, 1]);
+    assert_eq!(
+        alter(&mut image, &again).unwrap().partition_epoch,
+        2,
+        "the same set voids other proposals too"
+    );
+    let mut stale = propose(&image, &[0, 1, 2]);
+    stale.in_sync[2].1 = Uuid([77; 16]);
+    assert_eq!(alter(&mut image, &stale), Err(InSyncError::Ineligible { node: NodeId(2) }), "KIP-903");
+    let whole = propose(&image, &[0, 1, 2]);
+    fence(&mut image, 2, RULES);
+    assert_eq!(alter(&mut image, &whole), Err(InSyncError::Ineligible { node: NodeId(2) }), "KIP-841");
+    unfence(&mut image, 2);
+    assert!(alter(&mut image, &whole).is_ok());
+    fence(&mut image, 0, RULES);
+    let late = InSyncProposal { leader_epoch: LeaderEpoch(0), ..propose(&image, &[1, 2]) };
+    assert_eq!(alter(&mut image, &late), Err(InSyncError::FencedLeaderEpoch));
+    let other = with_rules(RULES, |context| {
+        image.decide_alter_partition((NodeId(1), incarnation(0)), &[propose(&image, &[1])], context)
+    });
+    assert_eq!(other, Err(BrokerError::StaleIncarnation));
+}
+
+#[test]
+fn who_lost_records_is_neither_in_sync_nor_eligible() {
+    let image = image();
+    let restarted = |rules: Rules, change: &dyn Fn(&mut BrokerStart)| {
+        let mut image = image.clone();
+        fence(&mut image, 2, rules);
+        fence(&mut image, 1, rules);
+        assert_eq!(led(&image), (0, vec![0], vec![1]));
+        let mut start = BrokerStart { starts_fenced: false, ..start(1, Uuid([50; 16])) };
+        change(&mut start);
+        let plan = with_rules(rules, |context| image.decide_broker_start(&start, false, context)).unwrap();
+        commit(&mut image, &plan.records);
+        led(&image).2
+    };
+    assert_eq!(restarted(RULES, &|_| {}), [1]);
+    assert_eq!(restarted(RULES, &|start| start.lost_writes = true), [1], "what it said was durable");
+    let caching = Rules { write_caching: true, ..RULES };
+    assert_eq!(restarted(caching, &|start| start.lost_writes = true), [0; 0]);
+    assert_eq!(restarted(RULES, &|start| start.directories = vec![Uuid([99; 16])]), [0; 0]);
+    assert_eq!(restarted(RULES, &|start| start.directories.push(Uuid([99; 16]))), [1], "one more is no loss");
+}
+
+#[test]
+fn a_restarted_leader_leads_in_a_new_epoch_or_not_at_all() {
+    let mut image = image();
+    let again = BrokerStart { starts_fenced: false, ..start(0, Uuid([50; 16])) };
+    let plan = with_rules(RULES, |context| image.decide_broker_start(&again, false, context)).unwrap();
+    assert_eq!(plan.records.len(), 1, "one record, however many partitions it leads");
+    commit(&mut image, &plan.records);
+    assert_eq!((state(&image).leader, state(&image).leader_epoch), (NodeId(0), LeaderEpoch(1)));
+    let fenced = start(0, Uuid([51; 16]));
+    let plan = with_rules(RULES, |context| image.decide_broker_start(&fenced, false, context)).unwrap();
+    commit(&mut image, &plan.records);
+    assert_eq!(led(&image), (1, vec![1, 2], vec![]));
+    assert_eq!(state(&image).leader_epoch, LeaderEpoch(3), "one for the incarnation, one for the leader");
+}
+
+#[test]
+fn a_shutdown_hands_over_what_others_can_lead() {
+    let mut image = image();
+    let shut_down = |image: &mut Image, node: i32| {
+        let shutdown = with_rules(RULES, |context| {
+            image.decide_controlled_shutdown(NodeId(node), incarnation(node), context)
+        });
+        let shutdown = shutdown.unwrap();
+        commit(image, &shutdown.plan.records);
+        shutdown.still_leads
+    };
+    assert_eq!(shut_down(&mut image, 0), 0);
+    assert_eq!(led(&image), (1, vec![1, 2], vec![]));
+    assert_eq!(shut_down(&mut image, 1), 0);
+    assert_eq!(shut_down(&mut image, 2), 2, "nobody else can lead its two partitions");
+    assert_eq!(led(&image), (2, vec![2], vec![1]));
+    let wrong =
+        with_rules(RULES, |context| image.decide_controlled_shutdown(NodeId(2), incarnation(0), context));
+    assert_eq!(wrong, Err(BrokerError::StaleIncarnation));
+}
+
+#[test]
+fn a_partition_moves_when_its_new_replicas_are_in_sync() {
+    let mut image = image();
+    let reassign = |image: &mut Image, wanted: Option<&[i32]>| {
+        let wanted = wanted.map(|wanted| wanted.iter().copied().map(NodeId).collect());
+        let mut decided = with_rules(RULES, |context| image.decide_reassign(&[(PARTITION, wanted)], context));
+        commit(image, &decided.plan.records);
+        decided.results.remove(0)
+    };
+    let whole = |image: &Image| {
+        let state = state(image);
+        (nodes(&state.replicas), nodes(&state.adding), nodes(&state.removing), state.leader.0)
+    };
+    assert_eq!(reassign(&mut image, None), Err(ReassignError::NotInProgress));
+    for wrong in [&[][..], &[0, 0], &[0, 7]] {
+        assert!(matches!(reassign(&mut image, Some(wrong)), Err(ReassignError::InvalidAssignment(_))));
+    }
+    assert_eq!(reassign(&mut image, Some(&[3, 4, 1])), Ok(()));
+    assert_eq!(whole(&image), (vec![3, 4, 1, 0, 2], vec![3, 4], vec![0, 2], 0));
+    assert_eq!(image.reassignments().collect::<Vec<_>>(), [PARTITION]);
+    let proposal = propose(&image, &[0, 1, 2, 3]);
+    alter(&mut image, &proposal).unwrap();
+    assert_eq!(whole(&image).1, [3, 4], "broker 4 is missing");
+    let mut taken_back = image.clone();
+    assert_eq!(reassign(&mut taken_back, None), Ok(()));
+    assert_eq!(whole(&taken_back), (vec![1, 0, 2], vec![], vec![], 0));
+    assert_eq!(led(&taken_back).1, [0, 1, 2]);
+    let epoch = state(&image).leader_epoch;
+    let proposal = propose(&image, &[0, 1, 2, 3, 4]);
+    alter(&mut image, &proposal).unwrap();
+    assert_eq!(whole(&image), (vec![3, 4, 1], vec![], vec![], 3));
+    assert_eq!((led(&image).1, state(&image).leader_epoch.0), (vec![1, 3, 4], epoch.0 + 1));
+    assert_eq!(image.reassignments().count(), 0);
+}
+
+#[test]
+fn the_preferred_leader_comes_back() {
+    let mut image = image();
+    fence(&mut image, 0, RULES);
+    unfence(&mut image, 0);
+    let elect = |image: &Image| {
+        with_rules(RULES, |context| image.decide_elect_leaders(None, ElectionType::Preferred, context))
+    };
+    assert!(elect(&image).results.iter().all(|(_, result)| result.is_err()), "it is not in sync");
+    let proposal = propose(&image, &[0, 1, 2]);
+    alter(&mut image, &proposal).unwrap();
+    let decided = elect(&image);
+    assert_eq!(decided.results[0], (PARTITION, Ok(())));
+    commit(&mut image, &decided.plan.records);
+    assert_eq!(led(&image).0, 0);
+    assert!(!elect(&image).results.contains(&(PARTITION, Ok(()))));
+}
+
+#[test]
+fn another_min_insync_replicas_makes_nobody_eligible_where_a_leader_goes_on() {
+    let mut image = image();
+    fence(&mut image, 2, RULES);
+    fence(&mut image, 1, RULES);
+    assert_eq!(led(&image).2, [1]);
+    let before = state(&image).partition_epoch;
+    let set = |value: &str| Record::TopicConfigsReplaced {
+        topic_id: TOPIC,
+        configs: BTreeMap::from([("min.insync.replicas".to_owned(), value.to_owned())]),
+    };
+    commit(&mut image, &[set("1")]);
+    assert_eq!((led(&image).2, state(&image).partition_epoch), (vec![], before + 1));
+}
+
+#[test]
+fn a_state_that_contradicts_itself_or_goes_back_is_refused() {
+    let mut image = image();
+    fence(&mut image, 0, RULES);
+    let good = PartitionState { partition_epoch: 5, ..state(&image) };
+    let refused = |change: &dyn Fn(&mut PartitionState)| {
+        let mut state = good.clone();
+        change(&mut state);
+        let partition = PARTITION.partition;
+        let record = Record::PartitionChanged { topic_id: TOPIC, partition, state };
+        image.clone().apply(&record) == Err(ApplyError::Partition { topic_id: TOPIC, partition })
+    };
+    assert!(!refused(&|_| {}));
+    assert!(refused(&|state| state.partition_epoch = 1));
+    assert!(refused(&|state| state.leader_epoch = LeaderEpoch(0)));
+    assert!(refused(&|state| state.leader = NodeId(0)));
+    assert!(refused(&|state| state.in_sync.push(NodeId(4))));
+    assert!(refused(&|state| state.in_sync.push(NodeId(1))));
+    assert!(refused(&|state| state.eligible.push(NodeId(1))));
+    assert!(refused(&|state| state.replicas.clear()));
+    let fenced = Record::BrokerChanged {
+        broker_id: NodeId(9),
+        fenced: true,
+        in_controlled_shutdown: false,
+        directories: vec![],
+    };
+    assert_eq!(image.apply(&fenced), Err(ApplyError::NoSuchBroker { broker_id: NodeId(9) }));
+}
+
+#[test]
+fn the_silent_are_found() {
+    let mut liveness = Liveness::default();
+    let all = || [(NodeId(1), incarnation(1)), (NodeId(2), incarnation(2))];
+    let at = |ms: u64| MonotonicNs(ms * 1_000_000);
+    assert!(liveness.silent(all(), at(0), 100).is_empty(), "a new controller has heard from nobody");
+    liveness.heard(NodeId(1), incarnation(1), at(90));
+    assert_eq!(liveness.silent(all(), at(99), 100), []);
+    assert_eq!(liveness.silent(all(), at(100), 100), [NodeId(2)]);
+    assert!(liveness.is_alive(NodeId(1), at(189), 100) && !liveness.is_alive(NodeId(1), at(190), 100));
+}
