@@ -87,7 +87,7 @@ impl Model {
     fn new(seed: u64) -> Self {
         let mut random = Random::seeded(seed);
         let write_caching = random.chance(30);
-        let min = 1 + random.below(3);
+        let min = [1, 1, 2, 2, 2, 3][random.below(6) as usize];
         let mut image = Image::default();
         let mut apply = |record: Record| image.apply(&record).unwrap();
         apply(Record::ClusterIdMinted { cluster_id: CLUSTER });
