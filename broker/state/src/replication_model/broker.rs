@@ -121,7 +121,6 @@ impl Disk {
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "there are four")]
 #[derive(Debug)]
 pub enum Role {
     /// The process does not run.
