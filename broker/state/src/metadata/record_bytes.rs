@@ -119,8 +119,7 @@ impl Record {
             Self::BrokerChanged { broker_id, fenced, in_controlled_shutdown, directories } => {
                 to.u8(BROKER_CHANGED);
                 to.i32(broker_id.0);
-                to.u8(u8::from(*fenced));
-                to.u8(u8::from(*in_controlled_shutdown));
+                to.bytes(&[u8::from(*fenced), u8::from(*in_controlled_shutdown)]);
                 to.count(directories.len());
                 directories.iter().for_each(|directory| to.uuid(*directory));
             }

@@ -180,7 +180,8 @@ impl Model {
         broker.seen = index;
         if let (Role::Leader(state), false) = (&broker.role, led) {
             let epoch = state.leader_epoch().0;
-            self.truth.on_leader(epoch, &self.brokers[at]);
+            let is_over = self.image().leader_epoch(PARTITION) != Some(LeaderEpoch(epoch));
+            self.truth.on_leader(epoch, is_over, &self.brokers[at]);
             self.count("leaders");
         }
         self.after_leader(at, leads);
