@@ -8,6 +8,7 @@ pub mod check;
 pub mod faults;
 pub mod model;
 pub mod node;
+pub mod quorum;
 pub mod rot;
 pub mod run;
 pub mod workload;

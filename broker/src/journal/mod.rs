@@ -76,6 +76,19 @@ impl<R: Runtime> Journal<R> {
         Ok(Self { file, id, ring: Ring::new(pages), spare: None })
     }
 
+    /// Opens a journal in use, and goes on behind its last group. Returns what lives in it, too: everything from the
+    /// tail that its last group names.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; a journal without any group is one of them.
+    pub async fn open_again(runtime: &R, path: &Path, id: Uuid) -> Result<(Self, Replay), ReplayError> {
+        let replay = replay::replay_from_tail(runtime, path, id).await?;
+        let file = runtime.open(path, OpenMode::ReadWrite).await?;
+        let pages = (file.length().await? / PAGE_BYTES as u64) as u32;
+        let ring = Ring::with_live(pages, replay.places());
+        Ok((Self { file, id, ring, spare: None }, replay))
+    }
+
     /// The journal's identity in this run.
     #[must_use]
     pub const fn id(&self) -> Uuid {

@@ -2,7 +2,7 @@
 
 use crate::runtime::buffer::Chunk;
 use crate::runtime::{File, OpenMode, Runtime};
-use logmill_wire::frame::journal::{Entry, GroupHeader, entries, open_group};
+use logmill_wire::frame::journal::{Entry, GROUP_HEADER_BYTES, GroupHeader, entries, open_group};
 use logmill_wire::ids::Uuid;
 use logmill_wire::limits::{CHUNK_BYTES_MAX, PAGE_BYTES};
 use std::collections::BTreeMap;
@@ -64,6 +64,14 @@ impl Replay {
         self.groups.iter().map(|(header, range)| (header.sequence, &self.content[range.clone()]))
     }
 
+    /// Number, first page and pages of each of these groups.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u64, u32, u32)> {
+        self.groups.iter().map(|(header, range)| {
+            let bytes = GROUP_HEADER_BYTES + range.len();
+            (header.sequence, header.page, bytes.div_ceil(PAGE_BYTES) as u32)
+        })
+    }
+
     /// All entries, in the order in which they were committed.
     ///
     /// # Errors
@@ -107,14 +115,39 @@ pub async fn replay<R: Runtime>(
     if from_sequence < last.tail_sequence {
         return Err(ReplayError::Rot { sequence: from_sequence, last_sequence });
     }
-    let mut groups = Vec::new();
-    for sequence in first..=last_sequence {
-        let Some((header, range)) = found.get(&sequence) else {
-            return Err(ReplayError::Rot { sequence, last_sequence });
-        };
-        groups.push((*header, range.clone()));
-    }
+    let groups = groups_of(&found, first, last_sequence)?;
     Ok(Replay { content, groups })
+}
+
+/// Reads the journal at `path` from the tail that its last group names. The file is flushed first.
+///
+/// # Errors
+/// If the disk fails, a group behind the tail is missing, or there is none at all.
+pub(super) async fn replay_from_tail<R: Runtime>(
+    runtime: &R,
+    path: &Path,
+    id: Uuid,
+) -> Result<Replay, ReplayError> {
+    let file = runtime.open(path, OpenMode::ReadWrite).await?;
+    file.flush().await?;
+    let content = read_whole(&file).await?;
+    let found = valid_groups(&content, id);
+    let Some((&last_sequence, (last, _))) = found.last_key_value() else {
+        return Err(ReplayError::Rot { sequence: 1, last_sequence: 1 });
+    };
+    let groups = groups_of(&found, last.tail_sequence, last_sequence)?;
+    Ok(Replay { content, groups })
+}
+
+/// The groups from one to the last, without a gap.
+fn groups_of(
+    found: &BTreeMap<u64, (GroupHeader, std::ops::Range<usize>)>,
+    first: u64,
+    last_sequence: u64,
+) -> Result<Vec<(GroupHeader, std::ops::Range<usize>)>, ReplayError> {
+    (first..=last_sequence)
+        .map(|sequence| found.get(&sequence).cloned().ok_or(ReplayError::Rot { sequence, last_sequence }))
+        .collect()
 }
 
 /// Reads the write cache at `path`: every group that is intact, in the order in which they were put there. Some of
@@ -166,7 +199,7 @@ fn valid_groups(content: &[u8], id: Uuid) -> BTreeMap<u64, (GroupHeader, std::op
             page += 1;
             continue;
         }
-        let start = page * PAGE_BYTES + logmill_wire::frame::journal::GROUP_HEADER_BYTES;
+        let start = page * PAGE_BYTES + GROUP_HEADER_BYTES;
         let range = start..start + payload.len();
         page = range.end.div_ceil(PAGE_BYTES);
         found.insert(header.sequence, (header, range));

@@ -42,6 +42,19 @@ impl Ring {
         Self { pages, next_page: 0, next_sequence: 1, live: VecDeque::new() }
     }
 
+    /// A ring in use: number, first page and pages of each live group, in their order.
+    pub(super) fn with_live(pages: u32, live: impl Iterator<Item = (u64, u32, u32)>) -> Self {
+        let live: VecDeque<_> =
+            live.map(|(sequence, page, pages)| LiveGroup { sequence, page, pages }).collect();
+        let mut ring = Self { live, ..Self::new(pages) };
+        if let Some(last) = ring.live.back() {
+            let end = last.page + last.pages;
+            ring.next_page = if end >= pages { 0 } else { end };
+            ring.next_sequence = last.sequence + 1;
+        }
+        ring
+    }
+
     pub(super) const fn pages(&self) -> u32 {
         self.pages
     }

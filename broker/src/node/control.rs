@@ -4,9 +4,9 @@ use super::message::{Beginning, ShardMessage};
 use super::post::Post;
 use super::start_block::{self, Facts};
 use super::{Node, NodeError};
-use crate::cluster::{Controller, METADATA_PARTITION, MetadataLog, Publish};
-use crate::journal::Journal;
-use crate::log::{DirectoryHealth, LogDirectoryError, RunDirectory, Store, StoreSettings, recover};
+use crate::cluster::quorum::{MemberKey, NoPeers, Quorum, QuorumConfig, QuorumSettings};
+use crate::cluster::{Controller, Publish, Publisher};
+use crate::log::{DirectoryHealth, LogDirectoryError, RunDirectory, recover};
 use crate::net::acceptor::{Acceptance, accept_connections};
 use crate::net::connection::ConnectionInfo;
 use crate::net::counts::{ConnectionCounts, ConnectionLimits};
@@ -26,12 +26,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The journal of the control shard: metadata changes are few.
-const CONTROL_JOURNAL_BYTES: u64 = 4 << 20;
-
-/// The cache of the control shard.
-const CONTROL_CACHE_BYTES: usize = 8 << 20;
 
 /// How often, and after how long, a port that is in use is tried again: for 2 s in all.
 const LISTEN_RETRIES: u32 = 80;
@@ -57,9 +51,9 @@ pub async fn run<R: Runtime>(
     let control = Control { runtime, node, post, acceptance };
     let outcome = control.start().await;
     let running = match outcome {
-        Ok((mut controller, store)) => {
+        Ok((mut controller, quorum)) => {
             control.serve(&mut controller, stop).await;
-            Some((controller, store))
+            Some(quorum)
         }
         Err(failure) => {
             control.node.fail(failure);
@@ -67,35 +61,36 @@ pub async fn run<R: Runtime>(
         }
     };
     control.stop_shards().await;
-    if let Some((controller, store)) = running {
-        store.stop().await;
-        // The last checkpoint asks the metadata's partition for its state, so it lives until here.
-        drop(controller);
+    if let Some(quorum) = running {
+        quorum.stop();
     }
 }
 
 impl<R: Runtime> Control<R> {
-    async fn start(&self) -> Result<(Controller<R>, Rc<Store<R>>), NodeError> {
+    async fn start(&self) -> Result<(Controller<R>, Quorum), NodeError> {
         // Listening comes first: a port that another process holds must be known before anything is changed.
         let bound = self.bind().await?;
-        let (run, mut shards) = self.open_run().await.map_err(|error| self.not_opened(&error))?;
+        let (run, shards) = self.open_run().await.map_err(|error| self.not_opened(&error))?;
+        let direct_io = self.has_direct_io(&run).await?;
         let health = Arc::<DirectoryHealth>::default();
-        let own = shards.pop();
         for (shard, (journal_id, states)) in (0..).map(ShardIndex).zip(shards) {
             let beginning = Beginning { run: run.clone(), journal_id, states, health: Arc::clone(&health) };
             self.post.send(shard, ShardMessage::Begin(Box::new(beginning)));
         }
-        let (journal_id, states) = own.unwrap_or_else(|| (Uuid::ZERO, BTreeMap::new()));
-        let (store, direct_io) = self.open_store(run, health, journal_id, states).await?;
-        let mut controller = self.open_controller(&store).await?;
+        let quorum = self.open_quorum(health).await?;
+        let settings = Arc::new(self.node.config.settings.clone());
+        let (node_id, publisher) = (settings.node.node_id, Publisher::default());
+        let mut controller =
+            Controller::new(self.runtime.clone(), node_id, settings, quorum.clone(), publisher.clone());
         let cluster_id = self.register(&mut controller, &bound).await?;
         self.node.log_directory.join_cluster(cluster_id)?;
-        controller.publish().await;
+        publisher.begin(&self.runtime, quorum.clone(), self.publisher());
+        publisher.until_published(quorum.status().applied).await;
+        let image = controller.image();
         let listeners =
             bound.iter().map(|(name, listener)| format!("{name}://{}", listener.local_address())).collect();
-        self.bound_connections(controller.image());
+        self.bound_connections(&image);
         self.accept(bound);
-        let image = controller.image();
         let mut degradations = Vec::new();
         if !direct_io {
             degradations.push(
@@ -104,7 +99,7 @@ impl<R: Runtime> Control<R> {
         }
         let topics = (image.topic_count(), image.partition_count());
         start_block::print(&self.node, &Facts { cluster_id, listeners, direct_io, degradations, topics });
-        Ok((controller, store))
+        Ok((controller, quorum))
     }
 
     async fn bind(&self) -> Result<Vec<(String, R::Listener)>, NodeError> {
@@ -142,7 +137,7 @@ impl<R: Runtime> Control<R> {
         let remedy = if error.is_no_space() {
             // The journals of the run before go only once those of the next one are there.
             let journal_bytes = self.node.config.settings.resources.journal_bytes;
-            let needed = u64::from(self.node.shards) * journal_bytes + CONTROL_JOURNAL_BYTES;
+            let needed = u64::from(self.node.shards) * journal_bytes;
             format!(
                 "a start needs {} MiB for new journals before it gives back the old ones: make room on the volume, or \
                  lower logmill.journal.bytes or logmill.shards; all that was acknowledged is still there",
@@ -158,50 +153,51 @@ impl<R: Runtime> Control<R> {
         &self,
     ) -> Result<(RunDirectory, Vec<(Uuid, BTreeMap<TopicPartition, LogState>)>), LogDirectoryError> {
         let recovery = recover(&self.runtime, self.node.log_directory.path()).await?;
-        let (shards, control) = (self.node.shards, self.node.control());
+        let shards = self.node.shards;
         let journal_bytes = self.node.config.settings.resources.journal_bytes;
-        let place = move |log: TopicPartition| {
-            if log == METADATA_PARTITION { control } else { shard_of(log, shards) }
-        };
-        let sizes =
-            move |shard: ShardIndex| if shard == control { CONTROL_JOURNAL_BYTES } else { journal_bytes };
-        let opened = recovery.begin_run(&self.runtime, shards + 1, sizes, place).await?;
+        let opened = recovery
+            .begin_run(&self.runtime, shards, move |_| journal_bytes, move |log| shard_of(log, shards))
+            .await?;
         Ok((opened.run, opened.shards))
     }
 
-    async fn open_store(
-        &self,
-        run: RunDirectory,
-        health: Arc<DirectoryHealth>,
-        journal_id: Uuid,
-        states: BTreeMap<TopicPartition, LogState>,
-    ) -> Result<(Rc<Store<R>>, bool), NodeError> {
-        let path = run.journal(self.runtime.shard());
+    async fn has_direct_io(&self, run: &RunDirectory) -> Result<bool, NodeError> {
+        let path = run.journal(ShardIndex(0));
         let failed =
-            |error: std::io::Error| NodeError::new(format!("{}: {error}", path.display()), "check the disk");
-        let direct_io = self.runtime.open(&path, OpenMode::Read).await.map_err(failed)?.is_direct();
-        let journal = Journal::open_fresh(&self.runtime, &path, journal_id).await.map_err(failed)?;
-        let settings = StoreSettings {
-            journal_bytes: CONTROL_JOURNAL_BYTES,
-            cache_bytes: CONTROL_CACHE_BYTES,
-            ..StoreSettings::default()
-        };
-        Ok((Store::start(self.runtime.clone(), run, health, settings, journal, states), direct_io))
+            |error: io::Error| NodeError::new(format!("{}: {error}", path.display()), "check the disk");
+        Ok(self.runtime.open(&path, OpenMode::Read).await.map_err(failed)?.is_direct())
     }
 
-    async fn open_controller(&self, store: &Rc<Store<R>>) -> Result<Controller<R>, NodeError> {
-        let settings = Arc::new(self.node.config.settings.clone());
-        let node_id = settings.node.node_id;
-        let unusable = |error: crate::cluster::MetadataLogError| {
+    async fn open_quorum(&self, health: Arc<DirectoryHealth>) -> Result<Quorum, NodeError> {
+        let config = &self.node.config;
+        let voters: Vec<_> = config.topology.voters.iter().map(|voter| voter.id).collect();
+        if voters.len() > 1 {
+            return Err(NodeError::new(
+                format!(
+                    "controller.quorum.voters names {} voters, and this version works with one",
+                    voters.len()
+                ),
+                "name this node alone, or leave the setting out",
+            ));
+        }
+        let directory = &self.node.log_directory;
+        let node = config.settings.node.node_id;
+        let quorum_config = QuorumConfig {
+            key: MemberKey { node, directory: directory.directory_id() },
+            endpoints: Vec::new(),
+            voters,
+            directory: directory.path().join("quorum"),
+            known_cluster: directory.cluster_id(),
+            health,
+        };
+        let timeout_ms = config.settings.node.quorum_election_timeout_ms;
+        let settings = QuorumSettings::with_election_timeout_ms(timeout_ms);
+        Quorum::start(self.runtime.clone(), NoPeers, quorum_config, settings).await.map_err(|error| {
             NodeError::new(
                 error.to_string(),
-                "restore __cluster_metadata-0 from a backup; nothing was changed",
+                "make room if the volume is full; otherwise restore the directory quorum from a backup",
             )
-        };
-        let log = MetadataLog::open(self.runtime.clone(), store).map_err(unusable)?;
-        Controller::open(self.runtime.clone(), node_id, settings, log, self.publisher())
-            .await
-            .map_err(unusable)
+        })
     }
 
     /// Hands an image to every data shard and waits for all of them.
@@ -236,7 +232,7 @@ impl<R: Runtime> Control<R> {
         {
             return Err(NodeError::new(
                 format!("the log directory belongs to cluster {known}, and its metadata to another"),
-                "restore meta.properties and __cluster_metadata-0 from the same backup",
+                "restore meta.properties and the directory quorum from the same backup",
             ));
         }
         let endpoints = bound
@@ -290,10 +286,11 @@ impl<R: Runtime> Control<R> {
                 }
             };
             if let ShardMessage::Metadata(command) = message {
-                let before = controller.image().clone();
+                let before = controller.image();
                 controller.handle(command).await;
-                if !before.has_same_broker_configs(controller.image()) {
-                    self.bound_connections(controller.image());
+                let image = controller.image();
+                if !before.has_same_broker_configs(&image) {
+                    self.bound_connections(&image);
                 }
             }
         }

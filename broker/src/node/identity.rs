@@ -7,8 +7,9 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The version of what this program lays out in a log directory.
-const LAYOUT_VERSION: &str = "0";
+/// The version of what this program lays out in a log directory. Version 0 had the metadata in a log of its own, where
+/// now a quorum keeps it.
+const LAYOUT_VERSION: &str = "1";
 
 /// A log directory that belongs to this process.
 pub struct LogDirectory {
@@ -69,6 +70,12 @@ impl LogDirectory {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The id of the directory: another disk has another one.
+    #[must_use]
+    pub const fn directory_id(&self) -> Uuid {
+        self.identity.directory_id
     }
 
     /// The cluster that the directory belongs to, once it does.

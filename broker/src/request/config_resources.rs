@@ -155,7 +155,8 @@ pub(super) fn alter<R: Runtime>(
             return answers;
         }
         let outcome = within(&runtime, patience, receiver).await;
-        let failure = match outcome {
+        let timed_out = ErrorCode::RequestTimedOut;
+        let (code, failure) = match outcome {
             Some(Ok(Ok(results))) => {
                 for (place, result) in places.into_iter().zip(results) {
                     let refusal = |error: logmill_state::metadata::AlterConfigsError| {
@@ -167,13 +168,16 @@ pub(super) fn alter<R: Runtime>(
                 }
                 return answers;
             }
-            Some(Ok(Err(error))) => error.to_string(),
-            Some(Err(oneshot::Closed)) => "The broker is stopping.".to_owned(),
-            None => "The configs were not altered in time; they may be altered nevertheless.".to_owned(),
+            Some(Ok(Err(error))) => (error.error_code(), error.to_string()),
+            Some(Err(oneshot::Closed)) => (timed_out, "The broker is stopping.".to_owned()),
+            None => (
+                timed_out,
+                "The configs were not altered in time; they may be altered nevertheless.".to_owned(),
+            ),
         };
         for place in places {
             if let Some((_, _, answer)) = answers.get_mut(place) {
-                *answer = Err(Refusal::new(ErrorCode::RequestTimedOut, failure.clone()));
+                *answer = Err(Refusal::new(code, failure.clone()));
             }
         }
         answers

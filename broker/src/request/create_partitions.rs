@@ -73,15 +73,15 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     call.services.cluster.send(MetadataCommand::CreatePartitions { topics, validate_only, reply });
     let Call { services, answer, .. } = call;
     Ok(Box::pin(async move {
-        let all = |message: &str| -> Vec<_> {
-            let timed_out = |name: &String| refused(name.clone(), ErrorCode::RequestTimedOut, message);
-            names.iter().map(timed_out).collect()
+        let all = |code: ErrorCode, message: &str| -> Vec<_> {
+            names.iter().map(|name: &String| refused(name.clone(), code, message)).collect()
         };
+        let timed_out = ErrorCode::RequestTimedOut;
         let mut results = match within(&services.runtime, Duration::from_millis(timeout_ms), receiver).await {
             Some(Ok(Ok(results))) => results.into_iter().map(topic_result).collect(),
-            Some(Ok(Err(error))) => all(&error.to_string()),
-            Some(Err(oneshot::Closed)) => all("The broker is stopping."),
-            None => all("The partitions were not added in time; they may be added nevertheless."),
+            Some(Ok(Err(error))) => all(error.error_code(), &error.to_string()),
+            Some(Err(oneshot::Closed)) => all(timed_out, "The broker is stopping."),
+            None => all(timed_out, "The partitions were not added in time; they may be added nevertheless."),
         };
         let error = ErrorCode::TopicAuthorizationFailed;
         results.extend(denied.into_iter().map(|topic| refused(topic.name, error, error.description())));

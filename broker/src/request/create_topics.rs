@@ -87,7 +87,7 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
                 let settings = services.image().effective_settings(services.node_id, &services.settings);
                 results.into_iter().map(|result| topic_result(result, &settings, version)).collect()
             }
-            Some(Ok(Err(error))) => all(ErrorCode::RequestTimedOut, error.to_string()),
+            Some(Ok(Err(error))) => all(error.error_code(), error.to_string()),
             Some(Err(oneshot::Closed)) => {
                 all(ErrorCode::RequestTimedOut, "The broker is stopping.".to_owned())
             }

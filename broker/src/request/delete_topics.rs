@@ -105,15 +105,15 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     call.services.cluster.send(MetadataCommand::DeleteTopics { selectors: wanted.clone(), reply });
     let Call { services, answer, .. } = call;
     Ok(Box::pin(async move {
-        let all = |message: &str| -> Vec<_> {
-            let timed_out = |selector| refused_selector(selector, ErrorCode::RequestTimedOut, message);
-            wanted.into_iter().map(timed_out).collect()
+        let all = |code: ErrorCode, message: &str| -> Vec<_> {
+            wanted.into_iter().map(|selector| refused_selector(selector, code, message)).collect()
         };
+        let timed_out = ErrorCode::RequestTimedOut;
         results.extend(match within(&services.runtime, Duration::from_millis(timeout_ms), receiver).await {
             Some(Ok(Ok(deleted))) => deleted.into_iter().map(topic_result).collect(),
-            Some(Ok(Err(error))) => all(&error.to_string()),
-            Some(Err(oneshot::Closed)) => all("The broker is stopping."),
-            None => all("The topics were not deleted in time; they may be deleted nevertheless."),
+            Some(Ok(Err(error))) => all(error.error_code(), &error.to_string()),
+            Some(Err(oneshot::Closed)) => all(timed_out, "The broker is stopping."),
+            None => all(timed_out, "The topics were not deleted in time; they may be deleted nevertheless."),
         });
         answer.reply(&Response { responses: results.into(), ..Response::default() })
     }))

@@ -55,8 +55,7 @@ settings_group! {
         quorum_bootstrap_servers: Vec<Endpoint> = "controller.quorum.bootstrap.servers", Kind::Endpoints, Some(""), ReadOnly;
         /// How long a controller waits for its leader before it asks to be elected; the wait is drawn at
         /// random from one to two times this, in milliseconds.
-        quorum_election_timeout_ms: u64 = "controller.quorum.election.timeout.ms", Kind::int_from(50), Some("1000"), ReadOnly,
-            inert "a cluster is one node";
+        quorum_election_timeout_ms: u64 = "controller.quorum.election.timeout.ms", Kind::int_from(50), Some("1000"), ReadOnly;
         /// How often a broker tells the controllers that it is alive, in milliseconds.
         broker_heartbeat_interval_ms: u64 = "broker.heartbeat.interval.ms", Kind::int_from(10), Some("2000"), ReadOnly,
             inert "a cluster is one node";

@@ -9,6 +9,7 @@ pub mod index;
 pub mod journal;
 pub mod prefix;
 pub mod replication;
+pub mod quorum;
 
 use rkyv::rancor;
 use rkyv::ser::allocator::SubAllocator;
