@@ -8,8 +8,8 @@ pub mod checkpoint;
 pub mod index;
 pub mod journal;
 pub mod prefix;
-pub mod replication;
 pub mod quorum;
+pub mod replication;
 
 use rkyv::rancor;
 use rkyv::ser::allocator::SubAllocator;
