@@ -41,6 +41,7 @@ impl<'a> Record<'a> {
     ///
     /// # Errors
     /// A [`RecordError`] if lengths or counts do not hold; `bytes` is then left somewhere within the record.
+    #[inline]
     pub fn take(bytes: &mut &'a [u8]) -> Result<Self, RecordError> {
         let length = usize::try_from(varint::take_i32(bytes)?).map_err(|_| RecordError::InvalidLength)?;
         let (body, rest) = bytes.split_at_checked(length).ok_or(RecordError::Truncated)?;
@@ -52,6 +53,7 @@ impl<'a> Record<'a> {
         })
     }
 
+    #[inline]
     fn parse_body(body: &'a [u8]) -> Result<Self, RecordError> {
         let (&attributes, mut rest) = body.split_first().ok_or(RecordError::Truncated)?;
         let timestamp_delta = varint::take_i64(&mut rest)?;
@@ -102,6 +104,7 @@ impl<'a> Record<'a> {
     }
 }
 
+#[inline]
 fn take_nullable<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, RecordError> {
     match varint::take_i32(bytes)? {
         -1 => Ok(None),
@@ -109,6 +112,7 @@ fn take_nullable<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, RecordErr
     }
 }
 
+#[inline]
 fn take_exact<'a>(bytes: &mut &'a [u8], length: i32) -> Result<&'a [u8], RecordError> {
     let length = usize::try_from(length).map_err(|_| RecordError::InvalidLength)?;
     let (taken, rest) = bytes.split_at_checked(length).ok_or(RecordError::InvalidLength)?;

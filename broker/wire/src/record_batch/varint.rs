@@ -3,17 +3,20 @@
 use super::error::RecordError;
 
 /// Takes an integer of 32 bits from the front of `bytes`.
+#[inline]
 pub(super) fn take_i32(bytes: &mut &[u8]) -> Result<i32, RecordError> {
     let zigzag = take_bits(bytes, u64::from(u32::MAX))? as u32;
     Ok((zigzag >> 1) as i32 ^ -((zigzag & 1) as i32))
 }
 
 /// Takes an integer of 64 bits from the front of `bytes`.
+#[inline]
 pub(super) fn take_i64(bytes: &mut &[u8]) -> Result<i64, RecordError> {
     let zigzag = take_bits(bytes, u64::MAX)?;
     Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
 }
 
+#[inline]
 fn take_bits(bytes: &mut &[u8], max: u64) -> Result<u64, RecordError> {
     let mut bits = 0_u64;
     let mut shift = 0;
