@@ -444,3 +444,109 @@ impl Read {
 }
 
 const _: () = assert!(IDENTITY_BYTES <= PAGE_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::encode_records;
+    use super::super::members::MemberSet;
+    use super::*;
+    use crate::runtime::simulated::{Options, SimulatedRuntime, World};
+    use logmill_state::metadata::{Image, Record};
+    use logmill_wire::ids::ShardIndex;
+    use raft::eraftpb::Entry;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    const DIRECTORY: &str = "/data/quorum";
+    const ID: Uuid = Uuid([3; 16]);
+
+    fn entry(index: u64, term: u64) -> Entry {
+        let mut entry = Entry::default();
+        (entry.index, entry.term) = (index, term);
+        let record = Record::ClusterIdMinted { cluster_id: Uuid([index as u8; 16]) };
+        entry.data = encode_records(&vec![record; 20]).into();
+        entry
+    }
+
+    /// What was said to be durable last.
+    type Promised = Rc<RefCell<(HardState, Vec<Entry>)>>;
+
+    /// Writes terms, votes and entries until the world ends; every third step replaces the last entry.
+    async fn write(runtime: SimulatedRuntime, promised: Promised) {
+        let health = Arc::<DirectoryHealth>::default();
+        runtime.create_directory(Path::new("/data")).await.unwrap();
+        runtime.sync_directory(Path::new("/")).await.unwrap();
+        let found = QuorumDisk::open(&runtime, Path::new(DIRECTORY), ID, &health).await.unwrap();
+        let (mut disk, state) = match found {
+            Some(found) => (found.disk, found.state),
+            None => {
+                assert_eq!(promised.borrow().0, HardState::default(), "the node has voted, and is fresh");
+                let state = DurableState::default();
+                let ids =
+                    IdentityHeader { journal_id: [1; 16], directory_id: ID.0, ..IdentityHeader::default() };
+                let settings = DiskSettings { journal_bytes: 64 << 10 };
+                let directory = Path::new(DIRECTORY);
+                (
+                    QuorumDisk::create(&runtime, directory, settings, ids, &state, &health).await.unwrap(),
+                    state,
+                )
+            }
+        };
+        let (hard_state, entries) = promised.borrow().clone();
+        let (found_term, found_vote) = (state.hard_state.term, state.hard_state.vote);
+        assert!(found_term >= hard_state.term, "term {} was forgotten", hard_state.term);
+        assert!(found_term > hard_state.term || found_vote == hard_state.vote, "the vote was forgotten");
+        let base = state.snapshot.as_ref().map_or(0, |snapshot| snapshot.id.index);
+        for entry in entries.iter().filter(|entry| entry.index > base) {
+            let kept = state.entries.get((entry.index - base - 1) as usize);
+            assert!(kept.is_some_and(|kept| kept.term >= entry.term), "entry {} was forgotten", entry.index);
+        }
+        let mut memory = LogMemory::new(state);
+        loop {
+            let (base, length) = (memory.base().index, memory.entries().len() as u64);
+            let mut hard_state = memory.hard_state().clone();
+            (hard_state.term, hard_state.vote) = (hard_state.term + 1, 1 + hard_state.term % 5);
+            let replaces = length > 0 && hard_state.term.is_multiple_of(3);
+            let index = base + length + u64::from(!replaces);
+            let entries = vec![entry(index, hard_state.term)];
+            let persist = Persist { snapshot: None, entries, hard_state };
+            disk.persist(&persist, &memory).await.unwrap();
+            memory.append(&persist.entries);
+            memory.set_hard_state(persist.hard_state.clone());
+            *promised.borrow_mut() = (persist.hard_state, memory.entries().to_vec());
+            if length > 5 {
+                let last = memory.entries()[3].clone();
+                let id = SnapshotId { index: last.index, term: last.term };
+                let snapshot = MetadataSnapshot::new(id, 0, MemberSet::default(), Image::default());
+                assert!(disk.compact(&snapshot, &memory).await.unwrap());
+                memory.begin_at(snapshot);
+                promised.borrow_mut().1 = memory.entries().to_vec();
+            }
+        }
+    }
+
+    #[test]
+    fn no_crash_makes_a_node_forget_what_it_promised() {
+        let mut terms = 0;
+        for seed in 0..150 {
+            let world = World::new(seed, Options::drawn(seed));
+            let host = world.host("node");
+            let promised = Promised::default();
+            for life in 0..6 {
+                let runtime = host.runtime(ShardIndex(0));
+                runtime.spawn(write(runtime.clone(), Rc::clone(&promised)));
+                let milliseconds = world.draw(|chance| { let most = 20 << chance.below(6); chance.below(most) });
+                world.run_for(Duration::from_millis(milliseconds));
+                if life % 2 == 0 {
+                    host.crash()
+                } else {
+                    host.kill()
+                }
+                host.restart();
+            }
+            terms += promised.borrow().0.term;
+        }
+        assert!(terms > 1_000, "only {terms} terms");
+    }
+}
