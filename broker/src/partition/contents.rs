@@ -8,7 +8,8 @@ use bytes::Bytes;
 use logmill_wire::compression::Codec;
 use logmill_wire::limits::DECOMPRESSED_BATCH_BYTES_MAX;
 use logmill_wire::record_batch::{
-    BatchError, BatchHeader, BatchView, ContentRules, recompress, validate_contents, validate_header,
+    BatchError, BatchHeader, BatchView, ContentRules, RecordsSummary, recompress, validate_contents,
+    validate_header,
 };
 use std::time::Duration;
 
@@ -22,11 +23,13 @@ pub struct ContentPolicy {
     pub codec: Option<(Codec, Option<i32>)>,
     /// Whether every record must have a key (`cleanup.policy=compact`).
     pub keys_required: bool,
+    /// Whether the time of every record counts (`message.timestamp.before.max.ms`).
+    pub age_bounded: bool,
 }
 
 impl ContentPolicy {
     /// Records are kept as they come.
-    pub const AS_SENT: Self = Self { codec: None, keys_required: false };
+    pub const AS_SENT: Self = Self { codec: None, keys_required: false, age_bounded: false };
 
     /// Whether the batch must be looked into, or changed, before it can be appended. What is no batch is somebody
     /// else's to refuse.
@@ -41,30 +44,33 @@ impl ContentPolicy {
         }
         let codec = header.attributes.codec_id();
         let is_compressed = codec != Codec::None.id();
-        self.codec.is_some_and(|(wanted, _)| wanted.id() != codec) || (self.keys_required && is_compressed)
+        self.codec.is_some_and(|(wanted, _)| wanted.id() != codec)
+            || ((self.keys_required || self.age_bounded) && is_compressed)
     }
 
-    fn carry_out(self, records: Bytes) -> Result<Bytes, BatchError> {
+    fn carry_out(self, records: Bytes) -> Result<(Bytes, RecordsSummary), BatchError> {
         let batch = BatchView::only(&records)?;
         validate_header(&batch)?;
         let limit_bytes = DECOMPRESSED_BATCH_BYTES_MAX;
-        validate_contents(&batch, ContentRules { keys_required: self.keys_required, limit_bytes })?;
-        match self.codec {
+        let found =
+            validate_contents(&batch, ContentRules { keys_required: self.keys_required, limit_bytes })?;
+        let records = match self.codec {
             Some((codec, level)) if batch.codec()? != codec => {
-                recompress(&batch, codec, level, limit_bytes).map(Bytes::from)
+                recompress(&batch, codec, level, limit_bytes)?.into()
             }
-            _ => Ok(records),
-        }
+            _ => records,
+        };
+        Ok((records, found))
     }
 }
 
 impl<R: Runtime> Partition<R> {
-    /// The batch in the form in which the topic keeps it.
+    /// The batch in the form in which the topic keeps it, and what was found in it.
     pub(super) async fn rework(
         &self,
         records: Bytes,
         policy: ContentPolicy,
-    ) -> Result<Bytes, PartitionError> {
+    ) -> Result<(Bytes, RecordsSummary), PartitionError> {
         loop {
             let taken = records.clone();
             match self.runtime.offload(move || policy.carry_out(taken)).await {

@@ -209,7 +209,12 @@ impl<R: Runtime> Partition<R> {
 
     /// Brings the records of the first append in the queue into the topic's form, or refuses it.
     async fn rework_first(&self, records: Bytes) {
-        let reworked = self.rework(records, self.policy.get().contents).await;
+        let policy = self.policy.get();
+        let reworked = self.rework(records, policy.contents).await.and_then(|(records, found)| {
+            let times = (found.min_timestamp, found.max_timestamp);
+            let checked = policy.append.check_record_times(times, self.runtime.wall_clock());
+            checked.map(|()| records).map_err(PartitionError::Append)
+        });
         let mut queue = self.queue.borrow_mut();
         // Only the partition's end takes appends out of the queue meanwhile, and then all of them.
         match (reworked, queue.front_mut()) {
@@ -325,11 +330,15 @@ impl<R: Runtime> Partition<R> {
         let batch = BatchView::only(records).map_err(PartitionError::Batch)?;
         validate_header(&batch).map_err(PartitionError::Batch)?;
         let keys_required = policy.contents.keys_required;
-        if keys_required && batch.header().attributes.codec_id() == Codec::None.id() {
+        let found = if keys_required && batch.header().attributes.codec_id() == Codec::None.id() {
             let rules = ContentRules { keys_required, limit_bytes: 0 };
-            validate_contents(&batch, rules).map(drop).map_err(PartitionError::Batch)?;
+            validate_contents(&batch, rules).map(Some).map_err(PartitionError::Batch)?
         } else {
-            validate_records(&batch).map(drop).map_err(PartitionError::Batch)?;
+            validate_records(&batch).map_err(PartitionError::Batch)?
+        };
+        if let Some(found) = found {
+            let times = (found.min_timestamp, found.max_timestamp);
+            policy.append.check_record_times(times, now).map_err(PartitionError::Append)?;
         }
         let header = *batch.header();
         let decision = self.leader.borrow().decide_append(std::slice::from_ref(&header), &policy.append, now);

@@ -431,7 +431,12 @@ fn policy(settings: &TopicSettings) -> PartitionPolicy {
             timestamp_before_max_ms: clamp(settings.timestamp_before_max_ms),
             timestamp_after_max_ms: clamp(settings.timestamp_after_max_ms),
         },
-        contents: ContentPolicy { codec: codec(settings), keys_required: settings.cleanup_policy.compact },
+        contents: ContentPolicy {
+            codec: codec(settings),
+            keys_required: settings.cleanup_policy.compact,
+            age_bounded: settings.timestamp_type == settings::TimestampType::CreateTime
+                && clamp(settings.timestamp_before_max_ms) < i64::MAX,
+        },
         log: LogSettings {
             segment_bytes,
             segment_ms: clamp(segment_ms),

@@ -12,7 +12,7 @@ use logmill_wire::compression::Codec;
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::TimestampMs;
 use logmill_wire::record_batch::BatchBuilder;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 fn start(folder: &Folder) -> Node {
     Plan::new(folder.path()).start()
@@ -233,6 +233,32 @@ fn timestamps_are_found_to_the_record_in_compressed_batches_too() {
         assert_eq!(client.list_offset("timed", partition, -1).2, 1_000);
         assert_eq!(client.list_offset("timed", partition, -2).2, 0);
     }
+    node.stop();
+}
+
+#[test]
+fn timestamps_out_of_the_bounds_of_their_topic_are_refused_as_a_batch() {
+    let _turn = turn::shared();
+    let folder = Folder::new();
+    let node = start(&folder);
+    let mut client = node.client();
+    let hour_ms = 3_600_000;
+    let bounds =
+        [("message.timestamp.before.max.ms", "3600000"), ("message.timestamp.after.max.ms", "3600000")];
+    client.try_create_topic("bounded", 1, &bounds).unwrap();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = since.as_millis() as i64;
+    let outcome = |client: &mut Client, times: &[i64]| {
+        let result = client.append("bounded", 0, -1, timed_batch(Codec::None, times));
+        (ErrorCode::from_code(result.error).unwrap(), result.base_offset)
+    };
+    assert_eq!(outcome(&mut client, &[now, now - hour_ms / 2]), (ErrorCode::None, 0));
+    let compressed = timed_batch(Codec::Lz4, &[now, now - 2 * hour_ms]);
+    assert_eq!(client.append("bounded", 0, -1, compressed).error, ErrorCode::InvalidTimestamp.code());
+    for times in [[now, now - 2 * hour_ms], [now + 2 * hour_ms, now]] {
+        assert_eq!(outcome(&mut client, &times), (ErrorCode::InvalidTimestamp, -1));
+    }
+    assert_eq!(outcome(&mut client, &[now + hour_ms / 2]), (ErrorCode::None, 2), "nothing of them was kept");
     node.stop();
 }
 

@@ -536,7 +536,10 @@ mod tests {
             for life in 0..6 {
                 let runtime = host.runtime(ShardIndex(0));
                 runtime.spawn(write(runtime.clone(), Rc::clone(&promised)));
-                let milliseconds = world.draw(|chance| { let most = 20 << chance.below(6); chance.below(most) });
+                let milliseconds = world.draw(|chance| {
+                    let most = 20 << chance.below(6);
+                    chance.below(most)
+                });
                 world.run_for(Duration::from_millis(milliseconds));
                 if life % 2 == 0 {
                     host.crash()

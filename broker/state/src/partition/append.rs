@@ -88,6 +88,25 @@ impl AppendPolicy {
             && -age_ms <= i128::from(self.timestamp_after_max_ms)
     }
 
+    /// Checks the smallest and the largest timestamp of a batch's records: each record has to be within the bounds,
+    /// unless the topic gives them times of its own.
+    ///
+    /// # Errors
+    /// [`AppendError::InvalidTimestamp`] with the one that is not.
+    pub fn check_record_times(
+        &self,
+        (min, max): (TimestampMs, TimestampMs),
+        now: TimestampMs,
+    ) -> Result<(), AppendError> {
+        if self.timestamp_type == TimestampType::LogAppendTime {
+            return Ok(());
+        }
+        match [min, max].into_iter().find(|time| !self.takes_timestamp(*time, now)) {
+            Some(timestamp) => Err(AppendError::InvalidTimestamp { timestamp }),
+            None => Ok(()),
+        }
+    }
+
     /// Checks a batch by its header alone. Whether the CRC is right and the records are what the header says
     /// is for others to check, before and after.
     ///
