@@ -93,6 +93,36 @@ fn small_neighbours_become_one_segment() {
     assert_eq!(bench.segments()[0], 0);
 }
 
+/// Appends and fills segments; the last append comes twice, and of its second time nothing remains but the segment
+/// that was begun for it.
+fn end_in_a_closed_segment(bench: &Bench, values: &[(&[u8], Option<u64>)]) {
+    for (number, (key, of)) in (0..).zip(values) {
+        let mut batch = BatchBuilder::new().producer(ProducerId(7), ProducerEpoch(0), number);
+        let value = of.map(value);
+        batch.append(TimestampMs(bench.now()), Some(key), value.as_deref(), &[]);
+        assert_eq!(bench.send(&batch).unwrap(), i64::from(number));
+        if number as usize + 1 == values.len() {
+            assert_eq!(bench.send(&batch).unwrap(), i64::from(number));
+        }
+    }
+    assert_eq!(bench.segments().last(), Some(&(values.len() as i64)));
+}
+
+#[test]
+fn a_log_that_ends_in_a_compacted_segment_is_read_to_its_end() {
+    let bench = Bench::new(5, Options::default(), COMPACTED);
+    // Nothing goes, and the tombstone's batch grows: it is given the time at which it may go.
+    let values: [(&[u8], _); 4] = [(b"gone", None), (b"a", Some(1)), (b"b", Some(2)), (b"c", Some(3))];
+    end_in_a_closed_segment(&bench, &values);
+    let before = bench.size_bytes();
+    bench.run_for(MINUTE * 3);
+    assert!(bench.size_bytes() > before, "{} bytes, {before} before", bench.size_bytes());
+    let (got, position) = bench.consume(0);
+    assert_eq!((got.iter().map(|got| got.offset).collect::<Vec<_>>(), position), (vec![0, 1, 2, 3], 4));
+    bench.append(Some(b"new"), Some(&value(99)));
+    assert_eq!(bench.consume(3).1, 5);
+}
+
 #[test]
 fn timestamps_are_found_among_what_is_left() {
     let bench = Bench::new(4, Options::default(), COMPACTED);

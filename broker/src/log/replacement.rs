@@ -144,13 +144,21 @@ impl<R: Runtime> Log<R> {
         let mut inner = self.inner.borrow_mut();
         let first = inner.segments.partition_point(|segment| segment.base < base);
         let last = inner.segments.partition_point(|segment| segment.base < end);
-        let new = (replacement.bytes > 0).then(|| {
-            let mut segment = Segment::settled(base, replacement.bytes, true);
+        let replacement_bytes = replacement.bytes;
+        let new = (replacement_bytes > 0).then(|| {
+            let mut segment = Segment::settled(base, replacement_bytes, true);
             segment.file = Some(file);
             segment.index = Some(replacement.index);
             segment
         });
         let before: Vec<Segment<R>> = inner.segments.drain(first..last).collect();
+        let (at, _, next_offset) = inner.readable;
+        if base <= at && at < end {
+            // What may be read ended with these segments: nothing is readable behind them yet. Their last position is
+            // not that of the new one.
+            let moved = if new.is_some() { (base, replacement_bytes) } else { (end, 0) };
+            inner.readable = (moved.0, moved.1, next_offset);
+        }
         if let Some(segment) = new {
             inner.segments.insert(first, segment);
         }
