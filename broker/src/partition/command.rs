@@ -1,6 +1,7 @@
 //! What other shards ask of a partition. A command is a message: it owns all that it carries, and its
 //! answer comes through a oneshot channel.
 
+use super::peers::PeerCommand;
 use crate::runtime::flags::Flag;
 use crate::runtime::{gather, oneshot};
 use bytes::Bytes;
@@ -240,6 +241,9 @@ pub enum PartitionCommand {
         /// The way back.
         reply: oneshot::Sender<Result<EpochEnd, PartitionError>>,
     },
+    /// What another broker says to the partitions of one shard; sent to it by
+    /// [`PartitionRouter::send_to`](super::router::PartitionRouter).
+    Peer(PeerCommand),
 }
 
 impl PartitionCommand {
@@ -256,7 +260,7 @@ impl PartitionCommand {
     #[must_use]
     pub fn partition(&self) -> Option<TopicPartition> {
         match self {
-            Self::Sizes { .. } => None,
+            Self::Sizes { .. } | Self::Peer(_) => None,
             Self::Append { appends, .. } => appends.first().map(|append| append.partition),
             Self::Read { partition, .. }
             | Self::Watch { partition, .. }

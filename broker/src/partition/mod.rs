@@ -8,6 +8,7 @@ mod deletion;
 mod hosted;
 mod idle_producers;
 mod lookup;
+pub mod peers;
 mod reply;
 pub mod router;
 mod table;

@@ -253,6 +253,8 @@ impl<R: Runtime> PartitionTable<R> {
                 let hosted = self.hosted(partition);
                 reply.send(hosted.and_then(|partition| partition.epoch_end(current_leader_epoch, epoch)));
             }
+            // Nothing is replicated: a broker that says otherwise is told by newer metadata.
+            PartitionCommand::Peer(_) => {}
         }
     }
 
