@@ -4,7 +4,7 @@
 //! late, or come twice: the pure states of [`logmill_state::partition`] say again what matters, and [`Peers`] asks for
 //! it when a link was lost.
 
-use crate::shard::memory::Reservation;
+use crate::runtime::oneshot;
 use bytes::Bytes;
 use logmill_state::partition::AlterPartition;
 use logmill_wire::frame::replication::{EpochAnswer, EpochQuery, PartitionEnds, PushedPartition};
@@ -30,8 +30,8 @@ pub enum PeerCommand {
         payload: Bytes,
         /// Each partition with the range of its batches in the payload.
         entries: Vec<(PushedPartition, Range<usize>)>,
-        /// The room that the payload takes; it goes with the last of it.
-        room: Option<Reservation>,
+        /// Told, or dropped, when the batches are taken over or refused: the payload's room is free then.
+        done: oneshot::Sender<()>,
     },
     /// How far a follower has come.
     Ends {

@@ -323,6 +323,7 @@ impl FakeBroker {
         let Some(partition) = command.partition() else { return };
         let error = self.errors.borrow().get(&partition).cloned();
         match command {
+            PartitionCommand::Peer(_) => {}
             PartitionCommand::Append { bytes, appends, replies, .. } => {
                 for (append, reply) in appends.into_iter().zip(replies) {
                     self.append_later(append.partition, bytes.slice(append.range()), reply);
