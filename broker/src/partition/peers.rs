@@ -22,6 +22,12 @@ pub struct Peer {
 
 /// What a frame from another broker has for the partitions of one shard. Entries are in the frame's order.
 pub enum PeerCommand {
+    /// A link of the other broker stands anew: what it had on its way before may be lost. It needs to be told again, as
+    /// by `PartitionTable::resend`: the leader that it is pushes nothing before it knows the follower's ends.
+    Linked {
+        /// Whose link.
+        from: Peer,
+    },
     /// Batches of a leader. Their starts are checked against the frame, their own checksums are not yet.
     Push {
         /// Who leads.
