@@ -64,6 +64,9 @@ pub const REPLICATION_HEADER_BYTES_MAX: u32 = 1 << 20;
 /// The largest payload of a replication frame; a push with more than one batch is far smaller.
 pub const REPLICATION_PAYLOAD_BYTES_MAX: u32 = REQUEST_FRAME_BYTES_MAX as u32;
 
+/// The largest message between a broker and the active controller; a client's request that is forwarded is within it.
+pub const CONTROL_MESSAGE_BYTES_MAX: usize = 16 << 20;
+
 /// Characters of a topic's name (Kafka's own bound).
 pub const TOPIC_NAME_CHARACTERS_MAX: usize = 249;
 

@@ -5,6 +5,7 @@
 //! hosts send one another starts with the prefix of [`prefix`].
 
 pub mod checkpoint;
+pub mod control;
 pub mod index;
 pub mod journal;
 pub mod prefix;
