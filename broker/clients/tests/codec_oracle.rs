@@ -12,7 +12,9 @@ use std::fmt::Debug;
 const MIXED_SAMPLES: u64 = 300;
 
 /// Versions that the oracle's release of Kafka does not have.
-const BEYOND_THE_ORACLE: [(&str, i16); 11] = [
+const BEYOND_THE_ORACLE: [(&str, i16); 13] = [
+    ("AddRaftVoterRequest", 1),
+    ("AddRaftVoterResponse", 1),
     ("ApiVersionsRequest", 5),
     ("ApiVersionsResponse", 5),
     ("DeleteGroupsRequest", 3),

@@ -1,6 +1,7 @@
-//! DescribeCluster: the cluster's id, controller and brokers (KIP-700, KIP-919).
+//! DescribeCluster: the cluster's id, controller and brokers (KIP-700, KIP-919, KIP-1073).
 
 use super::call::{Call, Handled, decode};
+use super::topics::controller_id;
 use crate::runtime::Runtime;
 use logmill_state::admission::authorizer::{Operation, Resource};
 use logmill_wire::api::describe_cluster::{DescribeClusterBroker, Request, Response};
@@ -32,9 +33,10 @@ pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
             authorizer.authorized_operations(&call.context, Resource::Cluster);
     }
     response.cluster_id = image.cluster_id().unwrap_or_default().to_string().into();
-    response.controller_id = call.services.node_id.0;
+    response.controller_id = controller_id(&call.services, &image);
     response.brokers = image
         .brokers()
+        .filter(|broker| request.include_fenced_brokers || !broker.fenced)
         .filter_map(|broker| {
             let endpoint = broker.endpoint(&call.context.listener)?;
             Some(DescribeClusterBroker {
@@ -42,7 +44,7 @@ pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
                 host: endpoint.host.clone().into(),
                 port: i32::from(endpoint.port),
                 rack: broker.rack.clone().map(Into::into),
-                ..DescribeClusterBroker::default()
+                is_fenced: broker.fenced,
             })
         })
         .collect();

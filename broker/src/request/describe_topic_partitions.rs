@@ -2,10 +2,10 @@
 
 use super::call::{Answer, Call, Handled, decode};
 use super::services::Services;
-use super::topics::is_legal_name;
+use super::topics::{is_legal_name, is_offline};
 use crate::runtime::Runtime;
 use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
-use logmill_state::metadata::{Image, Topic, is_internal_topic};
+use logmill_state::metadata::{Image, NO_LEADER, Topic, is_internal_topic};
 use logmill_wire::api::describe_topic_partitions::{
     DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic, Request, Response,
     ResponseCursor,
@@ -183,23 +183,23 @@ impl<R: Runtime> Page<'_, R> {
         index: i32,
     ) -> Option<DescribeTopicPartitionsResponsePartition<'static>> {
         let partition = self.image.partition(topic, PartitionIndex(index))?;
-        let is_reachable = |node: NodeId| {
-            self.image.broker(node).is_some_and(|broker| broker.endpoint(&self.context.listener).is_some())
+        let listener = &*self.context.listener;
+        let is_known = |node: &NodeId| {
+            self.image.broker(*node).is_some_and(|broker| broker.endpoint(listener).is_some())
         };
-        let replicas = || partition.replicas.iter().copied();
+        let told = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<_>>();
+        let offline = partition.replicas.iter().filter(|node| is_offline(&self.image, **node, listener));
         Some(DescribeTopicPartitionsResponsePartition {
             error_code: ErrorCode::None.code(),
             partition_index: index,
-            leader_id: if is_reachable(partition.leader) { partition.leader.0 } else { -1 },
+            leader_id: Some(partition.leader).filter(is_known).unwrap_or(NO_LEADER).0,
             leader_epoch: partition.leader_epoch.0,
-            replica_nodes: replicas().map(|node| node.0).collect(),
-            isr_nodes: replicas()
-                .filter(|node| self.image.broker(*node).is_some())
-                .map(|node| node.0)
-                .collect(),
-            eligible_leader_replicas: Some(Vec::new().into()),
+            replica_nodes: told(partition.replicas).into(),
+            isr_nodes: told(partition.in_sync).into(),
+            eligible_leader_replicas: Some(told(partition.eligible).into()),
+            // Of a partition without in-sync and eligible replicas nobody is taken for the last one.
             last_known_elr: Some(Vec::new().into()),
-            offline_replicas: replicas().filter(|node| !is_reachable(*node)).map(|node| node.0).collect(),
+            offline_replicas: offline.map(|node| node.0).collect(),
         })
     }
 }

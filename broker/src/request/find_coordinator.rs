@@ -85,8 +85,9 @@ fn create_offsets_topic<R: Runtime>(
     call: &Call<R>,
 ) -> impl Future<Output = Result<(), ErrorCode>> + 'static + use<R> {
     let settings = &call.services.settings.groups;
-    // One node must work with the defaults, so the replicas are no more than there are brokers.
-    let brokers = i16::try_from(call.services.image().brokers().len()).unwrap_or(i16::MAX);
+    // One node must work with the defaults, so the replicas are no more than there are brokers to put them on.
+    let brokers = i16::try_from(call.services.image().brokers().filter(|broker| broker.is_active()).count());
+    let brokers = brokers.unwrap_or(i16::MAX).max(1);
     let config = |key: &str, value: String| (key.to_owned(), Some(value));
     let topic = NewTopic {
         name: OFFSETS_TOPIC.to_owned(),

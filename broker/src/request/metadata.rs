@@ -3,13 +3,13 @@
 use super::call::{Answer, Call, Handled, Outcome, decode};
 use super::create_topics::code_of;
 use super::services::Services;
-use super::topics::is_legal_name;
+use super::topics::{controller_id, is_legal_name, is_offline};
 use crate::cluster::command::MetadataCommand;
 use crate::runtime::{Runtime, oneshot};
 use crate::shard::deadline::within;
 use crate::shard::memory::{MemoryClass, Reservation};
 use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
-use logmill_state::metadata::{CreateTopicErrorKind, Image, NewTopic, Topic, is_internal_topic};
+use logmill_state::metadata::{CreateTopicErrorKind, Image, NO_LEADER, NewTopic, Topic, is_internal_topic};
 use logmill_wire::api::metadata::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic, Request, Response,
 };
@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// The first version whose request can ask for "none" with an empty list, and for "all" with null.
 const NULL_IS_ALL_FROM: i16 = 1;
+/// The first version whose replicas may be brokers that are not there.
+const OFFLINE_REPLICAS_ARE_TOLD_FROM: i16 = 1;
 /// The first version whose errors can be LISTENER_NOT_FOUND; before, LEADER_NOT_AVAILABLE.
 const LISTENER_ERROR_FROM: i16 = 6;
 /// The first version in which a topic may be named by its id.
@@ -209,7 +211,7 @@ impl<R: Runtime> Builder<'_, R> {
         }
         let mut response = Response {
             cluster_id: image.cluster_id().map(|id| id.to_string().into()),
-            controller_id: self.services.node_id.0,
+            controller_id: controller_id(self.services, &image),
             brokers: self.brokers(&image).into(),
             topics: topics.view(),
             ..Response::default()
@@ -243,7 +245,7 @@ impl<R: Runtime> Builder<'_, R> {
                 rack: broker.rack.clone().map(Into::into),
             })
         };
-        image.brokers().filter_map(broker).collect()
+        image.brokers().filter(|broker| !broker.fenced).filter_map(broker).collect()
     }
 
     async fn topic<'p>(
@@ -314,26 +316,34 @@ impl<R: Runtime> Builder<'_, R> {
         index: i32,
     ) -> Option<MetadataResponsePartition<'static>> {
         let partition = image.partition(topic, PartitionIndex(index))?;
-        let is_offline = |node: &&NodeId| image.broker(**node).is_none();
-        let reachable = image.broker(partition.leader).map(|broker| broker.endpoint(&self.context.listener));
-        let error = match reachable {
-            Some(Some(_)) => ErrorCode::None,
-            Some(None) if self.version >= LISTENER_ERROR_FROM => ErrorCode::ListenerNotFound,
-            Some(None) | None => ErrorCode::LeaderNotAvailable,
+        let listener = &*self.context.listener;
+        let is_known =
+            |node: &NodeId| image.broker(*node).is_some_and(|broker| broker.endpoint(listener).is_some());
+        let leader = Some(partition.leader).filter(is_known);
+        // The first version does not know of replicas that are not there.
+        let told = |nodes: &[NodeId]| -> Vec<i32> {
+            let is_told = |node: &&NodeId| self.version >= OFFLINE_REPLICAS_ARE_TOLD_FROM || is_known(node);
+            nodes.iter().filter(is_told).map(|node| node.0).collect()
         };
+        let (replicas, in_sync) = (told(partition.replicas), told(partition.in_sync));
+        let has_untold = replicas.len() < partition.replicas.len() || in_sync.len() < partition.in_sync.len();
+        let error = match leader {
+            Some(_) if has_untold => ErrorCode::ReplicaNotAvailable,
+            Some(_) => ErrorCode::None,
+            None if self.version >= LISTENER_ERROR_FROM && image.broker(partition.leader).is_some() => {
+                ErrorCode::ListenerNotFound
+            }
+            None => ErrorCode::LeaderNotAvailable,
+        };
+        let offline = partition.replicas.iter().filter(|node| is_offline(image, **node, listener));
         Some(MetadataResponsePartition {
             error_code: error.code(),
             partition_index: index,
-            leader_id: if reachable.is_some() { partition.leader.0 } else { -1 },
+            leader_id: leader.unwrap_or(NO_LEADER).0,
             leader_epoch: partition.leader_epoch.0,
-            replica_nodes: partition.replicas.iter().map(|node| node.0).collect(),
-            isr_nodes: partition
-                .replicas
-                .iter()
-                .filter(|node| !is_offline(node))
-                .map(|node| node.0)
-                .collect(),
-            offline_replicas: partition.replicas.iter().filter(is_offline).map(|node| node.0).collect(),
+            replica_nodes: replicas.into(),
+            isr_nodes: in_sync.into(),
+            offline_replicas: offline.map(|node| node.0).collect(),
         })
     }
 }

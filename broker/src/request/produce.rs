@@ -102,7 +102,7 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
             let append = match (&refusal, &found) {
                 (Some(refusal), _) => refusal.clone().into(),
                 (None, Err(error)) => Refusal::plain(*error).into(),
-                (None, Ok(topic)) => collect(&call, topic, &data, head.partitions, &mut outbox),
+                (None, Ok(topic)) => collect(&call, &image, topic, &data, head.partitions, &mut outbox),
             };
             partitions.push(PartitionSent { index: data.index, append });
         }
@@ -148,12 +148,13 @@ fn writable<R: Runtime>(
 /// Puts one partition's records into the outbox.
 fn collect<R: Runtime>(
     call: &Call<R>,
+    image: &Image,
     (topic, spread): &(Arc<Topic>, TopicSpread),
     data: &PartitionRecords,
     of_topic: usize,
     outbox: &mut Outbox,
 ) -> Append {
-    let partition = match topics::led_here(&call.services, topic, data.index) {
+    let partition = match topics::led_here(&call.services, image, topic, data.index) {
         Ok(partition) => partition,
         Err(error) => return Refusal::plain(error).into(),
     };

@@ -7,6 +7,9 @@ use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId, TopicPartition};
 use std::sync::Arc;
 
+/// What clients are told of a controller that is not known.
+const NO_CONTROLLER: i32 = -1;
+
 /// A partition that this broker leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Led {
@@ -62,12 +65,13 @@ pub fn led<R: Runtime>(
 /// Those of [`led`].
 pub fn led_here<R: Runtime>(
     services: &Services<R>,
+    image: &Image,
     topic: &Topic,
     partition: i32,
 ) -> Result<TopicPartition, ErrorCode> {
     let index = PartitionIndex(partition);
-    let replicas = topic.placement.replicas(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    if replicas.first() != Some(&services.node_id) {
+    let leader = image.leader(topic, index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if leader != services.node_id {
         return Err(ErrorCode::NotLeaderOrFollower);
     }
     Ok(TopicPartition { topic_id: topic.id, partition: index })
@@ -79,16 +83,36 @@ pub fn hint(image: &Image, error: ErrorCode, topic: Option<&Topic>, partition: i
     if !matches!(error, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
         return None;
     }
-    let found = image.partition(topic?, PartitionIndex(partition))?;
+    // The topic may have changed since the request began.
+    let topic = image.topic_by_id(topic?.id)?;
+    let found = image.partition(topic, PartitionIndex(partition))?;
     Some(LeaderHint { leader: found.leader, leader_epoch: found.leader_epoch })
 }
 
-/// Where the broker is reached on a listener: host, port and rack.
+/// Where a broker that is not fenced is reached on a listener: host, port and rack.
 #[must_use]
 pub fn node_endpoint(image: &Image, node: NodeId, listener: &str) -> Option<(String, i32, Option<String>)> {
-    let broker = image.broker(node)?;
+    let broker = image.broker(node).filter(|broker| !broker.fenced)?;
     let endpoint = broker.endpoint(listener)?;
     Some((endpoint.host.clone(), i32::from(endpoint.port), broker.rack.clone()))
+}
+
+/// Whether a replica cannot be reached by clients of a listener: its broker is not registered, is fenced, or does not have
+/// the listener.
+#[must_use]
+pub fn is_offline(image: &Image, node: NodeId, listener: &str) -> bool {
+    image.broker(node).is_none_or(|broker| broker.fenced || broker.endpoint(listener).is_none())
+}
+
+/// The broker that clients take for the controller: one that they can reach, and through which the active controller is
+/// reached. Controllers do not serve clients (KIP-590), so it is this one if it is not fenced.
+#[must_use]
+pub fn controller_id<R: Runtime>(services: &Services<R>, image: &Image) -> i32 {
+    let is_alive = |node: NodeId| image.broker(node).is_some_and(|broker| !broker.fenced);
+    if is_alive(services.node_id) {
+        return services.node_id.0;
+    }
+    image.brokers().find(|broker| !broker.fenced).map_or(NO_CONTROLLER, |broker| broker.id.0)
 }
 
 /// Whether a topic could have this name.

@@ -1,7 +1,7 @@
 //! Messages as the serializer of kafka-clients 4.4.0 writes them, every field with a value of its own: the
 //! versions that are newer than what the other codecs at hand know, and the two messages that carry most.
 
-use logmill_wire::api::{Message, api_versions, fetch, init_producer_id, list_offsets};
+use logmill_wire::api::{Message, add_raft_voter, api_versions, fetch, init_producer_id, list_offsets};
 use logmill_wire::ids::Uuid;
 use logmill_wire::primitives::{Records, Writer};
 use std::fmt::Debug;
@@ -112,6 +112,23 @@ fn list_offsets_11() {
     };
     let vector = "00000001020274020000000200030000000000000004000000000000000500000006000000";
     check(&response, 11, &bytes(vector));
+}
+
+#[test]
+fn add_raft_voter_1() {
+    let request = add_raft_voter::Request {
+        cluster_id: Some("c".into()),
+        timeout_ms: 30,
+        voter_id: 2,
+        voter_directory_id: TOPIC_ID,
+        listeners: vec![add_raft_voter::Listener { name: "l".into(), host: "h".into(), port: 9093 }].into(),
+        ack_when_committed: false,
+    };
+    let vector = "02630000001e000000020102030405060708090a0b0c0d0e0f1002026c02682385000000";
+    check(&request, 1, &bytes(vector));
+    let response =
+        add_raft_voter::Response { throttle_time_ms: 1, error_code: 2, error_message: Some("m".into()) };
+    check(&response, 1, &bytes("000000010002026d00"));
 }
 
 #[test]

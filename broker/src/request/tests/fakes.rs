@@ -13,7 +13,8 @@ use crate::runtime::flags::Flag;
 use crate::runtime::simulated::SimulatedRuntime;
 use bytes::Bytes;
 use logmill_state::metadata::{
-    AlterConfigsContext, CreateTopicsContext, Endpoint, Image, NewTopic, PartitionAssignment, Record,
+    AlterConfigsContext, CreateTopicsContext, Endpoint, Image, NewTopic, PartitionAssignment, PartitionState,
+    Record,
 };
 use logmill_state::partition::{EpochEnd, FetchCheckError, LogStartError};
 use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, TimestampMs, TopicId, TopicPartition, Uuid};
@@ -133,6 +134,26 @@ impl FakeBroker {
         if let Some(services) = self.services.borrow().upgrade() {
             *services.image.borrow_mut() = self.image();
         }
+    }
+
+    /// Has the metadata say that a broker is dead, or alive again.
+    pub fn fence(&self, id: NodeId, fenced: bool) {
+        self.apply(&[Record::BrokerChanged {
+            broker_id: id,
+            fenced,
+            in_controlled_shutdown: false,
+            directories: Vec::new(),
+        }]);
+    }
+
+    /// Changes a partition as a controller does.
+    pub fn change_partition(&self, key: TopicPartition, change: impl FnOnce(&mut PartitionState)) {
+        let image = self.image();
+        let topic = image.topic_by_id(key.topic_id).unwrap();
+        let mut state = image.partition(topic, key.partition).unwrap().to_state();
+        state.partition_epoch += 1;
+        change(&mut state);
+        self.apply(&[Record::PartitionChanged { topic_id: key.topic_id, partition: key.partition, state }]);
     }
 
     pub fn add_broker(&self, id: NodeId, listener: &str) {

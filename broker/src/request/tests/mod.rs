@@ -1,5 +1,6 @@
 //! The handlers, asked through the router, over a broker whose partitions and metadata are simple fakes.
 
+mod cluster;
 mod configs;
 mod create_and_delete;
 mod fakes;

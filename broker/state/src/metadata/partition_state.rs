@@ -139,6 +139,16 @@ impl Image {
         })
     }
 
+    /// The leader of a partition of `topic`, as [`Image::partition`] tells it.
+    #[must_use]
+    pub fn leader(&self, topic: &Topic, partition: PartitionIndex) -> Option<NodeId> {
+        if let Some(StoredState(state)) = topic.states.get(&partition).map(Arc::as_ref) {
+            return Some(self.told_leader(state.leader, &state.replicas));
+        }
+        let replicas = topic.placement.replicas(partition)?;
+        Some(self.told_leader(*replicas.first()?, replicas))
+    }
+
     fn told_leader(&self, leader: NodeId, replicas: &[NodeId]) -> NodeId {
         let is_fenced = || self.broker(leader).is_some_and(|broker| broker.fenced);
         if replicas.len() == 1 && is_fenced() { NO_LEADER } else { leader }
