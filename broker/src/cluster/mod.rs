@@ -3,6 +3,7 @@
 
 pub mod command;
 mod controller;
+pub mod links;
 mod publisher;
 pub mod quorum;
 

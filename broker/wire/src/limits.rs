@@ -58,6 +58,10 @@ pub const SHARD_SESSION_PARTITIONS_MAX: usize = 400_000;
 /// Partitions of one topic.
 pub const TOPIC_PARTITIONS_MAX: i32 = 1_000_000;
 
+/// The largest payload of a frame between control shards, in bytes: a frame of the quorum, or a client's request that is
+/// forwarded to the active controller.
+pub const CONTROL_LINK_PAYLOAD_BYTES_MAX: u32 = 20 << 20;
+
 /// The largest header of a replication frame: some ten thousand partitions.
 pub const REPLICATION_HEADER_BYTES_MAX: u32 = 1 << 20;
 

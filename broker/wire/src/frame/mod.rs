@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 pub mod control;
+pub mod control_link;
 pub mod index;
 pub mod journal;
 pub mod prefix;
