@@ -243,25 +243,41 @@ mod tests {
             let frame = ControlFrame::open(&start(&sealed)).unwrap();
             assert_eq!((frame.kind, frame.id, frame.operation), (kind, id, 5));
             assert_eq!(frame.check_payload(payload), Ok(()));
-            assert_eq!(frame.check_payload(b"other"), Err(
-                if payload.len() == 5 { FrameError::WrongChecksum } else { FrameError::Truncated }
-            ));
+            assert_eq!(
+                frame.check_payload(b"other"),
+                Err(if payload.len() == 5 { FrameError::WrongChecksum } else { FrameError::Truncated })
+            );
             for bit in 0..sealed.len() * 8 {
                 let mut flipped = start(&sealed);
                 flipped[bit / 8] ^= 1 << (bit % 8);
                 assert!(ControlFrame::open(&flipped).is_err(), "bit {bit} of {kind:?}");
             }
         }
-        let frame = ControlFrame::open(&start(&ControlFrame::seal(ControlKind::Quorum, 0, 0, b"abc").unwrap()));
+        let frame =
+            ControlFrame::open(&start(&ControlFrame::seal(ControlKind::Quorum, 0, 0, b"abc").unwrap()));
         assert_eq!(frame.unwrap().check_payload(b"abd"), Err(FrameError::WrongChecksum));
     }
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let open = |kind, id, payload: &[u8]| ControlFrame::open(&start(&ControlFrame::seal(kind, id, 0, payload).unwrap()));
-        assert_eq!(open(ControlKind::Call, 0, b"x"), Err(FrameError::InvalidField), "a call without a number");
-        assert_eq!(open(ControlKind::Quorum, 1, b"x"), Err(FrameError::InvalidField), "a number without a call");
-        assert_eq!(open(ControlKind::Ping, 0, b"x"), Err(FrameError::InvalidField), "a ping that says something");
+        let open = |kind, id, payload: &[u8]| {
+            ControlFrame::open(&start(&ControlFrame::seal(kind, id, 0, payload).unwrap()))
+        };
+        assert_eq!(
+            open(ControlKind::Call, 0, b"x"),
+            Err(FrameError::InvalidField),
+            "a call without a number"
+        );
+        assert_eq!(
+            open(ControlKind::Quorum, 1, b"x"),
+            Err(FrameError::InvalidField),
+            "a number without a call"
+        );
+        assert_eq!(
+            open(ControlKind::Ping, 0, b"x"),
+            Err(FrameError::InvalidField),
+            "a ping that says something"
+        );
         let negative = ControlHello { node: NodeId(-1), cluster_id: Uuid::ZERO };
         assert_eq!(ControlHello::decode(&negative.encode()), Err(FrameError::InvalidField));
         assert_eq!(ControlHello::decode(&[0; 23]), Err(FrameError::Truncated));
