@@ -1,10 +1,12 @@
 //! The control shard: it brings the node up, decides on the metadata, and takes the node down.
 
+use super::listen::{self, Socket};
 use super::message::{Beginning, ShardMessage};
 use super::post::Post;
 use super::start_block::{self, Facts};
 use super::{Node, NodeError};
-use crate::cluster::quorum::{MemberKey, NoPeers, Quorum, QuorumConfig, QuorumSettings};
+use crate::cluster::links::{Address, ControlLinks};
+use crate::cluster::quorum::{MemberKey, Quorum, QuorumConfig, QuorumSettings, VoterEndpoint};
 use crate::cluster::{Controller, Publish, Publisher};
 use crate::log::{DirectoryHealth, LogDirectoryError, RunDirectory, recover};
 use crate::net::acceptor::{Acceptance, accept_connections};
@@ -16,20 +18,15 @@ use crate::runtime::{File, Listener, OpenMode, Runtime, event, oneshot};
 use crate::shard::join::{First, first};
 use logmill_state::metadata::Image;
 use logmill_state::metadata::{BrokerRegistration, Endpoint as AdvertisedEndpoint};
+use logmill_state::settings::Voter;
 use logmill_wire::frame::checkpoint::LogState;
 use logmill_wire::ids::{ShardIndex, TopicPartition, Uuid};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How often, and after how long, a port that is in use is tried again: for 2 s in all.
-const LISTEN_RETRIES: u32 = 80;
-const LISTEN_RETRY_AFTER: Duration = Duration::from_millis(25);
 
 struct Control<R: Runtime> {
     runtime: R,
@@ -69,7 +66,9 @@ pub async fn run<R: Runtime>(
 impl<R: Runtime> Control<R> {
     async fn start(&self) -> Result<(Controller<R>, Quorum), NodeError> {
         // Listening comes first: a port that another process holds must be known before anything is changed.
-        let bound = self.bind().await?;
+        let sockets = listen::bind(&self.runtime, &self.node.config.topology.listeners).await?;
+        let (of_controllers, bound): (Vec<_>, Vec<_>) =
+            sockets.into_iter().partition(|socket| socket.listener.is_controller);
         let (run, shards) = self.open_run().await.map_err(|error| self.not_opened(&error))?;
         let direct_io = self.has_direct_io(&run).await?;
         let health = Arc::<DirectoryHealth>::default();
@@ -77,7 +76,9 @@ impl<R: Runtime> Control<R> {
             let beginning = Beginning { run: run.clone(), journal_id, states, health: Arc::clone(&health) };
             self.post.send(shard, ShardMessage::Begin(Box::new(beginning)));
         }
-        let quorum = self.open_quorum(health).await?;
+        let links = self.link();
+        let quorum = self.open_quorum(health, &of_controllers, &links).await?;
+        self.accept_nodes(of_controllers, &links);
         let settings = Arc::new(self.node.config.settings.clone());
         let (node_id, publisher) = (settings.node.node_id, Publisher::default());
         let mut controller =
@@ -87,8 +88,10 @@ impl<R: Runtime> Control<R> {
         publisher.begin(&self.runtime, quorum.clone(), self.publisher());
         publisher.until_published(quorum.status().applied).await;
         let image = controller.image();
-        let listeners =
-            bound.iter().map(|(name, listener)| format!("{name}://{}", listener.local_address())).collect();
+        let listeners = bound
+            .iter()
+            .map(|bound| format!("{}://{}", bound.listener.name, bound.socket.local_address()))
+            .collect();
         self.bound_connections(&image);
         self.accept(bound);
         let mut degradations = Vec::new();
@@ -100,36 +103,6 @@ impl<R: Runtime> Control<R> {
         let topics = (image.topic_count(), image.partition_count());
         start_block::print(&self.node, &Facts { cluster_id, listeners, direct_io, degradations, topics });
         Ok((controller, quorum))
-    }
-
-    async fn bind(&self) -> Result<Vec<(String, R::Listener)>, NodeError> {
-        let mut bound = Vec::new();
-        for listener in self.node.config.topology.listeners.iter().filter(|listener| !listener.is_controller)
-        {
-            let address = resolve(&listener.bind.host, listener.bind.port)?;
-            let socket = self.listen(address).await.map_err(|error| {
-                NodeError::new(
-                    format!("{} cannot listen on {address}: {error}", listener.name),
-                    "stop the process that holds the port, or choose another one in listeners",
-                )
-            })?;
-            bound.push((listener.name.clone(), socket));
-        }
-        Ok(bound)
-    }
-
-    /// Listens, and gives a port that is in use a moment to become free: the kernel takes a killed process's rings
-    /// down, and with them its listening sockets, only after the process has ended.
-    async fn listen(&self, address: SocketAddr) -> io::Result<R::Listener> {
-        for _ in 0..LISTEN_RETRIES {
-            match self.runtime.listen(address).await {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    self.runtime.sleep(LISTEN_RETRY_AFTER).await;
-                }
-                outcome => return outcome,
-            }
-        }
-        self.runtime.listen(address).await
     }
 
     /// What to do about a log directory that cannot be opened.
@@ -168,23 +141,38 @@ impl<R: Runtime> Control<R> {
         Ok(self.runtime.open(&path, OpenMode::Read).await.map_err(failed)?.is_direct())
     }
 
-    async fn open_quorum(&self, health: Arc<DirectoryHealth>) -> Result<Quorum, NodeError> {
+    /// The way to the controllers.
+    fn link(&self) -> ControlLinks<R> {
+        let config = &self.node.config;
+        let cluster_id = self.node.log_directory.cluster_id().unwrap_or(Uuid::ZERO);
+        let links = ControlLinks::new(self.runtime.clone(), config.settings.node.node_id, cluster_id);
+        let address =
+            |voter: &Voter| Address { host: voter.endpoint.host.clone(), port: voter.endpoint.port };
+        links.set_addresses(config.topology.voters.iter().map(|voter| (voter.id, address(voter))).collect());
+        links
+    }
+
+    async fn open_quorum(
+        &self,
+        health: Arc<DirectoryHealth>,
+        sockets: &[Socket<R>],
+        links: &ControlLinks<R>,
+    ) -> Result<Quorum, NodeError> {
         let config = &self.node.config;
         let voters: Vec<_> = config.topology.voters.iter().map(|voter| voter.id).collect();
-        if voters.len() > 1 {
-            return Err(NodeError::new(
-                format!(
-                    "controller.quorum.voters names {} voters, and this version works with one",
-                    voters.len()
-                ),
-                "name this node alone, or leave the setting out",
-            ));
-        }
+        let endpoints = sockets
+            .iter()
+            .map(|socket| VoterEndpoint {
+                listener: socket.listener.name.clone(),
+                host: socket.listener.advertised.host.clone(),
+                port: socket.advertised_port(),
+            })
+            .collect();
         let directory = &self.node.log_directory;
         let node = config.settings.node.node_id;
         let quorum_config = QuorumConfig {
             key: MemberKey { node, directory: directory.directory_id() },
-            endpoints: Vec::new(),
+            endpoints,
             voters,
             directory: directory.path().join("quorum"),
             known_cluster: directory.cluster_id(),
@@ -192,12 +180,14 @@ impl<R: Runtime> Control<R> {
         };
         let timeout_ms = config.settings.node.quorum_election_timeout_ms;
         let settings = QuorumSettings::with_election_timeout_ms(timeout_ms);
-        Quorum::start(self.runtime.clone(), NoPeers, quorum_config, settings).await.map_err(|error| {
-            NodeError::new(
-                error.to_string(),
-                "make room if the volume is full; otherwise restore the directory quorum from a backup",
-            )
-        })
+        Quorum::start(self.runtime.clone(), links.quorum_link(), quorum_config, settings).await.map_err(
+            |error| {
+                NodeError::new(
+                    error.to_string(),
+                    "make room if the volume is full; otherwise restore the directory quorum from a backup",
+                )
+            },
+        )
     }
 
     /// Hands an image to every data shard and waits for all of them.
@@ -221,11 +211,7 @@ impl<R: Runtime> Control<R> {
         })
     }
 
-    async fn register(
-        &self,
-        controller: &mut Controller<R>,
-        bound: &[(String, R::Listener)],
-    ) -> Result<Uuid, NodeError> {
+    async fn register(&self, controller: &mut Controller<R>, bound: &[Socket<R>]) -> Result<Uuid, NodeError> {
         let config = &self.node.config;
         if let Some(known) = self.node.log_directory.cluster_id()
             && controller.image().cluster_id().is_some_and(|id| id != known)
@@ -237,18 +223,11 @@ impl<R: Runtime> Control<R> {
         }
         let endpoints = bound
             .iter()
-            .filter_map(|(name, socket)| {
-                let listener = config.topology.listener(name)?;
-                let port = match listener.advertised.port {
-                    0 => socket.local_address().port(),
-                    port => port,
-                };
-                Some(AdvertisedEndpoint {
-                    listener: name.clone(),
-                    host: listener.advertised.host.clone(),
-                    port,
-                    security_protocol: 0,
-                })
+            .map(|bound| AdvertisedEndpoint {
+                listener: bound.listener.name.clone(),
+                host: bound.listener.advertised.host.clone(),
+                port: bound.advertised_port(),
+                security_protocol: 0,
             })
             .collect();
         let registration = BrokerRegistration {
@@ -264,15 +243,33 @@ impl<R: Runtime> Control<R> {
             .map_err(|error| NodeError::new(error.to_string(), "check the disk of the log directory"))
     }
 
-    fn accept(&self, bound: Vec<(String, R::Listener)>) {
-        for (name, listener) in bound {
+    fn accept(&self, bound: Vec<Socket<R>>) {
+        for Socket { listener, socket } in bound {
             let post = Rc::clone(&self.post);
             let hand_over = move |shard: ShardIndex, handle: R::ConnectionHandle, info: ConnectionInfo| {
                 post.send(shard, ShardMessage::Connection(handle, info));
             };
             let acceptance = Arc::clone(&self.acceptance);
             let runtime = self.runtime.clone();
-            self.runtime.spawn(accept_connections(runtime, listener, name.into(), acceptance, hand_over));
+            self.runtime.spawn(accept_connections(
+                runtime,
+                socket,
+                listener.name.into(),
+                acceptance,
+                hand_over,
+            ));
+        }
+    }
+
+    /// Connections of other control shards stay on this one: no load holds them up.
+    fn accept_nodes(&self, sockets: Vec<Socket<R>>, links: &ControlLinks<R>) {
+        for Socket { listener, socket } in sockets {
+            let (runtime, links) = (self.runtime.clone(), links.clone());
+            let serve = move |_, handle: R::ConnectionHandle, info: ConnectionInfo| {
+                links.serve(runtime.adopt(handle), info.ticket);
+            };
+            let (runtime, acceptance) = (self.runtime.clone(), Arc::clone(&self.acceptance));
+            self.runtime.spawn(accept_connections(runtime, socket, listener.name.into(), acceptance, serve));
         }
     }
 
@@ -316,16 +313,4 @@ impl<R: Runtime> Control<R> {
             let _ = answer.await;
         }
     }
-}
-
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, NodeError> {
-    let host = if host.is_empty() { "0.0.0.0" } else { host };
-    let failed = |cause: String| {
-        NodeError::new(
-            format!("{host}:{port} is not an address of this machine: {cause}"),
-            "correct listeners",
-        )
-    };
-    let mut addresses = (host, port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
-    addresses.next().ok_or_else(|| failed("the name has no address".into()))
 }

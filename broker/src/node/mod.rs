@@ -4,6 +4,7 @@ mod control;
 mod data_shard;
 mod error;
 mod identity;
+mod listen;
 mod machine;
 mod message;
 mod post;

@@ -151,13 +151,14 @@ impl<R: Runtime> ControlLinks<R> {
         self.0.handler.replace(Some(handler));
     }
 
-    /// Serves a connection that was accepted, in a task of its own.
-    pub fn serve(&self, connection: R::Connection) {
+    /// Serves a connection that was accepted, in a task of its own; `held` is dropped when it has ended.
+    pub fn serve<T: 'static>(&self, connection: R::Connection, held: T) {
         let shared = Rc::clone(&self.0);
         self.0.runtime.spawn(async move {
             if let Err(cause) = connection::carry(&shared, connection, None).await {
                 tracing::debug!(%cause, "a connection between controllers has ended");
             }
+            drop(held);
         });
     }
 

@@ -55,7 +55,7 @@ fn site_on(world: &World, host: Host, node: i32, cluster_id: Uuid) -> Site {
         listening.spawn(async move {
             loop {
                 let (handle, _) = listener.accept().await.unwrap();
-                accepting.serve(adopting.adopt(handle));
+                accepting.serve(adopting.adopt(handle), ());
             }
         });
     });
