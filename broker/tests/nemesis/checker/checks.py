@@ -84,7 +84,8 @@ def two_values(history, evidence):
         record = evidence.read.get(send.partition, {}).get(send.offset)
         if record is not None and record[ID] != send.id:
             yield Anomaly(
-                "two-values", f"{place(send.partition, send.offset)}: {send.id} was acknowledged there, {record[ID]} read"
+                "two-values",
+                f"{place(send.partition, send.offset)}: {send.id} was acknowledged there, {record[ID]} read",
             )
 
 
@@ -94,7 +95,8 @@ def changed(history, evidence):
         if first[ID] == second[ID]:
             yield Anomaly(
                 "changed",
-                f"{place(partition, first[OFFSET])}: {first[ID]} with checksum and timestamp {first[2:]}, to {reader} {second[2:]}",
+                f"{place(partition, first[OFFSET])}: {first[ID]} with checksum and timestamp {first[2:]}, "
+                f"to {reader} {second[2:]}",
             )
     for partition, records in evidence.read.items():
         for record in records.values():
@@ -116,7 +118,8 @@ def never_sent(history, evidence):
                 yield Anomaly("never-sent", f"{place(partition, record[OFFSET])}: {record[ID]}")
             elif send.partition is not None and send.partition != partition:
                 yield Anomaly(
-                    "never-sent", f"{place(partition, record[OFFSET])}: {record[ID]} was sent to {place(send.partition)}"
+                    "never-sent",
+                    f"{place(partition, record[OFFSET])}: {record[ID]} was sent to {place(send.partition)}",
                 )
             elif send.outcome == "fail":
                 yield Anomaly("refused-but-read", f"{place(partition, record[OFFSET])}: {record[ID]}")
@@ -201,7 +204,8 @@ def steps(evidence, client, position, poll):
             skipped = [one for one in range(last + 1, offset) if one in known]
             if skipped:
                 yield Anomaly(
-                    "gap", f"{place(partition)}: {client} read {offset} after {last}; {known[skipped[0]][ID]} is between"
+                    "gap",
+                    f"{place(partition)}: {client} read {offset} after {last}; {known[skipped[0]][ID]} is between",
                 )
         last = offset
     position[partition] = last
@@ -219,7 +223,8 @@ def ends(history, evidence):
                 for partition, end in seen.offsets:
                     if end < own.get(partition, 0):
                         yield Anomaly(
-                            "end-went-back", f"{place(partition)}: {client} was told {end} after {own[partition]} at {seen.time}"
+                            "end-went-back",
+                            f"{place(partition)}: {client} was told {end} after {own[partition]} at {seen.time}",
                         )
                     own[partition] = max(end, own.get(partition, 0))
             elif seen.records:
@@ -311,12 +316,22 @@ def replicas_differ(history, evidence):
             offset = min(at for at in expected.keys() | records.keys() if expected.get(at) != records.get(at))
             yield Anomaly(
                 "replicas-differ",
-                f"{place(partition, offset)}: broker {one} has {expected.get(offset)}, broker {other} {records.get(offset)}",
+                f"{place(partition, offset)}: broker {one} has {expected.get(offset)}, "
+                f"broker {other} {records.get(offset)}",
             )
 
 
 RULES = (
-    two_values, changed, never_sent, lost, duplicates, reordered, polls, ends, committed_offsets, replicas_differ,
+    two_values,
+    changed,
+    never_sent,
+    lost,
+    duplicates,
+    reordered,
+    polls,
+    ends,
+    committed_offsets,
+    replicas_differ,
 )
 
 # What a client that asks for no more may expect: it is counted, and no fault.

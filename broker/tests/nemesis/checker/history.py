@@ -18,7 +18,17 @@ class Send:
     """One record that a producer handed to its client, and what became of it."""
 
     __slots__ = (
-        "acks", "checksum", "client", "done", "id", "idempotent", "invoked", "number", "offset", "outcome", "partition",
+        "acks",
+        "checksum",
+        "client",
+        "done",
+        "id",
+        "idempotent",
+        "invoked",
+        "number",
+        "offset",
+        "outcome",
+        "partition",
     )
 
     def __init__(self, line, number):

@@ -48,7 +48,9 @@ def verdict(history):
     for one in found:
         if len(details[one.kind]) < SHOWN:
             details[one.kind].append(one.detail)
-    reads = sum(len(seen.records) for of_client in history.seen.values() for seen in of_client if hasattr(seen, "records"))
+    reads = sum(
+        len(seen.records) for of_client in history.seen.values() for seen in of_client if hasattr(seen, "records")
+    )
     return {
         "operations": history.operations,
         "sent": len(history.sends),
@@ -70,7 +72,10 @@ def print_text(result):
     counts = ("operations", "sent", "acknowledged", "unknown", "failed", "read", "commits", "final_reads")
     print(", ".join(f"{result[name]} {name.replace('_', ' ')}" for name in counts))
     longest = result["unavailable"]
-    print(f"longest without an acknowledgement: {longest['all_s']:.2f} s; of one partition: {longest['partition_s']:.2f} s")
+    print(
+        f"longest without an acknowledgement: {longest['all_s']:.2f} s; "
+        f"of one partition: {longest['partition_s']:.2f} s"
+    )
     for kinds, title in ((result["allowed"], "allowed"), (result["anomalies"], "ANOMALY")):
         for kind, count in kinds.items():
             print(f"{title} {kind}: {count}")

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""The checker's own tests: one good history, and for each rule what makes it a bad one. Prints the counts in the form of
-Rust's test runner."""
+"""The checker's own tests: one good history, and for each rule what makes it a bad one.
+
+Prints the counts in the form of Rust's test runner.
+"""
 
 import json
 import pathlib
@@ -40,7 +42,9 @@ class Run:
 
     def send(self, identity, outcome=None, offset=-1, client="producer", **more):
         settings = {"acks": -1, "idempotent": True, "partition": 0, **more}
-        self.write("produce", ev="invoke", client=client, topic=TOPIC, id=identity, checksum=checksum(identity), **settings)
+        self.write(
+            "produce", ev="invoke", client=client, topic=TOPIC, id=identity, checksum=checksum(identity), **settings
+        )
         if outcome is not None:
             place = {"offset": offset} if outcome == "ok" else {"error": "of a test"}
             self.write("produce", ev=outcome, id=identity, **place)
@@ -320,6 +324,7 @@ def a_commit_of_unknown_outcome_may_come_late():
 
 def a_commit_during_a_fetch_may_count_or_not():
     for seen in (4, 2):
+
         def spoil(run, seen=seen):
             fetch = run.begin("committed", "reader")
             run.commit(2)
@@ -440,7 +445,9 @@ def main():
         print(f"test checker: {test.__name__.replace('_', ' ')} ... {outcome}", flush=True)
     seconds = time.monotonic() - begin
     outcome = "FAILED" if failed else "ok"
-    print(f"test result: {outcome}. {len(TESTS) - failed} passed; {failed} failed; 0 ignored; finished in {seconds:.1f}s")
+    print(
+        f"test result: {outcome}. {len(TESTS) - failed} passed; {failed} failed; 0 ignored; finished in {seconds:.1f}s"
+    )
     return 1 if failed else 0
 
 
