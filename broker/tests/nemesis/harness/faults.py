@@ -249,4 +249,4 @@ KINDS = {
     )
 }
 # What a run draws from unless it is told; the others cost time, or change what is tested.
-USUAL = ("kill", "pause", "cut", "cut-out", "cut-in", "cut-clients", "slow", "rolling", "wipe", "disk-full", "clock")
+USUAL = ("kill", "pause", "cut", "cut-out", "cut-in", "cut-clients", "slow", "rolling", "wipe", "disk-full")

@@ -219,10 +219,11 @@ class Run:
     def play(self):
         self.began = time.monotonic()
         self.history.write("run", seed=self.seed, broker=self.options.broker, allow=self.options.allow)
+        kinds = self.draw()
+        self.cluster.small_disks, self.cluster.fake_clocks = "disk-full" in kinds, "clock" in kinds
         self.cluster.make()
         self.cluster.start()
         self.create_topic()
-        kinds = self.draw()
         self.note(f"kinds: {' '.join(kinds)}")
         self.start_clients()
         self.over_at = time.monotonic() + self.options.seconds
@@ -323,9 +324,7 @@ def parse():
     options.faults = [] if options.faults == "none" else options.faults.split(",")
     if unknown := set(options.faults) - set(faults.KINDS):
         parser.error(f"no such faults: {' '.join(sorted(unknown))}; there are {' '.join(faults.KINDS)}")
-    options.small_disks = "disk-full" in options.faults
-    options.fake_clocks = "clock" in options.faults and pathlib.Path(brokers.FAKETIME).exists()
-    options.impossible = set() if options.fake_clocks else {"clock"}
+    options.impossible = set() if pathlib.Path(brokers.FAKETIME).exists() else {"clock"}
     if options.seed is None:
         options.seed = time.time_ns() // 1_000_000_000 % 1_000_000
     return options
@@ -334,8 +333,8 @@ def parse():
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     options = parse()
-    if "clock" in options.faults and not options.fake_clocks:
-        print(f"no clock faults: {brokers.FAKETIME} is missing (Debian's package libfaketime)")
+    for kind in options.impossible & set(options.faults):
+        print(f"no faults of the kind {kind}: {brokers.FAKETIME} is missing (Debian's package libfaketime)")
     network = Network([*(f"b{number}" for number in range(1, options.brokers + 1)), "c1", "c2"])
     bad = 0
     for seed in range(options.seed, options.seed + options.runs):
