@@ -12,6 +12,7 @@ pub mod log;
 pub mod net;
 pub mod node;
 pub mod partition;
+pub mod replication;
 pub mod request;
 pub mod runtime;
 pub mod shard;

@@ -1,8 +1,9 @@
-//! One client's connection, from its first byte to its end.
+//! One connection, from its first byte to its end: a client's, or another broker's.
 
 use super::counts::ConnectionTicket;
 use super::frames::FrameReader;
 use super::replies::{ReplyQueue, send_replies};
+use crate::replication::{Cut, PeerServer};
 use crate::request::router::route;
 use crate::request::services::Services;
 use crate::runtime::{Connection, Runtime};
@@ -59,9 +60,11 @@ impl fmt::Display for End {
     }
 }
 
-/// Serves a connection until it ends: requests are begun in their order, replies leave in their order.
+/// Serves a connection until it ends: requests are begun in their order, replies leave in their order. One that another
+/// broker has made goes to the server for those.
 pub async fn serve_connection<R: Runtime>(
     services: Rc<Services<R>>,
+    peers: Rc<PeerServer<R>>,
     connection: R::Connection,
     info: ConnectionInfo,
 ) {
@@ -73,7 +76,7 @@ pub async fn serve_connection<R: Runtime>(
         client_id: None,
         peer,
     });
-    let end = serve(&services, &connection, &context).await;
+    let end = serve(&services, &peers, &connection, &context).await;
     match &end {
         End::Finished | End::Idle => tracing::debug!(connection = id, %peer, %end, "a connection ended"),
         _ => tracing::debug!(connection = id, %peer, %end, "a connection was closed"),
@@ -84,13 +87,26 @@ pub async fn serve_connection<R: Runtime>(
 
 async fn serve<R: Runtime>(
     services: &Rc<Services<R>>,
+    peers: &PeerServer<R>,
     connection: &R::Connection,
     context: &Rc<RequestContext>,
 ) -> End {
     let queue = ReplyQueue::new(services.runtime.monotonic());
+    let mut frames = FrameReader::new(services, connection.clone(), &queue);
+    match frames.is_from_broker().await {
+        Ok(false) => {}
+        Ok(true) => {
+            let received = frames.into_received();
+            return match peers.serve(connection, received, &context.listener, context.peer).await {
+                Cut::Finished => End::Finished,
+                cut => End::failed(cut),
+            };
+        }
+        Err(end) => return end,
+    }
     // Both run in one task: a request that is answered at once leaves in the same turn, and whichever
     // ends first ends the other.
-    let reading = read_requests(services, connection, context, &queue);
+    let reading = read_requests(services, frames, context, &queue);
     let sending = send_replies(services, connection, &queue);
     match either(reading, sending).await {
         Either::First(end) | Either::Second(end) => end,
@@ -99,11 +115,10 @@ async fn serve<R: Runtime>(
 
 async fn read_requests<R: Runtime>(
     services: &Rc<Services<R>>,
-    connection: &R::Connection,
+    mut frames: FrameReader<'_, R>,
     context: &Rc<RequestContext>,
     queue: &ReplyQueue,
 ) -> End {
-    let mut frames = FrameReader::new(services, connection.clone(), queue);
     let mut context = Rc::clone(context);
     loop {
         queue.has_room().await;

@@ -8,6 +8,7 @@ use crate::runtime::{Connection, Runtime};
 use crate::shard::deadline::{Either, either};
 use crate::shard::memory::{MemoryClass, Reservation};
 use bytes::{Buf, Bytes, BytesMut};
+use logmill_wire::frame::prefix::{FIRST_BYTE, is_peer_frame};
 use logmill_wire::ids::MonotonicNs;
 use logmill_wire::limits::REQUEST_HEADER_BYTES_MAX;
 use std::future::Future;
@@ -79,6 +80,23 @@ impl<'s, R: Runtime> FrameReader<'s, R> {
     /// The client has sent a request that makes sense: it may send large ones.
     pub(super) fn heard(&mut self) {
         self.was_heard = true;
+    }
+
+    /// Whether another broker speaks its own protocol here, which the first bytes tell.
+    pub(super) async fn is_from_broker(&mut self) -> Result<bool, End> {
+        while self.ahead.is_empty() {
+            self.receive_ahead(None).await?;
+        }
+        let deadline = self.services.runtime.monotonic().plus_ns(FRAME_NS);
+        while self.ahead.first() == Some(&FIRST_BYTE) && self.ahead.len() < SIZE_BYTES {
+            self.receive_ahead(Some((deadline, MemoryClass::Control))).await?;
+        }
+        Ok(self.ahead.first_chunk().is_some_and(|first| is_peer_frame(*first)))
+    }
+
+    /// What has come and was not taken.
+    pub(super) fn into_received(self) -> BytesMut {
+        self.ahead
     }
 
     /// The next request, without its size, and the room that it takes.

@@ -3,6 +3,7 @@
 use super::acceptor::{Acceptance, accept_connections};
 use super::connection::serve_connection;
 use super::counts::{ConnectionCounts, ConnectionLimits};
+use crate::replication::PeerServer;
 use crate::request::tests::{Fixture, batch};
 use crate::runtime::simulated::{Host, SimulatedConnection, SimulatedRuntime};
 use crate::runtime::{Connection, Runtime};
@@ -34,13 +35,22 @@ impl Net {
         let acceptance = Arc::new(Acceptance::new(Arc::clone(&counts), limits));
         let accepting = Arc::clone(&acceptance);
         let (runtime, services) = (fixture.runtime.clone(), Rc::clone(&fixture.services));
+        let memory = services.state.memory.clone();
+        let peers = PeerServer::new(
+            runtime.clone(),
+            services.node_id,
+            None,
+            services.partitions.clone(),
+            memory,
+            Rc::default(),
+        );
         let address = SocketAddr::new(fixture.host.ip(), PORT);
         fixture.runtime.spawn(async move {
             let listener = runtime.listen(address).await.unwrap();
             let on_shard = runtime.clone();
             accept_connections(runtime, listener, "PLAINTEXT".into(), accepting, move |_, handle, info| {
                 let connection = on_shard.adopt(handle);
-                on_shard.spawn(serve_connection(Rc::clone(&services), connection, info));
+                on_shard.spawn(serve_connection(Rc::clone(&services), Rc::clone(&peers), connection, info));
             })
             .await;
         });
@@ -197,6 +207,8 @@ fn sizes_that_cannot_be_end_the_connection() {
         // Larger than a first request may be.
         [&70_000_i32.to_be_bytes()[..], &[0, 3]].concat(),
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        // Another broker, where brokers are not heard.
+        b"\xf7LMR".to_vec(),
         // An API that is not offered.
         [&10_i32.to_be_bytes()[..], &[0x7f, 0, 0, 0, 0, 0, 0, 1, 0xff, 0xff]].concat(),
     ];

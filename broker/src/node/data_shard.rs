@@ -11,6 +11,7 @@ use crate::log::{Store, StoreSettings};
 use crate::net::connection::serve_connection;
 use crate::partition::PartitionTable;
 use crate::partition::router::PartitionRouter;
+use crate::replication::{PeerServer, ReplicationCounters};
 use crate::request::services::Services;
 use crate::request::shard_state::ShardState;
 use crate::runtime::Runtime;
@@ -26,6 +27,7 @@ struct DataShard<R: Runtime> {
     table: Rc<PartitionTable<R>>,
     coordinators: Rc<CoordinatorTable<R>>,
     services: Rc<Services<R>>,
+    peers: Rc<PeerServer<R>>,
 }
 
 pub async fn run<R: Runtime>(
@@ -96,6 +98,14 @@ async fn begin<R: Runtime>(
     let cluster =
         ClusterHandle::new(Rc::new(move |command| outward.send(control, ShardMessage::Metadata(command))));
     let state = ShardState::new(home, node.shards, &settings, node.memory.request_bytes_per_shard);
+    let peers = PeerServer::new(
+        runtime.clone(),
+        node_id,
+        node.config.topology.inter_broker_listener.clone(),
+        partitions.clone(),
+        state.memory.clone(),
+        Rc::<ReplicationCounters>::default(),
+    );
     let services = Services {
         runtime: runtime.clone(),
         node_id,
@@ -106,7 +116,7 @@ async fn begin<R: Runtime>(
         image: RefCell::default(),
         state,
     };
-    Ok(DataShard { runtime: runtime.clone(), store, table, coordinators, services: Rc::new(services) })
+    Ok(DataShard { runtime: runtime.clone(), store, table, coordinators, services: Rc::new(services), peers })
 }
 
 fn coordinators<R: Runtime>(
@@ -159,13 +169,14 @@ impl<R: Runtime> DataShard<R> {
                 // The partitions first: a request that sees a topic must find its partitions.
                 self.table.apply_image(Arc::clone(&image)).await;
                 self.coordinators.apply_image(&image);
+                self.peers.apply_image(Arc::clone(&image));
                 self.services.set_image(image);
                 answer.send(());
             }
             ShardMessage::Connection(handle, info) => {
                 let connection = self.runtime.adopt(handle);
-                let services = Rc::clone(&self.services);
-                self.runtime.spawn(async move { serve_connection(services, connection, info).await });
+                let (services, peers) = (Rc::clone(&self.services), Rc::clone(&self.peers));
+                self.runtime.spawn(async move { serve_connection(services, peers, connection, info).await });
             }
             ShardMessage::Begin(_) | ShardMessage::Metadata(_) | ShardMessage::Stop(_) => {}
         }

@@ -7,9 +7,9 @@ const LAYERS: &[&[&str]] = &[
     &["runtime"],
     &["shard"],
     &["journal"],
-    &["peer", "log"],
+    &["log"],
     &["cluster", "partition"],
-    &["coordinator"],
+    &["coordinator", "replication"],
     &["request"],
     &["net", "admin"],
     &["node"],
@@ -133,7 +133,10 @@ fn problems(path: &str, text: &str) -> usize {
 fn upward_names_are_found() {
     assert_eq!(problems("broker/src/log/reader.rs", "use crate::request::Router;"), 1);
     assert_eq!(problems("broker/src/partition/mod.rs", "fn f() { crate::cluster::apply() }"), 1);
-    assert_eq!(problems("broker/src/log/mod.rs", "use crate::{shard::Turn, peer::{Link, Frame}, net};"), 2);
+    assert_eq!(
+        problems("broker/src/log/mod.rs", "use crate::{shard::Turn, replication::{Link, Frame}, net};"),
+        2
+    );
     assert_eq!(problems("broker/src/log/mod.rs", "use super::request;"), 1);
     assert_eq!(problems("broker/src/log/reader.rs", "use super::super::request;"), 1);
     assert_eq!(problems("broker/src/request/fetch.rs", "use crate::config::Config;"), 1);

@@ -71,6 +71,39 @@ pub const REPLICATION_PAYLOAD_BYTES_MAX: u32 = REQUEST_FRAME_BYTES_MAX as u32;
 /// The largest message between a broker and the active controller; a client's request that is forwarded is within it.
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of batches with which a push leaves; only a single batch may be larger.
+pub const REPLICATION_PUSH_BYTES: usize = 1 << 20;
+
+/// Bytes of batches that one partition adds to a push while others wait.
+pub const REPLICATION_PARTITION_BYTES: usize = 256 << 10;
+
+/// Partitions in one replication frame that is sent.
+pub const REPLICATION_ENTRIES_MAX: usize = 4096;
+
+/// Partitions of one follower that are read from disk together; their bytes leave in one push.
+pub const REPLICATION_READS_MAX: usize = 8;
+
+/// How long a high watermark may wait for a push that it can ride on, in milliseconds.
+pub const REPLICATION_RIDE_MS: u64 = 5;
+
+/// Both ends of a link between brokers say something at least so often, in milliseconds.
+pub const REPLICATION_KEEPALIVE_MS: u64 = 250;
+
+/// After so much silence of the other end a link is cut, in milliseconds.
+pub const REPLICATION_SILENCE_MS: u64 = 1_000;
+
+/// How long a peer may take nothing of what is sent to it before the link is cut, in milliseconds.
+pub const REPLICATION_STALL_MS: u64 = 10_000;
+
+/// How long connecting to a broker and the hellos may take, in milliseconds.
+pub const REPLICATION_CONNECT_MS: u64 = 3_000;
+
+/// The pause before a lost link is tried again, doubled with each failure up to the second, in milliseconds.
+pub const REPLICATION_BACKOFF_MS: (u64, u64) = (50, 1_000);
+
+/// After so long without anything from disk the link for it ends, in milliseconds.
+pub const REPLICATION_CATCH_UP_IDLE_MS: u64 = 10_000;
+
 /// Characters of a topic's name (Kafka's own bound).
 pub const TOPIC_NAME_CHARACTERS_MAX: usize = 249;
 
@@ -81,6 +114,10 @@ pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 128 << 20;
 pub const CLEANER_READ_BYTES: usize = 256 << 10;
 
 const _: () = assert!(FETCH_SESSION_PARTITIONS_MAX <= SHARD_SESSION_PARTITIONS_MAX);
+const _: () = assert!(REPLICATION_PUSH_BYTES <= REPLICATION_PAYLOAD_BYTES_MAX as usize);
+const _: () = assert!(REPLICATION_PARTITION_BYTES <= REPLICATION_PUSH_BYTES);
+const _: () = assert!(REPLICATION_ENTRIES_MAX * 64 <= REPLICATION_HEADER_BYTES_MAX as usize);
+const _: () = assert!(REPLICATION_KEEPALIVE_MS * 3 < REPLICATION_SILENCE_MS);
 const _: () = assert!(PAGE_BYTES.is_multiple_of(SECTOR_BYTES));
 const _: () = assert!(CHUNK_BYTES_MAX.is_multiple_of(PAGE_BYTES));
 const _: () = assert!(JOURNAL_GROUP_BYTES_MAX.is_multiple_of(PAGE_BYTES));

@@ -1,0 +1,57 @@
+//! A push in the making.
+
+use bytes::Bytes;
+use logmill_wire::frame::FrameError;
+use logmill_wire::frame::replication::{PushBuilder, PushedPartition};
+use logmill_wire::limits::{REPLICATION_ENTRIES_MAX, REPLICATION_PUSH_BYTES};
+
+/// What a partition gave for a push.
+pub(super) type Entry = (PushedPartition, Vec<Bytes>);
+
+/// A push that grows until it is full.
+#[derive(Default)]
+pub(super) struct PushFrame {
+    builder: PushBuilder,
+    parts: Vec<Bytes>,
+    pub bytes: usize,
+    pub entries: usize,
+}
+
+impl PushFrame {
+    /// Whether another partition may be added.
+    pub fn is_open(&self) -> bool {
+        self.bytes < REPLICATION_PUSH_BYTES && self.entries < REPLICATION_ENTRIES_MAX
+    }
+
+    /// Adds a partition, or gives it back if the frame would be too large.
+    ///
+    /// # Errors
+    /// [`FrameError::Truncated`], if the parts are not whole batches.
+    pub fn add(&mut self, (entry, batches): Entry) -> Result<Option<Entry>, FrameError> {
+        let slices: Vec<&[u8]> = batches.iter().map(|part| &**part).collect();
+        match self.builder.add(entry, &slices) {
+            Ok(()) => {
+                self.entries += 1;
+                self.bytes += batches.iter().map(Bytes::len).sum::<usize>();
+                self.parts.extend(batches);
+                Ok(None)
+            }
+            Err(FrameError::InvalidField) if self.entries > 0 => Ok(Some((entry, batches))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is sent: the batches uncopied.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub fn finish(self) -> Result<Vec<Bytes>, FrameError> {
+        if self.entries == 0 {
+            return Ok(Vec::new());
+        }
+        let mut parts = Vec::with_capacity(1 + self.parts.len());
+        parts.push(self.builder.finish()?.into());
+        parts.extend(self.parts);
+        Ok(parts)
+    }
+}
