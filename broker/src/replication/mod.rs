@@ -33,9 +33,6 @@ mod push_frame;
 mod server;
 mod session;
 
-#[cfg(test)]
-mod tests;
-
 pub use counters::ReplicationCounters;
 pub use cut::Cut;
 pub use dial::{Plain, Transport};
@@ -44,19 +41,18 @@ pub use server::PeerServer;
 
 use crate::partition::peers::Taken;
 use crate::shard::join::Boxed;
-use logmill_wire::ids::{NodeId, Offset, TopicPartition};
+use logmill_wire::ids::{NodeId, TopicPartition};
 
 /// What the links of a shard take from its partitions, and tell them.
 pub trait Partitions: 'static {
     /// What there is to push now, of about `max_bytes`, but one batch at least. What is given out counts as pushed.
     fn take_push(&self, follower: NodeId, partition: TopicPartition, max_bytes: usize) -> Taken;
 
-    /// The same from disk, from an offset that [`Taken::OnDisk`] named.
+    /// The same wherever the records are, which takes I/O: for the link that catches up.
     fn read_push(
         &self,
         follower: NodeId,
         partition: TopicPartition,
-        from: Offset,
         max_bytes: usize,
     ) -> Boxed<'static, Taken>;
 

@@ -255,7 +255,7 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
 
     fn take_or_read(&self, partition: TopicPartition, most: usize) -> Boxed<'static, Taken> {
         match self.partitions.take_push(self.target.node, partition, most) {
-            Taken::OnDisk(from) => self.partitions.read_push(self.target.node, partition, from, most),
+            Taken::OnDisk(_) => self.partitions.read_push(self.target.node, partition, most),
             taken => Box::pin(std::future::ready(taken)),
         }
     }
