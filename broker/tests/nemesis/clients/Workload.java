@@ -189,7 +189,7 @@ public class Workload {
         boolean idempotent = settings.flag("idempotent");
         config.put("acks", acks < 0 ? "all" : String.valueOf(acks));
         config.put("enable.idempotence", idempotent);
-        config.put("linger.ms", 5);
+        config.put("linger.ms", (int) settings.number("linger_ms"));
         config.put("delivery.timeout.ms", timeout);
         config.put("max.block.ms", timeout);
         Random random = new Random((name + settings.number("seed")).hashCode());

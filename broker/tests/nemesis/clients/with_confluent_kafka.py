@@ -7,6 +7,7 @@ It works until its standard input ends, brings to an end what it has begun, and 
 """
 
 import json
+import os
 import random
 import sys
 import threading
@@ -25,7 +26,9 @@ stopping = threading.Event()
 
 
 def stop_at_end_of_input():
-    sys.stdin.buffer.read()
+    # Not through sys.stdin, whose lock a thread may not hold when the process ends.
+    while os.read(0, 4096):
+        continue
     stopping.set()
 
 
@@ -49,7 +52,7 @@ class Sender:
                 "bootstrap.servers": self.settings["bootstrap"],
                 "acks": acks,
                 "enable.idempotence": self.settings["idempotent"],
-                "linger.ms": self.settings.get("linger_ms", 5),
+                "linger.ms": self.settings["linger_ms"],
                 "message.timeout.ms": self.settings["timeout_ms"],
                 "retry.backoff.ms": 20,
                 "reconnect.backoff.ms": 10,

@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from finale import Finale
 from history_file import HistoryFile
 from hosts import Network
+from workload import PYTHON, Client
 
 # How long the cluster may take to be whole once everything is healed, and a client to finish what it has begun.
 CONVERGE_S = 90
@@ -41,37 +42,6 @@ SETTINGS = {
     "controller.quorum.fetch.timeout.ms": 2000,
     "auto.create.topics.enable": "false",
 }
-
-
-class Client:
-    """A process of a workload on a client's host."""
-
-    def __init__(self, run, host, name, command, role, **settings):
-        self.name = name
-        settings = {
-            "bootstrap": run.cluster.bootstrap,
-            "topic": run.topic,
-            "partitions": run.options.partitions,
-            "seed": run.seed,
-            **settings,
-        }
-        words = [*command, role, name, str(run.histories / f"{name}.jsonl"), json.dumps(settings)]
-        self.output = run.folder / f"{name}.output"
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(host.wrap(*words), stdin=subprocess.PIPE, stdout=output, stderr=output)
-
-    def finish(self):
-        self.process.stdin.close()
-
-    def wait(self, deadline):
-        """What is wrong with its end, or nothing."""
-        try:
-            status = self.process.wait(max(deadline - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            return f"{self.name} did not end"
-        return f"{self.name} ended with {status}: {self.output.read_text(errors='replace')[-400:]}" if status else None
 
 
 class Run:
@@ -142,24 +112,23 @@ class Run:
 
     def start_clients(self):
         options, one, other = self.options, self.client_hosts[0], self.client_hosts[-1]
-        python = [sys.executable, "-B", str(HERE.parent / "clients" / "with_confluent_kafka.py")]
-        timeout_ms = self.random.choice((6000, 20000, 120000))
-        sending = {
-            "acks": options.acks,
-            "idempotent": options.idempotent,
-            "rate": options.rate,
-            "timeout_ms": timeout_ms,
-        }
+        # A client that gives a record up sends what was behind it anew, as another producer, whether or not that had
+        # arrived: only patient ones keep what idempotence promises.
+        patient_ms = int(options.seconds + CONVERGE_S + CLIENT_S) * 1000
+        sending = {"acks": options.acks, "rate": options.rate, "linger_ms": 5}
+        patient = {**sending, "idempotent": options.idempotent, "timeout_ms": patient_ms}
+        impatient = {**sending, "idempotent": False, "timeout_ms": 2500, "rate": options.rate / 3}
         self.clients = [
-            Client(self, one, "rdkafka-producer", python, "producer", **sending),
-            Client(self, one, "rdkafka-consumer", python, "consumer"),
-            Client(self, one, "rdkafka-member-1", python, "member", group="readers"),
-            Client(self, other, "rdkafka-member-2", python, "member", group="readers"),
+            Client(self, one, "rdkafka-producer", PYTHON, "producer", **patient),
+            Client(self, one, "rdkafka-impatient-producer", PYTHON, "producer", **impatient),
+            Client(self, one, "rdkafka-consumer", PYTHON, "consumer"),
+            Client(self, one, "rdkafka-member-1", PYTHON, "member", group="readers"),
+            Client(self, other, "rdkafka-member-2", PYTHON, "member", group="readers"),
         ]
         if options.java:
             java = json.loads(options.java)
             self.clients += [
-                Client(self, other, "java-producer", java, "producer", **sending),
+                Client(self, other, "java-producer", java, "producer", **patient),
                 Client(self, other, "java-consumer", java, "consumer"),
                 Client(self, other, "java-member", java, "member", group="java-readers"),
             ]
