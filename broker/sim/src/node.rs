@@ -4,6 +4,7 @@ use logmill::journal::Journal;
 use logmill::log::{DirectoryHealth, Store, StoreSettings, recover};
 use logmill::partition::PartitionTable;
 use logmill::partition::command::PartitionCommand;
+use logmill::partition::peers::NoPeers;
 use logmill::partition::router::shard_of;
 use logmill::runtime::Runtime;
 use logmill::runtime::simulated::{Chance, Host, SimulatedRuntime};
@@ -100,7 +101,9 @@ impl Node {
                 journal,
                 states,
             );
-            let table = PartitionTable::new(runtime.clone(), NODE, Rc::clone(&store), Arc::clone(&settings));
+            let (of_store, of_settings) = (Rc::clone(&store), Arc::clone(&settings));
+            let peers = Rc::new(NoPeers);
+            let table = PartitionTable::new(runtime.clone(), NODE, of_store, of_settings, shards, peers);
             table.apply_image(Arc::clone(&start.image)).await;
             made.push(Rc::new(Shard {
                 runtime,

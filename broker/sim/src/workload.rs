@@ -79,6 +79,7 @@ pub async fn read(node: &Node, log: TopicPartition, offset: Offset, max_bytes: u
         current_leader_epoch: LeaderEpoch::NONE,
         last_fetched_epoch: LeaderEpoch::NONE,
         isolation: Isolation::ReadUncommitted,
+        leader_only: true,
     };
     node.send(PartitionCommand::Read { partition: log, request, reply });
     answer.await.ok()

@@ -8,6 +8,7 @@ use logmill::log::{DirectoryHealth, Store, StoreSettings, recover};
 use logmill::partition::PartitionTable;
 use logmill::partition::command::{Acks, OffsetQuery, PartitionCommand};
 use logmill::runtime::oneshot;
+use logmill::partition::peers::NoPeers;
 use logmill::runtime::simulated::{Host, Options, SimulatedRuntime, World};
 use logmill_state::metadata::{Image, PlacementRun, Record};
 use logmill_state::partition::Isolation;
@@ -61,7 +62,7 @@ async fn start(runtime: SimulatedRuntime, generation: i32) -> Rc<PartitionTable<
     let health = Arc::new(DirectoryHealth::default());
     let store = Store::start(runtime.clone(), opened.run, health, settings, journal, states);
     let broker = Arc::new(BrokerSettings::from_values(BTreeMap::new()).unwrap());
-    let table = PartitionTable::new(runtime, NodeId(1), store, broker);
+    let table = PartitionTable::new(runtime, NodeId(1), store, broker, 1, Rc::new(NoPeers));
     table.apply_image(image(generation)).await;
     table
 }

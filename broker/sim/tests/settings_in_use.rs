@@ -6,6 +6,7 @@ use logmill::journal::Journal;
 use logmill::log::{DirectoryHealth, Store, StoreSettings, recover};
 use logmill::partition::PartitionTable;
 use logmill::partition::command::{Acks, Appended, PartitionCommand, PartitionError, ReadRequest};
+use logmill::partition::peers::NoPeers;
 use logmill::runtime::simulated::{Host, Options, SimulatedRuntime, World};
 use logmill::runtime::{Runtime, oneshot};
 use logmill_state::metadata::{Image, PlacementRun, Record};
@@ -79,7 +80,7 @@ impl Broker {
             let settings = StoreSettings { journal_bytes: 4 << 20, ..StoreSettings::default() };
             let store = Store::start(machine.clone(), opened.run, health, settings, journal, states);
             let broker = Arc::new(BrokerSettings::from_values(BTreeMap::new()).unwrap());
-            let table = PartitionTable::new(machine, NODE, Rc::clone(&store), broker);
+            let table = PartitionTable::new(machine, NODE, Rc::clone(&store), broker, 1, Rc::new(NoPeers));
             table.apply_image(first).await;
             (table, store)
         });
@@ -144,6 +145,7 @@ impl Broker {
                 current_leader_epoch: LeaderEpoch(-1),
                 last_fetched_epoch: LeaderEpoch(-1),
                 isolation: Isolation::ReadUncommitted,
+                leader_only: true,
             };
             table.handle(PartitionCommand::Read { partition: KEY, request, reply });
             answer.await.unwrap().records.unwrap().concat()
@@ -245,8 +247,8 @@ fn the_strongest_layer_counts() {
     assert!(stamped.log_append_time.0 >= now.0);
     broker.set_topic(&[]);
     assert_eq!(broker.error_of(large()), ErrorCode::MessageTooLarge, "the cluster's default is still there");
-    broker.set_broker(None, &[("min.insync.replicas", "2")]);
-    assert_eq!(broker.error_of(large()), ErrorCode::NotEnoughReplicas);
+    broker.set_broker(None, &[("min.insync.replicas", "2"), ("message.max.bytes", "10000")]);
+    assert!(broker.append(vec![large()]).remove(0).is_ok(), "a partition with one replica needs no more");
 }
 
 #[test]

@@ -70,6 +70,7 @@ async fn read(
         current_leader_epoch: LeaderEpoch::NONE,
         last_fetched_epoch: LeaderEpoch::NONE,
         isolation: Isolation::ReadUncommitted,
+        leader_only: true,
     };
     partitions.send(PartitionCommand::Read { partition: key, request, reply });
     answer.await.map_err(|oneshot::Closed| PartitionError::Stopping)

@@ -61,8 +61,17 @@ impl<R: Runtime> Log<R> {
         Ok(())
     }
 
-    /// Makes durable that offsets may be missing before `end`, before the first one is.
-    pub(super) async fn expect_gaps_below(&self, end: Offset) -> Result<(), LogError> {
+    /// Whether it is noted that offsets may be missing before `end`.
+    #[must_use]
+    pub fn expects_gaps_below(&self, end: Offset) -> bool {
+        end <= self.cleaning.gaps_below.get()
+    }
+
+    /// Makes durable that offsets may be missing before `end`, before the first one is. The log is open.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn expect_gaps_below(&self, end: Offset) -> Result<(), LogError> {
         if end <= self.cleaning.gaps_below.get() {
             return Ok(());
         }

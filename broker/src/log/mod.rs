@@ -29,6 +29,7 @@ mod recovery;
 mod redo;
 mod removal;
 mod replacement;
+mod replication;
 mod restore;
 mod segment;
 mod size;
@@ -43,6 +44,7 @@ pub use cleaner::CleanerBudget;
 pub use directory::{DirectoryHealth, LogDirectoryError, RunDirectory};
 pub use reader::ReadOutcome;
 pub use recovery::{OpenedRun, Recovery, recover};
+pub use replication::{InMemory, WholeBatches};
 pub use store::{Store, StoreSettings};
 
 use logmill_state::partition::PartitionSnapshot;

@@ -30,24 +30,25 @@ pub struct ReadOutcome {
 
 /// A batch that was found in a segment.
 #[derive(Clone, Copy)]
-struct Found {
-    header: BatchHeader,
-    position: u64,
-    bytes: u64,
+pub(super) struct Found {
+    pub(super) header: BatchHeader,
+    pub(super) position: u64,
+    pub(super) bytes: u64,
 }
 
 /// Where reading of a segment must end.
 #[derive(Clone, Copy)]
-struct Readable {
-    base: Offset,
-    limit: u64,
+pub(super) struct Readable {
+    pub(super) base: Offset,
+    pub(super) limit: u64,
     /// How many replacements of segments had been made when the read began: it is not of segments made later.
     replacements: u64,
 }
 
 impl<R: Runtime> Log<R> {
     /// Reads batches from the one that holds `offset` on, up to the readable end and at most `max_bytes`;
-    /// with `at_least_one` the first batch comes whole even if it is larger (KIP-74).
+    /// with `at_least_one` the first batch comes whole even if it is larger (KIP-74). No batch is read that ends behind
+    /// `below`, if that is given.
     ///
     /// # Errors
     /// [`LogError::OutOfRange`] beyond the readable end, [`LogError::Damaged`] if what is on disk is not what was
@@ -57,10 +58,11 @@ impl<R: Runtime> Log<R> {
         offset: Offset,
         max_bytes: usize,
         at_least_one: bool,
+        below: Option<Offset>,
     ) -> Result<ReadOutcome, LogError> {
         loop {
             let replacements = self.replacements();
-            let outcome = self.read_once(offset, max_bytes, at_least_one).await;
+            let outcome = self.read_once(offset, max_bytes, at_least_one, below).await;
             if replacements == self.replacements() {
                 return outcome;
             }
@@ -72,8 +74,11 @@ impl<R: Runtime> Log<R> {
         offset: Offset,
         max_bytes: usize,
         at_least_one: bool,
+        below: Option<Offset>,
     ) -> Result<ReadOutcome, LogError> {
         let end = self.readable_end();
+        let below = below.filter(|below| *below < end);
+        let end = below.unwrap_or(end);
         if offset > end {
             return Err(LogError::OutOfRange);
         }
@@ -94,6 +99,13 @@ impl<R: Runtime> Log<R> {
                 return Err(self.rot(readable, found.position, "the batches before it are not there").await);
             }
             if !at_least_one && found.bytes > max_bytes as u64 {
+                return Ok(ReadOutcome::default());
+            }
+            let readable = match below {
+                Some(below) => self.clipped(readable, below).await?,
+                None => readable,
+            };
+            if found.position + found.bytes > readable.limit {
                 return Ok(ReadOutcome::default());
             }
             let wanted = (found.position + max_bytes as u64).max(found.position + found.bytes);
@@ -309,7 +321,7 @@ impl<R: Runtime> Log<R> {
             .collect()
     }
 
-    async fn find_offset(
+    pub(super) async fn find_offset(
         self: &Rc<Self>,
         readable: Readable,
         offset: Offset,
@@ -317,6 +329,12 @@ impl<R: Runtime> Log<R> {
         self.load_index(readable.base).await?;
         let start = self.with_index(readable.base, |index| index.floor_of_offset(offset)).unwrap_or(0);
         self.scan(readable, start, |header| header.last_offset() >= offset).await
+    }
+
+    /// Ends reading of a segment before the first batch that ends behind `below`.
+    async fn clipped(self: &Rc<Self>, readable: Readable, below: Offset) -> Result<Readable, LogError> {
+        let behind = self.find_offset(readable, below).await?;
+        Ok(Readable { limit: behind.map_or(readable.limit, |found| found.position), ..readable })
     }
 
     fn end_of_read(&self, readable: Readable, found: Found, wanted: u64) -> u64 {
@@ -432,7 +450,7 @@ impl<R: Runtime> Log<R> {
     }
 
     /// Bytes from the cache, or from disk with read-ahead; what comes from disk is checked first.
-    async fn bytes_of(
+    pub(super) async fn bytes_of(
         self: &Rc<Self>,
         readable: Readable,
         range: Range<u64>,
@@ -563,7 +581,7 @@ impl<R: Runtime> Log<R> {
     }
 
     /// All of a segment, what is not durable yet as well.
-    fn all_of(&self, base: Offset) -> Result<Readable, LogError> {
+    pub(super) fn all_of(&self, base: Offset) -> Result<Readable, LogError> {
         let inner = self.inner.borrow();
         let segment =
             inner.segments.iter().find(|segment| segment.base == base).ok_or(LogError::OutOfRange)?;
@@ -584,7 +602,7 @@ impl<R: Runtime> Log<R> {
         Ok(index)
     }
 
-    fn replacements(&self) -> u64 {
+    pub(super) fn replacements(&self) -> u64 {
         self.cleaning.replacements.get()
     }
 

@@ -10,6 +10,7 @@ use crate::journal::Journal;
 use crate::log::{Store, StoreSettings};
 use crate::net::connection::serve_connection;
 use crate::partition::PartitionTable;
+use crate::partition::peers::NoPeers;
 use crate::partition::router::PartitionRouter;
 use crate::replication::{PeerServer, ReplicationCounters};
 use crate::request::services::Services;
@@ -79,7 +80,9 @@ async fn begin<R: Runtime>(
         beginning.states,
     );
     let node_id = settings.node.node_id;
-    let table = PartitionTable::new(runtime.clone(), node_id, Rc::clone(&store), Arc::clone(&settings));
+    let (of_store, of_settings) = (Rc::clone(&store), Arc::clone(&settings));
+    let peers = Rc::new(NoPeers);
+    let table = PartitionTable::new(runtime.clone(), node_id, of_store, of_settings, node.shards, peers);
     table.start_care(node.shards);
     let home = runtime.shard();
     let (local, outward) = (Rc::clone(&table), Rc::clone(post));

@@ -25,8 +25,9 @@ pub(super) struct Rest {
 
 impl<R: Runtime> PartitionTable<R> {
     /// Looks after the logs for as long as the table is there: deletes every `log.retention.check.interval.ms`, and
-    /// compacts; `shards` share what compaction may take.
+    /// compacts, and says again to other brokers what may have got lost; `shards` share what compaction may take.
     pub fn start_care(self: &Rc<Self>, shards: u16) {
+        self.start_repeating();
         self.start_compacting(shards);
         self.start_expiring_producers();
         let interval = Duration::from_millis(self.settings.log.retention_check_interval_ms);
@@ -109,7 +110,9 @@ impl<R: Runtime> Partition<R> {
         let settings = self.policy.get().cleanup;
         let now = self.runtime.wall_clock();
         let (bounds, end) = {
-            let leader = self.leader.borrow();
+            let role = self.role.borrow();
+            // A follower's log starts where its leader's does.
+            let Some(leader) = role.leader() else { return Ok(()) };
             let (start, high_watermark) = (leader.log_start_offset(), leader.high_watermark());
             (LogBounds { start, high_watermark }, leader.next_offset())
         };

@@ -6,7 +6,7 @@ use crate::runtime::flags::Flag;
 use crate::runtime::{gather, oneshot};
 use bytes::Bytes;
 use logmill_state::partition::{
-    AppendError, EpochCheckError, EpochEnd, FetchCheckError, Isolation, LogStartError,
+    AppendError, EpochCheckError, EpochEnd, FetchCheckError, Isolation, LogStartError, NotEnoughReplicas,
 };
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
@@ -30,13 +30,14 @@ pub enum PartitionError {
     NotDeletable,
     /// The caller's epoch is not the leader's.
     Epoch(EpochCheckError),
+    /// Another broker leads the partition, or none does; this one has a replica.
+    NotLeader,
     /// An acks=all append, while fewer replicas than `min.insync.replicas` are in sync.
-    NotEnoughReplicas {
-        /// Replicas in sync.
-        in_sync: u32,
-        /// `min.insync.replicas`.
-        required: u32,
-    },
+    NotEnoughReplicas(NotEnoughReplicas),
+    /// As before, but it was found after the append: the records are in the log, and may be committed later.
+    NotEnoughReplicasAfterAppend(NotEnoughReplicas),
+    /// The leader is new and does not yet know what was committed (KIP-207).
+    OffsetNotAvailable,
     /// The log could not do it; the text says why. Reads may still work.
     Storage(String),
     /// Stored bytes are not what was written.
@@ -96,6 +97,8 @@ pub struct ReadRequest {
     pub last_fetched_epoch: LeaderEpoch,
     /// Up to where.
     pub isolation: Isolation,
+    /// Whether only the leader may answer, and no follower (KIP-392).
+    pub leader_only: bool,
 }
 
 /// What was read. Errors that concern the position come with the partition's offsets too.

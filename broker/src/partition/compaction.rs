@@ -187,9 +187,10 @@ impl<R: Runtime> Partition<R> {
         now: TimestampMs,
     ) -> Result<CompactionStep, LogError> {
         let (bounds, end) = {
-            let leader = self.leader.borrow();
-            let (start, high_watermark) = (leader.log_start_offset(), leader.high_watermark());
-            (LogBounds { start, high_watermark }, leader.next_offset())
+            let role = self.role.borrow();
+            let log = role.log();
+            let (start, high_watermark) = (log.log_start_offset(), log.high_watermark());
+            (LogBounds { start, high_watermark }, log.next_offset())
         };
         // A damaged log is kept as it is.
         if bounds.start == end || self.log.damage().is_some() {
@@ -205,7 +206,7 @@ impl<R: Runtime> Partition<R> {
         share: CleanerShare,
     ) -> Result<(), PartitionError> {
         let policy = self.policy.get();
-        let producers = self.leader.borrow().snapshot().producers;
+        let producers = self.role.borrow().log().snapshot().producers;
         let rules = CompactionRules {
             now,
             delete_retention_ms: policy.cleanup.delete_retention_ms,

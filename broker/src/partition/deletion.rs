@@ -2,6 +2,7 @@
 
 use super::command::PartitionError;
 use super::hosted::{Partition, storage_error};
+use super::role::{Role, Standing};
 use crate::runtime::{Runtime, oneshot};
 use logmill_wire::ids::Offset;
 use std::rc::Rc;
@@ -19,12 +20,12 @@ impl<R: Runtime> Partition<R> {
     /// is the log's start once it is durable.
     pub fn delete_records(self: &Rc<Self>, before: Offset, reply: DeletionReply) {
         let cleanup = self.policy.get().cleanup;
-        if self.gone.get() {
-            reply.send(Err(PartitionError::NotHosted));
+        if self.standing.get() != Standing::Leads {
+            reply.send(Err(self.refusal()));
         } else if cleanup.compact && !cleanup.delete {
             reply.send(Err(PartitionError::NotDeletable));
         } else {
-            let start = self.leader.borrow().delete_records(before);
+            let start = self.role.borrow().log().delete_records(before);
             match start {
                 Ok(start) => self.start_at(start, reply),
                 Err(error) => reply.send(Err(PartitionError::LogStart(error))),
@@ -34,7 +35,7 @@ impl<R: Runtime> Partition<R> {
 
     /// Moves the log's start to an offset that is not above the high watermark.
     pub(super) fn start_at(&self, start: Offset, reply: DeletionReply) {
-        let known = self.leader.borrow().log_start_offset();
+        let known = self.role.borrow().log().log_start_offset();
         if start <= known {
             reply.send(Ok(known));
             return;
@@ -47,12 +48,26 @@ impl<R: Runtime> Partition<R> {
 
     /// Takes note that a restart would find the log starting at `start`.
     pub(super) fn log_starts_at(&self, start: Offset) {
-        let moved = self.leader.borrow_mut().advance_log_start(start);
-        if let Err(error) = moved {
-            tracing::error!(%error, "the journal has a log's start that its partition does not allow");
-            return;
+        let moved = match &mut *self.role.borrow_mut() {
+            Role::Leads(leader) => leader.advance_log_start(start),
+            Role::Follows(follower) => {
+                follower.advance_log_start(start);
+                Ok(false)
+            }
+        };
+        match moved {
+            Ok(true) => {
+                if let Some(replicated) = self.replicated.get() {
+                    replicated.push_later(self.log.key());
+                }
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "the journal has a log's start that its partition does not allow");
+                return;
+            }
         }
-        let low_watermark = self.leader.borrow().log_start_offset();
+        let low_watermark = self.role.borrow().log().log_start_offset();
         let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut *self.deletions.borrow_mut())
             .into_iter()
             .partition(|deletion| deletion.start <= low_watermark);

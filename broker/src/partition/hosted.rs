@@ -4,22 +4,22 @@
 //! in a queue while room is made, and all later ones behind it.
 
 use super::command::{Acks, AppendReply, Appended, PartitionError};
-use super::contents::ContentPolicy;
 use super::deletion::Deletion;
+use super::policy::{PartitionPolicy, PolicyInForce};
+use super::replica::Replicated;
+use super::role::{Role, Standing};
+use super::waiters::{Waiters, Watchers};
 use crate::log::{Log, LogError, LogSettings, Owner};
-use crate::runtime::flags::Flag;
 use crate::runtime::{Runtime, oneshot};
-use crate::shard::short_queue::ShortQueue;
 use bytes::Bytes;
-use logmill_state::log_plan::CleanupSettings;
-use logmill_state::partition::{AppendDecision, AppendPolicy, Leader, PartitionSnapshot, TimestampType};
+use logmill_state::partition::{AppendDecision, Follower, Leader, PartitionSnapshot, TimestampType};
 use logmill_wire::compression::Codec;
-use logmill_wire::ids::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
+use logmill_wire::ids::{LeaderEpoch, Offset, TimestampMs};
 use logmill_wire::record_batch::{
     BatchHeader, BatchView, ContentRules, set_log_append_time, validate_contents, validate_header,
     validate_records,
 };
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
@@ -34,74 +34,32 @@ struct QueuedAppend {
     is_in_form: bool,
 }
 
-struct Waiter {
-    end: Offset,
-    answer: Appended,
-    reply: AppendReply,
-}
-
-/// What a topic's settings mean for its partitions.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PartitionPolicy {
-    /// What is accepted.
-    pub append: AppendPolicy,
-    /// What is demanded of the records themselves.
-    pub contents: ContentPolicy,
-    /// When segments end.
-    pub log: LogSettings,
-    /// `segment.jitter.ms`: by how much earlier they end at the most.
-    pub segment_jitter_ms: i64,
-    /// `min.insync.replicas`.
-    pub min_insync_replicas: u32,
-    /// How old records leave.
-    pub cleanup: CleanupSettings,
-}
-
-impl PartitionPolicy {
-    /// When segments of one partition end: early by a time of its own, so that the partitions of a topic that were begun
-    /// together do not all roll together. The time follows from the partition's name: it is the same after a restart.
-    #[must_use]
-    pub fn log_of(&self, partition: TopicPartition) -> LogSettings {
-        let jitter_ms = self.segment_jitter_ms.clamp(0, self.log.segment_ms);
-        let drawn = crc32c::crc32c_append(
-            crc32c::crc32c(&partition.topic_id.0),
-            &partition.partition.0.to_le_bytes(),
-        );
-        let early_ms = (i128::from(jitter_ms) * i128::from(drawn)) >> u32::BITS;
-        let segment_ms = self.log.segment_ms - i64::try_from(early_ms).unwrap_or(0);
-        LogSettings { segment_ms, ..self.log }
-    }
-}
-
-/// The policy in force; partitions of one topic share it.
-pub(super) struct PolicyInForce(RefCell<Rc<PartitionPolicy>>);
-
-impl PolicyInForce {
-    pub(super) fn get(&self) -> Rc<PartitionPolicy> {
-        Rc::clone(&self.0.borrow())
-    }
-}
-
-/// A partition that this broker leads.
+/// A partition of which this broker has a replica.
 pub struct Partition<R: Runtime> {
     pub(super) runtime: R,
     pub(super) log: Rc<Log<R>>,
-    pub(super) leader: RefCell<Leader>,
+    pub(super) role: RefCell<Role>,
     pub(super) policy: PolicyInForce,
     /// What the policy says of this partition's segments.
-    log_settings: Cell<LogSettings>,
+    pub(super) log_settings: Cell<LogSettings>,
     queue: RefCell<VecDeque<QueuedAppend>>,
-    preparing: Cell<bool>,
+    /// How often the queue was emptied because this broker does not lead any more.
+    queues_refused: Cell<u64>,
+    /// Whether a task makes room in the log, or changes it otherwise: nobody else appends meanwhile.
+    pub(super) preparing: Cell<bool>,
     roll_asked: RefCell<Option<RollReply>>,
-    waiters: RefCell<ShortQueue<Waiter>>,
+    /// Appends that wait for this broker's disk.
+    pub(super) waiters: Waiters,
     pub(super) deletions: RefCell<Vec<Deletion>>,
-    watchers: RefCell<Vec<(Offset, Flag)>>,
-    watchers_swept_at: Cell<usize>,
-    pub(super) gone: Cell<bool>,
+    pub(super) watchers: Watchers,
+    pub(super) standing: Cell<Standing>,
+    /// What there is to know of other replicas, once there was one.
+    pub(super) replicated: OnceCell<Box<Replicated>>,
 }
 
 impl<R: Runtime> Partition<R> {
-    /// A partition over its log; `epoch` is the one that the cluster's metadata gives this incarnation.
+    /// A partition over its log, led by this broker alone; `epoch` is the one that the cluster's metadata gives this
+    /// incarnation.
     ///
     /// # Errors
     /// If the log has seen a later epoch than the metadata.
@@ -120,25 +78,37 @@ impl<R: Runtime> Partition<R> {
                 leader.leader_epoch()
             )));
         }
+        Ok(Self::over(runtime, log, Role::Leads(leader), policy))
+    }
+
+    /// One of several replicas, over its log; it follows until it is told to lead.
+    pub fn host_replica(runtime: R, log: Rc<Log<R>>, state: Leader, policy: Rc<PartitionPolicy>) -> Rc<Self> {
+        let follower = Follower::recovered(state, policy.log.write_caching);
+        Self::over(runtime, log, Role::Follows(Box::new(follower)), policy)
+    }
+
+    fn over(runtime: R, log: Rc<Log<R>>, role: Role, policy: Rc<PartitionPolicy>) -> Rc<Self> {
         let log_key = log.key();
+        let standing = if role.leader().is_some() { Standing::Leads } else { Standing::Follows };
         let partition = Rc::new(Self {
             runtime,
             log,
-            leader: RefCell::new(leader),
+            role: RefCell::new(role),
             log_settings: Cell::new(policy.log_of(log_key)),
-            policy: PolicyInForce(RefCell::new(policy)),
+            policy: PolicyInForce::new(policy),
             queue: RefCell::default(),
+            queues_refused: Cell::default(),
             preparing: Cell::new(false),
             roll_asked: RefCell::default(),
-            waiters: RefCell::default(),
+            waiters: Waiters::default(),
             deletions: RefCell::default(),
-            watchers: RefCell::default(),
-            watchers_swept_at: Cell::new(16),
-            gone: Cell::new(false),
+            watchers: Watchers::default(),
+            standing: Cell::new(standing),
+            replicated: OnceCell::new(),
         });
         let weak: Weak<Self> = Rc::downgrade(&partition);
         partition.log.set_owner(weak);
-        Ok(partition)
+        partition
     }
 
     /// The log.
@@ -150,14 +120,24 @@ impl<R: Runtime> Partition<R> {
     /// Takes over changed settings; they hold from the next append on.
     pub fn set_policy(&self, policy: Rc<PartitionPolicy>) {
         self.log_settings.set(policy.log_of(self.log.key()));
-        self.policy.0.replace(policy);
+        self.policy.set(policy);
+    }
+
+    /// Whether the partition has ended here.
+    pub(super) fn is_gone(&self) -> bool {
+        self.standing.get() == Standing::Gone
+    }
+
+    /// Why nothing is appended here.
+    pub(super) fn refusal(&self) -> PartitionError {
+        if self.is_gone() { PartitionError::NotHosted } else { PartitionError::NotLeader }
     }
 
     /// Reads a little of all that an append will read or change, and returns something made of it; see
     /// `PartitionTable::append`.
     pub(super) fn look_at(&self) -> u64 {
-        let waiting = self.waiters.borrow().is_empty();
-        (self.leader.borrow().next_offset().0 as u64) ^ self.log.look_at() ^ u64::from(waiting)
+        let waiting = self.waiters.is_empty();
+        (self.role.borrow().log().next_offset().0 as u64) ^ self.log.look_at() ^ u64::from(waiting)
     }
 
     /// Appends one record set, a range of `bytes` that came at `now`, or queues it.
@@ -172,8 +152,8 @@ impl<R: Runtime> Partition<R> {
         now: TimestampMs,
         reply: AppendReply,
     ) {
-        if self.gone.get() {
-            reply.send(Err(PartitionError::NotHosted));
+        if self.standing.get() != Standing::Leads {
+            reply.send(Err(self.refusal()));
             return;
         }
         let records = bytes.get(range.clone()).unwrap_or_default();
@@ -192,7 +172,7 @@ impl<R: Runtime> Partition<R> {
         self.start_preparing();
     }
 
-    fn start_preparing(self: &Rc<Self>) {
+    pub(super) fn start_preparing(self: &Rc<Self>) {
         if !self.preparing.replace(true) {
             let partition = Rc::clone(self);
             self.runtime.spawn(async move { partition.drain_queue().await });
@@ -209,14 +189,16 @@ impl<R: Runtime> Partition<R> {
 
     /// Brings the records of the first append in the queue into the topic's form, or refuses it.
     async fn rework_first(&self, records: Bytes) {
-        let policy = self.policy.get();
+        let (policy, queues_refused) = (self.policy.get(), self.queues_refused.get());
         let reworked = self.rework(records, policy.contents).await.and_then(|(records, found)| {
             let times = (found.min_timestamp, found.max_timestamp);
             let checked = policy.append.check_record_times(times, self.runtime.wall_clock());
             checked.map(|()| records).map_err(PartitionError::Append)
         });
+        if self.queues_refused.get() != queues_refused {
+            return;
+        }
         let mut queue = self.queue.borrow_mut();
-        // Only the partition's end takes appends out of the queue meanwhile, and then all of them.
         match (reworked, queue.front_mut()) {
             (Ok(records), Some(append)) => {
                 append.records = records;
@@ -235,8 +217,13 @@ impl<R: Runtime> Partition<R> {
         loop {
             let roll = self.roll_asked.borrow_mut().take();
             if let Some(reply) = roll {
-                let next_offset = self.leader.borrow().next_offset();
+                let next_offset = self.role.borrow().log().next_offset();
                 reply.send(self.log.roll_at_end(next_offset).await);
+            }
+            if let Some(replicated) = self.replicated.get()
+                && self.follow_on(replicated).await
+            {
+                continue;
             }
             let first = self.queue.borrow().front().map(|append| (append.records.clone(), append.is_in_form));
             let Some((records, is_in_form)) = first else { break };
@@ -247,8 +234,12 @@ impl<R: Runtime> Partition<R> {
             let bytes = records.len();
             let (now, settings) = (self.runtime.wall_clock(), self.log_settings.get());
             if !self.log.can_append(bytes as u64, now, &settings) {
-                let next_offset = self.leader.borrow().next_offset();
+                let next_offset = self.role.borrow().log().next_offset();
+                let queues_refused = self.queues_refused.get();
                 let prepared = self.log.prepare(bytes as u64, next_offset, now, &settings).await;
+                if self.queues_refused.get() != queues_refused {
+                    continue;
+                }
                 if let Err(error) = prepared {
                     if let Some(append) = self.queue.borrow_mut().pop_front() {
                         append.reply.send(Err(storage_error(error)));
@@ -282,7 +273,7 @@ impl<R: Runtime> Partition<R> {
             Ok(decided) => decided,
             Err(error) => return reply.send(Err(error)),
         };
-        let log_start_offset = self.leader.borrow().log_start_offset();
+        let log_start_offset = self.role.borrow().log().log_start_offset();
         match decision {
             AppendDecision::Append { base_offset, next_offset } => {
                 let log_append_time = policy.append.log_append_time(now);
@@ -291,14 +282,18 @@ impl<R: Runtime> Partition<R> {
                 // Nobody sees the answer before this returns. It goes first because the processor takes long over the
                 // stores that follow, and what is moved behind them waits.
                 self.answer_when_due(acks, next_offset, answer, reply);
-                let mut leader = self.leader.borrow_mut();
+                let mut role = self.role.borrow_mut();
+                let Some(leader) = role.leader_mut() else { return };
                 let epoch = leader.leader_epoch();
                 let (header, is_written) =
                     self.write((records, header), base_offset, epoch, log_append_time, now);
                 leader.apply_batch(&header);
-                drop(leader);
+                drop(role);
                 if is_written {
                     self.on_durable(next_offset);
+                }
+                if let Some(replicated) = self.replicated.get() {
+                    replicated.push(self.log.key());
                 }
             }
             AppendDecision::Duplicate { base_offset, last_offset, timestamp } => {
@@ -318,14 +313,12 @@ impl<R: Runtime> Partition<R> {
         policy: &PartitionPolicy,
         now: TimestampMs,
     ) -> Result<(BatchHeader, AppendDecision), PartitionError> {
-        if self.gone.get() {
-            return Err(PartitionError::NotHosted);
-        }
-        if acks == Acks::All && policy.min_insync_replicas > 1 {
-            return Err(PartitionError::NotEnoughReplicas {
-                in_sync: 1,
-                required: policy.min_insync_replicas,
-            });
+        let role = self.role.borrow();
+        let Some(leader) = role.leader().filter(|_| self.standing.get() == Standing::Leads) else {
+            return Err(self.refusal());
+        };
+        if acks == Acks::All {
+            leader.check_in_sync().map_err(PartitionError::NotEnoughReplicas)?;
         }
         let batch = BatchView::only(records).map_err(PartitionError::Batch)?;
         validate_header(&batch).map_err(PartitionError::Batch)?;
@@ -341,7 +334,7 @@ impl<R: Runtime> Partition<R> {
             policy.append.check_record_times(times, now).map_err(PartitionError::Append)?;
         }
         let header = *batch.header();
-        let decision = self.leader.borrow().decide_append(std::slice::from_ref(&header), &policy.append, now);
+        let decision = leader.decide_append(std::slice::from_ref(&header), &policy.append, now);
         decision.map(|decision| (header, decision)).map_err(PartitionError::Append)
     }
 
@@ -369,28 +362,6 @@ impl<R: Runtime> Partition<R> {
         (header, is_written)
     }
 
-    #[inline]
-    fn answer_when_due(&self, acks: Acks, end: Offset, answer: Appended, reply: AppendReply) {
-        let due = acks == Acks::None || self.leader.borrow().durable_end() >= end;
-        if due {
-            reply.send(Ok(answer));
-            return;
-        }
-        if self.log.health().is_failed() {
-            reply.send(Err(self.failure()));
-            return;
-        }
-        let mut waiters = self.waiters.borrow_mut();
-        // A duplicate waits for an earlier end than the append before it, so the queue is kept in order.
-        let waiter = Waiter { end, answer, reply };
-        if waiters.back().is_none_or(|last| last.end <= end) {
-            waiters.push_back(waiter);
-        } else {
-            let at = waiters.partition_point(|other| other.end <= end);
-            waiters.insert(at, waiter);
-        }
-    }
-
     pub(super) fn failure(&self) -> PartitionError {
         PartitionError::Storage(format!(
             "the log directory is out of service: {}",
@@ -398,60 +369,40 @@ impl<R: Runtime> Partition<R> {
         ))
     }
 
-    /// Raises `flag` when the high watermark is above `above`; at once if it already is.
-    pub fn watch(&self, above: Offset, flag: Flag) {
-        if self.gone.get() || self.leader.borrow().high_watermark() > above {
-            flag.raise();
-            return;
+    /// Refuses the appends that wait for room.
+    pub(super) fn refuse_queued(&self, error: &PartitionError) {
+        self.queues_refused.set(self.queues_refused.get() + 1);
+        for append in self.queue.take() {
+            append.reply.send(Err(error.clone()));
         }
-        let mut watchers = self.watchers.borrow_mut();
-        // Fetches that timed out leave their flags behind; sweeping when the list has doubled keeps that cheap.
-        if watchers.len() >= self.watchers_swept_at.get() {
-            watchers.retain(|(_, flag)| !flag.is_abandoned());
-            self.watchers_swept_at.set((watchers.len() * 2).max(16));
-        }
-        watchers.push((above, flag));
     }
 
     /// Ends the partition: everybody who waits for it is told that it is not here any more.
     pub fn retire(&self) {
-        self.gone.set(true);
-        for append in std::mem::take(&mut *self.queue.borrow_mut()) {
-            append.reply.send(Err(PartitionError::NotHosted));
-        }
-        for waiter in std::mem::take(&mut *self.waiters.borrow_mut()) {
-            waiter.reply.send(Err(PartitionError::NotHosted));
-        }
-        self.refuse_deletions(&PartitionError::NotHosted);
-        for (_, flag) in std::mem::take(&mut *self.watchers.borrow_mut()) {
-            flag.raise();
+        self.standing.set(Standing::Gone);
+        self.refuse_all(&PartitionError::NotHosted);
+        if let Some(replicated) = self.replicated.get() {
+            replicated.forget_pushes();
         }
     }
 }
 
 impl<R: Runtime> Owner for Partition<R> {
     fn on_durable(&self, end: Offset) {
-        let moved = self.leader.borrow_mut().advance_durable(end);
-        let high_watermark = self.leader.borrow().high_watermark();
-        loop {
-            let due = {
-                let mut waiters = self.waiters.borrow_mut();
-                if waiters.front().is_none_or(|waiter| waiter.end > high_watermark) {
-                    break;
-                }
-                waiters.pop_front()
-            };
-            if let Some(waiter) = due {
-                waiter.reply.send(Ok(waiter.answer));
-            }
-        }
+        let mut role = self.role.borrow_mut();
+        let Some(leader) = role.leader_mut() else {
+            drop(role);
+            return self.followed_to(end, end);
+        };
+        let moved = leader.advance_durable(end);
+        let (durable_end, high_watermark) = (leader.durable_end(), leader.high_watermark());
+        drop(role);
+        self.waiters.answer(durable_end, None);
         if moved {
-            self.watchers.borrow_mut().retain(|(above, flag)| {
-                if *above < high_watermark {
-                    flag.raise();
-                }
-                *above >= high_watermark
-            });
+            self.watchers.wake(high_watermark);
+            if let Some(replicated) = self.replicated.get() {
+                self.committed(replicated, high_watermark);
+            }
         }
     }
 
@@ -460,17 +411,11 @@ impl<R: Runtime> Owner for Partition<R> {
     }
 
     fn on_failed(&self) {
-        for waiter in std::mem::take(&mut *self.waiters.borrow_mut()) {
-            waiter.reply.send(Err(self.failure()));
-        }
-        self.refuse_deletions(&self.failure());
-        for (_, flag) in std::mem::take(&mut *self.watchers.borrow_mut()) {
-            flag.raise();
-        }
+        self.refuse_waiting(&self.failure());
     }
 
     fn snapshot(&self) -> PartitionSnapshot {
-        self.leader.borrow().snapshot()
+        self.role.borrow().log().snapshot()
     }
 }
 
@@ -479,37 +424,5 @@ pub(super) fn storage_error(error: LogError) -> PartitionError {
         LogError::Damaged(text) => PartitionError::Corrupt(text),
         LogError::Deleted => PartitionError::NotHosted,
         other => PartitionError::Storage(other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use logmill_wire::ids::{PartitionIndex, Uuid};
-
-    #[test]
-    fn partitions_end_their_segments_at_times_of_their_own() {
-        let policy = |segment_ms, segment_jitter_ms| PartitionPolicy {
-            append: AppendPolicy::default(),
-            contents: ContentPolicy::AS_SENT,
-            log: LogSettings { segment_bytes: 1 << 20, segment_ms, write_caching: false },
-            segment_jitter_ms,
-            min_insync_replicas: 1,
-            cleanup: CleanupSettings::KEEP_ALL,
-        };
-        let times = |policy: PartitionPolicy| -> Vec<i64> {
-            let of =
-                |partition| TopicPartition { topic_id: Uuid([3; 16]), partition: PartitionIndex(partition) };
-            (0..100).map(|partition| policy.log_of(of(partition)).segment_ms).collect()
-        };
-        let drawn = times(policy(10_000, 4_000));
-        assert!(drawn.iter().all(|time| (6_000..=10_000).contains(time)), "{drawn:?}");
-        assert!(
-            drawn.iter().any(|time| *time < 7_000) && drawn.iter().any(|time| *time > 9_000),
-            "{drawn:?}"
-        );
-        assert_eq!(times(policy(10_000, 4_000)), drawn, "a restart draws nothing else");
-        assert_eq!(times(policy(10_000, 0)), [10_000; 100]);
-        assert!(times(policy(10, i64::MAX)).iter().all(|time| (0..=10).contains(time)));
     }
 }

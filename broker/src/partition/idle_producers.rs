@@ -1,5 +1,6 @@
 //! Forgetting idempotent producers that have been idle for `producer.id.expiration.ms` (KIP-360).
 
+use super::role::Role;
 use super::table::PartitionTable;
 use crate::runtime::Runtime;
 use std::rc::Rc;
@@ -30,7 +31,10 @@ impl<R: Runtime> PartitionTable<R> {
         let now = self.runtime.wall_clock();
         for key in self.all_logs() {
             if let Some(partition) = self.in_use(key) {
-                partition.leader.borrow_mut().expire_producers(now, expiration_ms);
+                match &mut *partition.role.borrow_mut() {
+                    Role::Leads(leader) => leader.expire_producers(now, expiration_ms),
+                    Role::Follows(follower) => follower.expire_producers(now, expiration_ms),
+                };
             }
             self.store.expire_producers(key, now, expiration_ms);
             if self.runtime.should_yield() {

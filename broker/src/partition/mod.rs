@@ -1,18 +1,27 @@
-//! Partitions: the pure leader state driven over journal and log.
+//! Partitions: the pure states of leaders and followers driven over journal and log.
 
 mod care;
 pub mod command;
 mod compaction;
 mod contents;
 mod deletion;
+mod following;
 mod hosted;
 mod idle_producers;
+mod leading;
 mod lookup;
 pub mod peers;
+mod policy;
+mod replica;
+mod replicas;
 mod reply;
+mod role;
 pub mod router;
 mod table;
+mod waiters;
 
 pub use contents::ContentPolicy;
-pub use hosted::{Partition, PartitionPolicy};
+pub use hosted::Partition;
+pub use policy::PartitionPolicy;
+pub use replica::Placed;
 pub use table::PartitionTable;

@@ -6,7 +6,9 @@ use logmill_wire::error_codes::ErrorCode;
 
 pub(super) fn error_code(error: &PartitionError) -> ErrorCode {
     match error {
-        PartitionError::NotHosted | PartitionError::Stopping => ErrorCode::NotLeaderOrFollower,
+        PartitionError::NotHosted | PartitionError::NotLeader | PartitionError::Stopping => {
+            ErrorCode::NotLeaderOrFollower
+        }
         PartitionError::Batch(error) => ErrorCode::from(error),
         PartitionError::Append(error) => append_code(*error),
         PartitionError::Fetch(FetchCheckError::Epoch(error)) | PartitionError::Epoch(error) => {
@@ -18,7 +20,9 @@ pub(super) fn error_code(error: &PartitionError) -> ErrorCode {
         PartitionError::NotDeletable => ErrorCode::PolicyViolation,
         // The response's diverging epoch says it; there is no error code for it.
         PartitionError::Fetch(FetchCheckError::Diverging(_)) => ErrorCode::None,
-        PartitionError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+        PartitionError::NotEnoughReplicas(_) => ErrorCode::NotEnoughReplicas,
+        PartitionError::NotEnoughReplicasAfterAppend(_) => ErrorCode::NotEnoughReplicasAfterAppend,
+        PartitionError::OffsetNotAvailable => ErrorCode::OffsetNotAvailable,
         PartitionError::Storage(_) | PartitionError::Corrupt(_) => ErrorCode::KafkaStorageError,
     }
 }
@@ -59,8 +63,13 @@ pub(super) fn error_message(error: &PartitionError) -> String {
             "the topic is compacted; its records can be deleted once its cleanup.policy contains delete"
                 .into()
         }
-        PartitionError::NotEnoughReplicas { in_sync, required } => {
-            format!("{in_sync} replicas are in sync and min.insync.replicas is {required}")
+        PartitionError::NotLeader => "this broker does not lead the partition".into(),
+        PartitionError::NotEnoughReplicas(error) => error.to_string(),
+        PartitionError::NotEnoughReplicasAfterAppend(error) => {
+            format!("the records were appended, but {error}")
+        }
+        PartitionError::OffsetNotAvailable => {
+            "the leader is new and does not yet know which records are committed; ask again".into()
         }
         PartitionError::Storage(text) | PartitionError::Corrupt(text) => text.clone(),
     }

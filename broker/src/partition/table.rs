@@ -5,16 +5,15 @@ use super::care::Rest;
 use super::command::{
     Acks, AppendReplies, PartitionAppend, PartitionCommand, PartitionError, ReadReply, ReadRequest,
 };
-use super::contents::ContentPolicy;
-use super::hosted::{Partition, PartitionPolicy, storage_error};
-use crate::log::{Log, LogSettings, Store};
+use super::hosted::{Partition, storage_error};
+use super::peers::Peers;
+use super::policy::PartitionPolicy;
+use crate::log::{Log, Store};
 use crate::runtime::{Runtime, oneshot};
 use bytes::Bytes;
-use logmill_state::log_plan::CleanupSettings;
-use logmill_state::metadata::{Image, Topic, is_internal_topic};
-use logmill_state::partition::{AppendOrigin, AppendPolicy, Leader, TimestampType};
-use logmill_state::settings::{self, BrokerSettings, CompressionType, TopicSettings};
-use logmill_wire::compression::Codec;
+use logmill_state::metadata::{Image, Topic};
+use logmill_state::partition::Leader;
+use logmill_state::settings::BrokerSettings;
 use logmill_wire::hashing::HashMap;
 use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId, TopicPartition};
 use std::cell::{Cell, RefCell};
@@ -28,7 +27,10 @@ use std::task::{Context, Poll, Waker};
 /// The partitions of one shard, in one log directory.
 pub struct PartitionTable<R: Runtime> {
     pub(super) runtime: R,
-    node_id: NodeId,
+    pub(super) node_id: NodeId,
+    /// Shards of this broker.
+    pub(super) shards: u16,
+    pub(super) peers: Rc<dyn Peers>,
     pub(super) store: Rc<Store<R>>,
     /// The settings at the start.
     pub(super) settings: Arc<BrokerSettings>,
@@ -111,6 +113,13 @@ impl<R: Runtime> Hosted<R> {
         }
     }
 
+    fn remove(&mut self, key: TopicPartition) {
+        let topic = self.topics.get_mut(&key.topic_id);
+        let index = usize::try_from(key.partition.0).ok();
+        let place = topic.zip(index).and_then(|(topic, index)| topic.partitions.get_mut(index));
+        self.count -= usize::from(place.and_then(Option::take).is_some());
+    }
+
     fn remove_topic(&mut self, topic_id: TopicId) {
         let removed = self.topics.remove(&topic_id);
         self.count -= removed.into_iter().flat_map(|topic| topic.partitions).flatten().count();
@@ -128,14 +137,24 @@ impl<R: Runtime> HostedTopic<R> {
 }
 
 impl<R: Runtime> PartitionTable<R> {
-    /// An empty table; partitions come with the first image.
+    /// An empty table of one of `shards` shards; partitions come with the first image. `peers` is the way to brokers with
+    /// other replicas of them.
     #[must_use]
-    pub fn new(runtime: R, node_id: NodeId, store: Rc<Store<R>>, settings: Arc<BrokerSettings>) -> Rc<Self> {
+    pub fn new(
+        runtime: R,
+        node_id: NodeId,
+        store: Rc<Store<R>>,
+        settings: Arc<BrokerSettings>,
+        shards: u16,
+        peers: Rc<dyn Peers>,
+    ) -> Rc<Self> {
         let image = RefCell::new(Arc::new(Image::default()));
         let effective = RefCell::new(Rc::new(BrokerSettings::clone(&settings)));
         Rc::new(Self {
             runtime,
             node_id,
+            shards,
+            peers,
             store,
             settings,
             effective,
@@ -200,6 +219,22 @@ impl<R: Runtime> PartitionTable<R> {
                 self.runtime.yield_now().await;
             }
         }
+        self.place_replicas(&before, &image).await;
+    }
+
+    /// The partitions that have, or had, several replicas.
+    pub(super) fn replicated_here(&self) -> Vec<Rc<Partition<R>>> {
+        let hosted = self.hosted.borrow();
+        hosted.iter().filter(|partition| partition.replicated.get().is_some()).map(Rc::clone).collect()
+    }
+
+    pub(super) fn note_hosted(&self, key: TopicPartition, partition: &Rc<Partition<R>>) {
+        self.hosted.borrow_mut().insert(key, Rc::clone(partition));
+    }
+
+    /// Forgets a partition that has ended here.
+    pub(super) fn forget(&self, key: TopicPartition) {
+        self.hosted.borrow_mut().remove(key);
     }
 
     /// `producer.id.expiration.ms`, as it is set now.
@@ -253,8 +288,7 @@ impl<R: Runtime> PartitionTable<R> {
                 let hosted = self.hosted(partition);
                 reply.send(hosted.and_then(|partition| partition.epoch_end(current_leader_epoch, epoch)));
             }
-            // Nothing is replicated: a broker that says otherwise is told by newer metadata.
-            PartitionCommand::Peer(_) => {}
+            PartitionCommand::Peer(command) => self.on_peer(command),
         }
     }
 
@@ -335,127 +369,37 @@ impl<R: Runtime> PartitionTable<R> {
         let image = Arc::clone(&self.image.borrow());
         let topic = image.topic_by_id(key.topic_id).ok_or(PartitionError::NotHosted)?;
         let placed = image.partition(topic, key.partition).ok_or(PartitionError::NotHosted)?;
-        if placed.leader != self.node_id {
+        // One of several replicas comes with the image.
+        if placed.leader != self.node_id || placed.replicas.len() > 1 {
             return Err(PartitionError::NotHosted);
         }
-        let partition = self.host(key, topic, placed.leader_epoch)?;
-        self.hosted.borrow_mut().insert(key, Rc::clone(&partition));
+        let (log, leader) = self.log_of(key, topic)?;
+        let policy = self.shared_policy_of(topic);
+        let partition = Partition::host(self.runtime.clone(), log, leader, placed.leader_epoch, policy)?;
+        self.note_hosted(key, &partition);
         Ok(partition)
     }
 
-    fn host(
+    /// A partition's log, with the state that the last checkpoint has of it.
+    pub(super) fn log_of(
         &self,
         key: TopicPartition,
         topic: &Topic,
-        epoch: LeaderEpoch,
-    ) -> Result<Rc<Partition<R>>, PartitionError> {
-        let name = format!("{}-{}", topic.name, key.partition);
-        let (log, leader) = match self.store.state_of(key) {
-            Some(state) => {
-                let (log, snapshot) = Log::from_state(Rc::clone(&self.store), &state);
-                let leader =
-                    Leader::restore(&snapshot).map_err(|error| PartitionError::Corrupt(error.to_string()))?;
-                (log, leader)
-            }
-            None => (Log::fresh(Rc::clone(&self.store), key, name), Leader::starting_at(Offset(0))),
+    ) -> Result<(Rc<Log<R>>, Leader), PartitionError> {
+        let Some(state) = self.store.state_of(key) else {
+            let name = format!("{}-{}", topic.name, key.partition);
+            return Ok((Log::fresh(Rc::clone(&self.store), key, name), Leader::starting_at(Offset(0))));
         };
+        let (log, snapshot) = Log::from_state(Rc::clone(&self.store), &state);
+        let leader =
+            Leader::restore(&snapshot).map_err(|error| PartitionError::Corrupt(error.to_string()))?;
+        Ok((log, leader))
+    }
+
+    /// The policy that the partitions of a topic share.
+    pub(super) fn shared_policy_of(&self, topic: &Topic) -> Rc<PartitionPolicy> {
         let shared = self.hosted.borrow().policy_of(topic.id);
-        let policy = shared.unwrap_or_else(|| Rc::new(self.policy_of(topic)));
-        Partition::host(self.runtime.clone(), log, leader, epoch, policy)
-    }
-
-    pub(super) fn policy_of(&self, topic: &Topic) -> PartitionPolicy {
-        // What a topic was created with was checked then; a broker that takes less later falls back to its own.
-        let broker = Rc::clone(&self.effective.borrow());
-        let settings = TopicSettings::resolve(&topic.configs, &broker)
-            .or_else(|_| TopicSettings::resolve(&std::collections::BTreeMap::new(), &broker));
-        let mut policy = settings.map_or_else(|_| default_policy(), |settings| policy(&settings));
-        if is_internal_topic(&topic.name) {
-            // What a coordinator has decided must fit: a group's members are one record, however many they are.
-            policy.append.origin = AppendOrigin::Coordinator;
-            policy.append.max_message_bytes = i32::MAX;
-            policy.contents = ContentPolicy::AS_SENT;
-            policy.log.write_caching = false;
-        }
-        policy
-    }
-}
-
-fn default_policy() -> PartitionPolicy {
-    let append = AppendPolicy::default();
-    let log = LogSettings {
-        segment_bytes: append.segment_bytes.unsigned_abs().into(),
-        segment_ms: i64::MAX,
-        write_caching: false,
-    };
-    PartitionPolicy {
-        append,
-        contents: ContentPolicy::AS_SENT,
-        log,
-        segment_jitter_ms: 0,
-        min_insync_replicas: 1,
-        cleanup: CleanupSettings::KEEP_ALL,
-    }
-}
-
-/// The codec and the level that the topic keeps its batches in, if that is not the producer's matter.
-fn codec(settings: &TopicSettings) -> Option<(Codec, Option<i32>)> {
-    match settings.compression_type {
-        CompressionType::Producer => None,
-        CompressionType::Uncompressed => Some((Codec::None, None)),
-        CompressionType::Gzip => {
-            let level = settings.compression_gzip_level;
-            Some((Codec::Gzip, (level >= 0).then_some(level)))
-        }
-        CompressionType::Snappy => Some((Codec::Snappy, None)),
-        CompressionType::Lz4 => Some((Codec::Lz4, Some(settings.compression_lz4_level))),
-        CompressionType::Zstd => Some((Codec::Zstd, Some(settings.compression_zstd_level))),
-    }
-}
-
-fn policy(settings: &TopicSettings) -> PartitionPolicy {
-    let clamp = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let segment_bytes = settings.segment_bytes.min(i32::MAX as u64);
-    // What is in the active segment is not compacted, so it must not stay there for longer.
-    let segment_ms = match settings.cleanup_policy.compact {
-        true => settings.segment_ms.min(settings.max_compaction_lag_ms),
-        false => settings.segment_ms,
-    };
-    PartitionPolicy {
-        append: AppendPolicy {
-            origin: AppendOrigin::Client,
-            max_message_bytes: i32::try_from(settings.max_message_bytes).unwrap_or(i32::MAX),
-            segment_bytes: segment_bytes as i32,
-            timestamp_type: match settings.timestamp_type {
-                settings::TimestampType::CreateTime => TimestampType::CreateTime,
-                settings::TimestampType::LogAppendTime => TimestampType::LogAppendTime,
-            },
-            timestamp_before_max_ms: clamp(settings.timestamp_before_max_ms),
-            timestamp_after_max_ms: clamp(settings.timestamp_after_max_ms),
-        },
-        contents: ContentPolicy {
-            codec: codec(settings),
-            keys_required: settings.cleanup_policy.compact,
-            age_bounded: settings.timestamp_type == settings::TimestampType::CreateTime
-                && clamp(settings.timestamp_before_max_ms) < i64::MAX,
-        },
-        log: LogSettings {
-            segment_bytes,
-            segment_ms: clamp(segment_ms),
-            write_caching: settings.write_caching,
-        },
-        segment_jitter_ms: clamp(settings.segment_jitter_ms),
-        min_insync_replicas: settings.min_insync_replicas,
-        cleanup: CleanupSettings {
-            delete: settings.cleanup_policy.delete,
-            compact: settings.cleanup_policy.compact,
-            retention_ms: settings.retention_ms.map(clamp),
-            retention_bytes: settings.retention_bytes,
-            min_compaction_lag_ms: clamp(settings.min_compaction_lag_ms),
-            max_compaction_lag_ms: clamp(settings.max_compaction_lag_ms),
-            delete_retention_ms: clamp(settings.delete_retention_ms),
-            min_cleanable_dirty_ratio: settings.min_cleanable_dirty_ratio,
-        },
+        shared.unwrap_or_else(|| Rc::new(self.policy_of(topic)))
     }
 }
 

@@ -264,6 +264,7 @@ fn begin<R: Runtime>(
         current_leader_epoch: target.request.current_leader_epoch,
         last_fetched_epoch: target.request.last_fetched_epoch,
         isolation,
+        leader_only: false,
     };
     services.partitions.send(PartitionCommand::Read { partition: led.partition, request, reply });
     Begun::Sent(answer)

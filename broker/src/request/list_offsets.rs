@@ -94,7 +94,7 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
                     Lookup::Sent(receiver) => {
                         let left = Duration::from_nanos(deadline.since(runtime.monotonic()));
                         match within(runtime, left, receiver).await {
-                            Some(Ok(found)) => found.map_err(|error| error.code()),
+                            Some(Ok(found)) => found.map_err(|error| code_for(&error, version)),
                             Some(Err(oneshot::Closed)) => Err(PartitionError::Stopping.code()),
                             None => Err(ErrorCode::RequestTimedOut),
                         }
@@ -106,6 +106,14 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         }
         answer.reply(&Response { topics: topics.into(), ..Response::default() })
     }))
+}
+
+/// Clients before version 5 do not know that an offset may be unavailable for a while (KIP-207).
+fn code_for(error: &PartitionError, version: i16) -> ErrorCode {
+    match error.code() {
+        ErrorCode::OffsetNotAvailable if version < 5 => ErrorCode::LeaderNotAvailable,
+        code => code,
+    }
 }
 
 fn begin<R: Runtime>(

@@ -21,11 +21,11 @@
 
 use std::fmt;
 
-use logmill_wire::ids::{LeaderEpoch, MonotonicNs, NodeId, Offset, Uuid};
+use logmill_wire::ids::{LeaderEpoch, MonotonicNs, NodeId, Offset, TimestampMs, Uuid};
 use logmill_wire::record_batch::BatchHeader;
 
 use super::epochs::EpochEnd;
-use super::errors::{ReplayError, StaleEpoch};
+use super::errors::{EpochCheckError, FetchCheckError, ReplayError, StaleEpoch};
 use super::leader::Leader;
 use super::producers::ProducerStates;
 use super::replicas::{FollowerEnds, LeaderEffects, ReplicaAssignment, ReplicationPolicy};
@@ -199,6 +199,12 @@ pub struct Follower {
     leader_high_watermark: Offset,
 }
 
+impl Default for Follower {
+    fn default() -> Self {
+        Self::recovered(Leader::default(), false)
+    }
+}
+
 impl Follower {
     /// A replica whose log was read back at a restart. Its high watermark is not known then: what lies in the log may
     /// never have been committed.
@@ -222,6 +228,11 @@ impl Follower {
             state: State::Idle,
             leader_epoch,
         }
+    }
+
+    /// Takes over a changed `write.caching`.
+    pub fn set_write_caching(&mut self, write_caching: bool) {
+        self.write_caching = write_caching;
     }
 
     /// The log's state: its ends, epochs and producers, for reads (KIP-392) and checkpoints.
@@ -493,6 +504,32 @@ impl Follower {
         self.log.high_watermark = self.log.high_watermark.max(end);
         self.log.assert_order();
         moved
+    }
+
+    /// Whether a fetch from `offset` can be answered, as [`Leader::check_fetch`] has it; the epoch is the one that is
+    /// followed (KIP-392).
+    ///
+    /// # Errors
+    /// [`FetchCheckError`].
+    pub fn check_fetch(
+        &self,
+        offset: Offset,
+        current_leader_epoch: LeaderEpoch,
+        last_fetched_epoch: LeaderEpoch,
+    ) -> Result<(), FetchCheckError> {
+        let (requested, current) = (current_leader_epoch, self.leader_epoch);
+        if requested != LeaderEpoch::NONE && requested < current {
+            return Err(FetchCheckError::Epoch(EpochCheckError::FencedLeaderEpoch { current }));
+        }
+        if requested > current {
+            return Err(FetchCheckError::Epoch(EpochCheckError::UnknownLeaderEpoch { current }));
+        }
+        self.log.check_fetch(offset, LeaderEpoch::NONE, last_fetched_epoch)
+    }
+
+    /// Forgets producers that were idle for `expiration_ms`; see [`ProducerStates::expire`].
+    pub fn expire_producers(&mut self, now: TimestampMs, expiration_ms: i64) -> usize {
+        self.log.expire_producers(now, expiration_ms)
     }
 
     /// Takes note that the log starts at `start`, which an effect has asked for.

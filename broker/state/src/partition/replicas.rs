@@ -572,6 +572,23 @@ impl Leader {
         }
     }
 
+    /// Takes note that the link to a follower was lost, and with it maybe what was on its way: the next push begins where
+    /// the follower has said that it is, or waits until it says so.
+    pub fn on_link_lost(&mut self, node: NodeId) {
+        let followers = self.replicas.as_mut().map(|replicas| replicas.followers.iter_mut());
+        if let Some(known) =
+            followers.and_then(|mut followers| followers.find(|follower| follower.node == node))
+        {
+            known.next_push = known.next_push.and(known.ends.map(|(written, _)| written));
+        }
+    }
+
+    /// The followers, whether in sync or not; none if there is but one replica.
+    pub fn followers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let followers = self.replicas.iter().flat_map(|replicas| &replicas.followers);
+        followers.map(|follower| follower.node)
+    }
+
     /// The end over the maximal set that the high watermark may rise to.
     #[inline]
     pub(super) fn least_in_sync_end(&self) -> Offset {

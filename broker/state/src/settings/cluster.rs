@@ -19,8 +19,7 @@ settings_group! {
         /// with fewer in step, such producers are refused.
         min_insync_replicas: u32 = "min.insync.replicas", Kind::int_from(1), Some("1"), ClusterWide;
         /// How long a follower may lag before it leaves the in-sync set, in milliseconds.
-        replica_lag_time_max_ms: u64 = "replica.lag.time.max.ms", Kind::long_from(1), Some("30000"), ReadOnly,
-            inert "a cluster is one node";
+        replica_lag_time_max_ms: u64 = "replica.lag.time.max.ms", Kind::long_from(1), Some("30000"), ReadOnly;
         /// Whether a replica that lacks acknowledged records may lead when no other is left: the partition
         /// lives, the records are lost.
         unclean_leader_election: bool = "unclean.leader.election.enable", Kind::Boolean, Some("false"), ClusterWide,

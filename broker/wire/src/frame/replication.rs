@@ -39,7 +39,7 @@ const QUERY: u16 = 4;
 const ANSWER: u16 = 5;
 
 /// Bytes at the start of a batch that its own checksum does not cover, and the checksum.
-const BATCH_START_BYTES: usize = 21;
+pub const BATCH_START_BYTES: usize = 21;
 
 /// Bytes of a batch's header.
 const BATCH_HEADER_BYTES: usize = 61;
@@ -522,12 +522,21 @@ impl PushBuilder {
             crc = batch_starts_crc(crc, part).ok_or(FrameError::Truncated)?;
             bytes = bytes.saturating_add(part.len());
         }
-        let payload_bytes = self.payload_bytes.saturating_add(bytes);
+        let batch_bytes = u32::try_from(bytes).map_err(|_| FrameError::InvalidField)?;
+        self.add_measured(PushedPartition { batch_bytes, batch_starts_crc: crc, ..pushed })
+    }
+
+    /// As [`PushBuilder::add`], for an entry that already has the bytes of its batches and the checksum over their
+    /// starts: a batch may begin in one part of memory and end in another.
+    ///
+    /// # Errors
+    /// [`FrameError::InvalidField`], if the frame would be too large. Nothing is added then.
+    pub fn add_measured(&mut self, pushed: PushedPartition) -> Result<(), FrameError> {
+        let payload_bytes = self.payload_bytes.saturating_add(pushed.batch_bytes as usize);
         let header_bytes = self.bytes.len() - PEER_PREFIX_BYTES + PushedPartition::BYTES;
         check(payload_bytes <= REPLICATION_PAYLOAD_BYTES_MAX as usize)?;
         check(header_bytes <= REPLICATION_HEADER_BYTES_MAX as usize)?;
-        let batch_bytes = u32::try_from(bytes).map_err(|_| FrameError::InvalidField)?;
-        PushedPartition { batch_bytes, batch_starts_crc: crc, ..pushed }.append_to(&mut self.bytes);
+        pushed.append_to(&mut self.bytes);
         self.payload_bytes = payload_bytes;
         Ok(())
     }
