@@ -34,6 +34,12 @@ impl Publisher {
         }
     }
 
+    /// The last entry of the log that all shards work with; 0 before publishing has begun.
+    #[must_use]
+    pub fn published(&self) -> u64 {
+        self.0.published.get()
+    }
+
     /// Waits until all shards work with an entry, if publishing has begun.
     pub async fn until_published(&self, index: u64) {
         while self.0.has_begun.get() && self.0.published.get() < index {

@@ -7,7 +7,7 @@ use super::start_block::{self, Facts};
 use super::{Node, NodeError};
 use crate::cluster::links::{Address, ControlLinks};
 use crate::cluster::quorum::{MemberKey, Quorum, QuorumConfig, QuorumSettings, VoterEndpoint};
-use crate::cluster::{Controller, Publish, Publisher};
+use crate::cluster::{CONTROLLED_SHUTDOWN_MAX, CarryOut, ControlPlane, Publish, Publisher, StartError};
 use crate::log::{DirectoryHealth, LogDirectoryError, RunDirectory, recover};
 use crate::net::acceptor::{Acceptance, accept_connections};
 use crate::net::connection::ConnectionInfo;
@@ -16,11 +16,11 @@ use crate::partition::router::shard_of;
 use crate::runtime::mailbox::Endpoint;
 use crate::runtime::{File, Listener, OpenMode, Runtime, event, oneshot};
 use crate::shard::join::{First, first};
-use logmill_state::metadata::Image;
-use logmill_state::metadata::{BrokerRegistration, Endpoint as AdvertisedEndpoint};
+use logmill_state::metadata::{BrokerRegistration, BrokerStart, Endpoint as AdvertisedEndpoint, Image};
 use logmill_state::settings::Voter;
 use logmill_wire::frame::checkpoint::LogState;
 use logmill_wire::ids::{ShardIndex, TopicPartition, Uuid};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
@@ -48,9 +48,9 @@ pub async fn run<R: Runtime>(
     let control = Control { runtime, node, post, acceptance };
     let outcome = control.start().await;
     let running = match outcome {
-        Ok((mut controller, quorum)) => {
-            control.serve(&mut controller, stop).await;
-            Some(quorum)
+        Ok((plane, quorum)) => {
+            control.serve(&plane, stop).await;
+            Some((plane, quorum))
         }
         Err(failure) => {
             control.node.fail(failure);
@@ -58,13 +58,14 @@ pub async fn run<R: Runtime>(
         }
     };
     control.stop_shards().await;
-    if let Some(quorum) = running {
+    if let Some((plane, quorum)) = running {
+        plane.stop();
         quorum.stop();
     }
 }
 
 impl<R: Runtime> Control<R> {
-    async fn start(&self) -> Result<(Controller<R>, Quorum), NodeError> {
+    async fn start(&self) -> Result<(ControlPlane<R>, Quorum), NodeError> {
         // Listening comes first: a port that another process holds must be known before anything is changed.
         let sockets = listen::bind(&self.runtime, &self.node.config.topology.listeners).await?;
         let (of_controllers, bound): (Vec<_>, Vec<_>) =
@@ -80,19 +81,27 @@ impl<R: Runtime> Control<R> {
         let quorum = self.open_quorum(health, &of_controllers, &links).await?;
         self.accept_nodes(of_controllers, &links);
         let settings = Arc::new(self.node.config.settings.clone());
-        let (node_id, publisher) = (settings.node.node_id, Publisher::default());
-        let mut controller =
-            Controller::new(self.runtime.clone(), node_id, settings, quorum.clone(), publisher.clone());
-        let cluster_id = self.register(&mut controller, &bound).await?;
+        let publisher = Publisher::default();
+        let (runtime, calls) = (self.runtime.clone(), Rc::new(links.clone()));
+        let plane = ControlPlane::start(runtime, settings, quorum.clone(), publisher.clone(), calls);
+        plane.carry_out_with(self.carry_out());
+        links.set_handler(plane.call_handler());
+        let cluster_id = self.register(&plane, &bound).await?;
+        links.join_cluster(cluster_id);
         self.node.log_directory.join_cluster(cluster_id)?;
         publisher.begin(&self.runtime, quorum.clone(), self.publisher());
         publisher.until_published(quorum.status().applied).await;
-        let image = controller.image();
+        if !plane.until_unfenced().await {
+            return Err(NodeError::new(
+                quorum.failure().unwrap_or_default(),
+                "restart once the cause is gone",
+            ));
+        }
+        let image = plane.image();
         let listeners = bound
             .iter()
             .map(|bound| format!("{}://{}", bound.listener.name, bound.socket.local_address()))
             .collect();
-        self.bound_connections(&image);
         self.accept(bound);
         let mut degradations = Vec::new();
         if !direct_io {
@@ -102,7 +111,7 @@ impl<R: Runtime> Control<R> {
         }
         let topics = (image.topic_count(), image.partition_count());
         start_block::print(&self.node, &Facts { cluster_id, listeners, direct_io, degradations, topics });
-        Ok((controller, quorum))
+        Ok((plane, quorum))
     }
 
     /// What to do about a log directory that cannot be opened.
@@ -193,8 +202,14 @@ impl<R: Runtime> Control<R> {
     /// Hands an image to every data shard and waits for all of them.
     fn publisher(&self) -> Publish {
         let (post, shards) = (Rc::clone(&self.post), self.node.shards);
+        let (node, acceptance) = (Arc::clone(&self.node), Arc::clone(&self.acceptance));
+        let before: RefCell<Option<Arc<Image>>> = RefCell::default();
         Rc::new(move |image: Arc<Image>| -> Pin<Box<dyn Future<Output = ()>>> {
             let post = Rc::clone(&post);
+            let before = before.replace(Some(Arc::clone(&image)));
+            if before.is_none_or(|before| !before.has_same_broker_configs(&image)) {
+                bound_connections(&node, &acceptance, &image);
+            }
             Box::pin(async move {
                 let answers: Vec<_> = (0..shards)
                     .map(|shard| {
@@ -211,10 +226,10 @@ impl<R: Runtime> Control<R> {
         })
     }
 
-    async fn register(&self, controller: &mut Controller<R>, bound: &[Socket<R>]) -> Result<Uuid, NodeError> {
+    async fn register(&self, plane: &ControlPlane<R>, bound: &[Socket<R>]) -> Result<Uuid, NodeError> {
         let config = &self.node.config;
         if let Some(known) = self.node.log_directory.cluster_id()
-            && controller.image().cluster_id().is_some_and(|id| id != known)
+            && plane.image().cluster_id().is_some_and(|id| id != known)
         {
             return Err(NodeError::new(
                 format!("the log directory belongs to cluster {known}, and its metadata to another"),
@@ -237,10 +252,26 @@ impl<R: Runtime> Control<R> {
             rack: config.settings.node.rack.clone(),
             endpoints,
         };
-        controller
-            .register(registration)
-            .await
-            .map_err(|error| NodeError::new(error.to_string(), "check the disk of the log directory"))
+        let directories = vec![self.node.log_directory.directory_id()];
+        let start = BrokerStart { registration, directories, lost_writes: false, starts_fenced: true };
+        let registered = plane.register(start).await.map_err(|error| match error {
+            StartError::Refused(error) => {
+                NodeError::new(error.to_string(), "correct node.id, log.dirs or controller.quorum.voters")
+            }
+            StartError::Quorum(cause) => NodeError::new(cause, "check the disk of the log directory"),
+        })?;
+        Ok(registered.cluster_id)
+    }
+
+    /// Has a data shard carry out what other brokers forward: each the next one.
+    fn carry_out(&self) -> CarryOut {
+        let (post, shards, next) = (Rc::clone(&self.post), self.node.shards.max(1), Cell::new(0_u16));
+        Rc::new(move |request| {
+            next.set((next.get() + 1) % shards);
+            let (reply, answer) = oneshot::channel();
+            post.send(ShardIndex(next.get()), ShardMessage::Forwarded(request, reply));
+            Box::pin(async move { answer.await.ok().flatten() })
+        })
     }
 
     fn accept(&self, bound: Vec<Socket<R>>) {
@@ -273,31 +304,32 @@ impl<R: Runtime> Control<R> {
         }
     }
 
-    async fn serve(&self, controller: &mut Controller<R>, mut stop: event::Wait) {
+    async fn serve(&self, plane: &ControlPlane<R>, mut stop: event::Wait) {
+        let mut replaced = pin!(plane.until_replaced());
+        let mut ending = pin!(async {
+            match first(&mut stop, &mut replaced).await {
+                First::Left(()) => {
+                    if !plane.shut_down(CONTROLLED_SHUTDOWN_MAX).await {
+                        tracing::warn!("the node stops although it leads partitions that others could lead");
+                    }
+                }
+                First::Right(cause) => {
+                    self.node.fail(NodeError::new(cause, "give each node its own node.id"))
+                }
+            }
+        });
         loop {
             let message = {
                 let mut next = pin!(self.post.receive());
-                match first(&mut stop, &mut next).await {
+                match first(&mut ending, &mut next).await {
                     First::Left(()) => return,
                     First::Right(message) => message,
                 }
             };
             if let ShardMessage::Metadata(command) = message {
-                let before = controller.image();
-                controller.handle(command).await;
-                let image = controller.image();
-                if !before.has_same_broker_configs(&image) {
-                    self.bound_connections(&image);
-                }
+                plane.handle(command);
             }
         }
-    }
-
-    /// Bounds connections as the settings say, with those that are set on the running cluster.
-    fn bound_connections(&self, image: &Image) {
-        let started_with = &self.node.config.settings;
-        let settings = image.effective_settings(started_with.node.node_id, started_with);
-        self.acceptance.set_limits(ConnectionLimits::from_settings(&settings.network));
     }
 
     async fn stop_shards(&self) {
@@ -313,4 +345,11 @@ impl<R: Runtime> Control<R> {
             let _ = answer.await;
         }
     }
+}
+
+/// Bounds connections as the settings say, with those that are set on the running cluster.
+fn bound_connections(node: &Node, acceptance: &Acceptance, image: &Image) {
+    let started_with = &node.config.settings;
+    let settings = image.effective_settings(started_with.node.node_id, started_with);
+    acceptance.set_limits(ConnectionLimits::from_settings(&settings.network));
 }

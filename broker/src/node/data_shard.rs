@@ -13,6 +13,7 @@ use crate::partition::PartitionTable;
 use crate::partition::peers::NoPeers;
 use crate::partition::router::PartitionRouter;
 use crate::replication::{PeerServer, ReplicationCounters};
+use crate::request::forwarding::answer_forwarded;
 use crate::request::services::Services;
 use crate::request::shard_state::ShardState;
 use crate::runtime::Runtime;
@@ -100,6 +101,7 @@ async fn begin<R: Runtime>(
     let (control, outward) = (node.control(), Rc::clone(post));
     let cluster =
         ClusterHandle::new(Rc::new(move |command| outward.send(control, ShardMessage::Metadata(command))));
+    let cluster = if is_sole_controller(&settings) { cluster } else { cluster.with_other_controllers() };
     let state = ShardState::new(home, node.shards, &settings, node.memory.request_bytes_per_shard);
     let peers = PeerServer::new(
         runtime.clone(),
@@ -120,6 +122,14 @@ async fn begin<R: Runtime>(
         state,
     };
     Ok(DataShard { runtime: runtime.clone(), store, table, coordinators, services: Rc::new(services), peers })
+}
+
+/// Whether no other node can be the active controller.
+fn is_sole_controller(settings: &BrokerSettings) -> bool {
+    let node = &settings.node;
+    node.quorum_voters.iter().all(|voter| voter.id == node.node_id)
+        && node.roles.controller
+        && node.quorum_bootstrap_servers.is_empty()
 }
 
 fn coordinators<R: Runtime>(
@@ -175,6 +185,10 @@ impl<R: Runtime> DataShard<R> {
                 self.peers.apply_image(Arc::clone(&image));
                 self.services.set_image(image);
                 answer.send(());
+            }
+            ShardMessage::Forwarded(request, reply) => {
+                let services = Rc::clone(&self.services);
+                self.runtime.spawn(async move { reply.send(answer_forwarded(services, request).await) });
             }
             ShardMessage::Connection(handle, info) => {
                 let connection = self.runtime.adopt(handle);

@@ -1,11 +1,12 @@
 //! What shards of one node say to each other.
 
-use crate::cluster::command::MetadataCommand;
+use crate::cluster::command::{Forwarded, MetadataCommand};
 use crate::coordinator::command::GroupCommand;
 use crate::log::RunDirectory;
 use crate::net::connection::ConnectionInfo;
 use crate::partition::command::PartitionCommand;
 use crate::runtime::oneshot;
+use bytes::Bytes;
 use logmill_state::metadata::Image;
 use logmill_wire::frame::checkpoint::LogState;
 use logmill_wire::ids::{TopicPartition, Uuid};
@@ -22,6 +23,8 @@ pub enum ShardMessage<H> {
     Group(GroupCommand),
     /// A command for the control shard.
     Metadata(MetadataCommand),
+    /// A request that another broker has forwarded; answered with the response and the size before it.
+    Forwarded(Forwarded, oneshot::Sender<Option<Bytes>>),
     /// A newer image; answered when the shard works with it.
     Image(Arc<Image>, oneshot::Sender<()>),
     /// A connection that the receiver shall serve.

@@ -27,6 +27,17 @@ pub struct Call<R: Runtime> {
     pub body: Bytes,
     /// How it is answered.
     pub answer: Answer,
+    /// Which way it came.
+    pub origin: Origin,
+}
+
+/// Which way a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Over a client's connection.
+    Client,
+    /// From the broker that the client is connected to (KIP-590).
+    Broker,
 }
 
 impl<R: Runtime> Call<R> {

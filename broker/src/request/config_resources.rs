@@ -1,6 +1,6 @@
 //! What requests about configs have in common: the resources that they name, and Kafka's numbers.
 
-use super::call::{Call, Refusal};
+use super::call::{Call, Origin, Refusal};
 use crate::cluster::command::MetadataCommand;
 use crate::runtime::{Runtime, oneshot};
 use crate::shard::deadline::within;
@@ -8,6 +8,7 @@ use logmill_state::admission::authorizer::{Operation, Resource};
 use logmill_state::metadata::{AlterConfigsErrorKind, ConfigEdit, ConfigResource, ResourceEdits};
 use logmill_state::settings::{Source, ValueType};
 use logmill_wire::error_codes::ErrorCode;
+use logmill_wire::ids::NodeId;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -212,6 +213,10 @@ fn resource<R: Runtime>(
         BROKER if name.is_empty() => Ok(ConfigResource::Broker(None)),
         BROKER => match name.parse::<i32>() {
             Ok(id) if id == node.0 => Ok(ConfigResource::Broker(Some(node))),
+            // The client has asked another broker, which is to have looked at it.
+            Ok(id) if call.origin == Origin::Broker && call.services.image().broker(NodeId(id)).is_some() => {
+                Ok(ConfigResource::Broker(Some(NodeId(id))))
+            }
             Ok(_) => invalid(format!("Unexpected broker id, expected {node}, but received {name}")),
             Err(_) => invalid(format!("Node id must be an integer, but it is: {name}")),
         },

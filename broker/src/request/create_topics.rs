@@ -2,13 +2,11 @@
 
 use super::call::{Call, Handled, decode};
 use super::config_resources::source_number;
-use crate::cluster::command::MetadataCommand;
+use crate::cluster::command::{MetadataCommand, creation_error_code};
 use crate::runtime::{Runtime, oneshot};
 use crate::shard::deadline::within;
 use logmill_state::admission::authorizer::{Operation, Resource};
-use logmill_state::metadata::{
-    CreateTopicError, CreateTopicErrorKind, CreateTopicResult, CreatedTopic, NewTopic, PartitionAssignment,
-};
+use logmill_state::metadata::{CreateTopicResult, CreatedTopic, NewTopic, PartitionAssignment};
 use logmill_state::settings::{BrokerSettings, describe_topic};
 use logmill_wire::api::create_topics::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, Request, Response,
@@ -22,19 +20,6 @@ const DETAILS_FROM: i16 = 5;
 
 /// The least time that a creation gets, in milliseconds.
 const TIMEOUT_MIN_MS: u64 = 1_000;
-
-/// The Kafka error of a refusal.
-pub(super) const fn code_of(error: &CreateTopicError) -> ErrorCode {
-    match error.kind {
-        CreateTopicErrorKind::TopicAlreadyExists => ErrorCode::TopicAlreadyExists,
-        CreateTopicErrorKind::InvalidTopic => ErrorCode::InvalidTopicException,
-        CreateTopicErrorKind::InvalidPartitions => ErrorCode::InvalidPartitions,
-        CreateTopicErrorKind::InvalidReplicationFactor => ErrorCode::InvalidReplicationFactor,
-        CreateTopicErrorKind::InvalidReplicaAssignment => ErrorCode::InvalidReplicaAssignment,
-        CreateTopicErrorKind::InvalidConfig => ErrorCode::InvalidConfig,
-        CreateTopicErrorKind::InvalidRequest => ErrorCode::InvalidRequest,
-    }
-}
 
 fn new_topic(topic: &CreatableTopic<'_>) -> NewTopic {
     NewTopic {
@@ -120,7 +105,7 @@ fn topic_result(
 ) -> CreatableTopicResult<'static> {
     let CreateTopicResult { name, result } = result;
     match result {
-        Err(error) => refused(name, code_of(&error), error.message),
+        Err(error) => refused(name, creation_error_code(error.kind), error.message),
         Ok(created) => CreatableTopicResult {
             name: name.into(),
             topic_id: created.topic_id,

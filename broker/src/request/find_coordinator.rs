@@ -10,7 +10,7 @@ use crate::cluster::command::MetadataCommand;
 use crate::coordinator::command::coordinator_of;
 use crate::runtime::{Runtime, oneshot};
 use logmill_state::admission::authorizer::{Operation, Resource};
-use logmill_state::metadata::{CreateTopicErrorKind, Image, NewTopic, OFFSETS_TOPIC};
+use logmill_state::metadata::{Image, NewTopic, OFFSETS_TOPIC};
 use logmill_wire::api::find_coordinator::{Coordinator, Request, Response};
 use logmill_wire::error_codes::ErrorCode;
 
@@ -102,19 +102,16 @@ fn create_offsets_topic<R: Runtime>(
     };
     let (reply, answer) = oneshot::channel();
     let topics = vec![topic];
-    call.services.cluster.send(MetadataCommand::CreateTopics { topics, validate_only: false, reply });
+    call.services.cluster.send(MetadataCommand::CreateMissingTopics { topics, reply });
     async move {
-        let Ok(Ok(results)) = answer.await else { return Err(ErrorCode::CoordinatorNotAvailable) };
-        for result in results {
-            match result.result {
-                Err(error) if error.kind != CreateTopicErrorKind::TopicAlreadyExists => {
-                    tracing::error!(error = %error.message, "{OFFSETS_TOPIC} cannot be created");
-                    return Err(ErrorCode::CoordinatorNotAvailable);
-                }
-                _ => {}
+        let Ok(Ok(creations)) = answer.await else { return Err(ErrorCode::CoordinatorNotAvailable) };
+        match creations.into_iter().find_map(|creation| creation.refusal) {
+            Some((_, error)) => {
+                tracing::error!(%error, "{OFFSETS_TOPIC} cannot be created");
+                Err(ErrorCode::CoordinatorNotAvailable)
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

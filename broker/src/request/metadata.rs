@@ -1,15 +1,14 @@
 //! Metadata: brokers, topics and who leads their partitions (KIP-4, KIP-516, KIP-700).
 
 use super::call::{Answer, Call, Handled, Outcome, decode};
-use super::create_topics::code_of;
 use super::services::Services;
 use super::topics::{controller_id, is_legal_name, is_offline};
-use crate::cluster::command::MetadataCommand;
+use crate::cluster::command::{Creation, MetadataCommand};
 use crate::runtime::{Runtime, oneshot};
 use crate::shard::deadline::within;
 use crate::shard::memory::{MemoryClass, Reservation};
 use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
-use logmill_state::metadata::{CreateTopicErrorKind, Image, NO_LEADER, NewTopic, Topic, is_internal_topic};
+use logmill_state::metadata::{Image, NO_LEADER, NewTopic, Topic, is_internal_topic};
 use logmill_wire::api::metadata::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic, Request, Response,
 };
@@ -153,16 +152,11 @@ fn create_missing<R: Runtime>(
         return None;
     }
     let (reply, answer) = oneshot::channel();
-    call.services.cluster.send(MetadataCommand::CreateTopics { topics, validate_only: false, reply });
+    call.services.cluster.send(MetadataCommand::CreateMissingTopics { topics, reply });
     Some(async move {
-        let Ok(Ok(results)) = answer.await else { return BTreeMap::new() };
-        let failed = results.into_iter().filter_map(|result| match result.result {
-            Err(error) if error.kind != CreateTopicErrorKind::TopicAlreadyExists => {
-                Some((result.name, code_of(&error)))
-            }
-            _ => None,
-        });
-        failed.collect()
+        let Ok(Ok(creations)) = answer.await else { return BTreeMap::new() };
+        let refusal = |creation: Creation| Some((creation.name, creation.refusal?.0));
+        creations.into_iter().filter_map(refusal).collect()
     })
 }
 

@@ -20,6 +20,7 @@ pub mod fetch;
 mod fetch_key;
 mod fetch_read;
 pub mod find_coordinator;
+pub mod forwarding;
 mod groups;
 pub mod heartbeat;
 pub mod incremental_alter_configs;

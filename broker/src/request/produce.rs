@@ -114,7 +114,7 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         });
     }
     let timeout_ms = u64::try_from(walk.timeout_ms).unwrap_or(0).max(TIMEOUT_MIN_MS);
-    let Call { services, context, answer, body } = call;
+    let Call { services, context, answer, body, .. } = call;
     // The frame goes when its records are in the log.
     let answers = outbox.send(&services, body, acks.unwrap_or(Acks::All));
     Ok(Box::pin(async move {

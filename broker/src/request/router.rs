@@ -1,6 +1,6 @@
 //! From a frame to its handler.
 
-use super::call::{Answer, Call, Pending, RouteError};
+use super::call::{Answer, Call, Origin, Pending, RouteError};
 use super::services::Services;
 use super::versions::{advertised, dispatch};
 use crate::runtime::Runtime;
@@ -38,6 +38,17 @@ pub fn route<R: Runtime>(
     frame: &Bytes,
     room: Reservation,
 ) -> Result<Pending, RouteError> {
+    route_from(Origin::Client, services, connection, frame, room)
+}
+
+/// As [`route`], of a request that came some other way.
+pub(super) fn route_from<R: Runtime>(
+    origin: Origin,
+    services: &Rc<Services<R>>,
+    connection: &mut Rc<RequestContext>,
+    frame: &Bytes,
+    room: Reservation,
+) -> Result<Pending, RouteError> {
     let mut reader = Reader::new(frame);
     let header = api::decode_request_header(&mut reader)?;
     let (key, version) = (header.request_api_key, header.request_api_version);
@@ -55,5 +66,10 @@ pub fn route<R: Runtime>(
     }
     let context = Rc::clone(connection);
     let body = frame.slice_ref(reader.rest());
-    dispatch(Call { services: Rc::clone(services), context, body, answer }).map_err(RouteError::Decode)
+    let is_for_controller = offered.is_some_and(|offered| offered.is_for_controller);
+    let call = Call { services: Rc::clone(services), context, body, answer, origin };
+    if is_for_controller && origin == Origin::Client && services.cluster.has_other_controllers() {
+        return Ok(super::forwarding::forward(call, frame.clone()));
+    }
+    dispatch(call).map_err(RouteError::Decode)
 }

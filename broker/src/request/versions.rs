@@ -21,6 +21,8 @@ pub struct Advertised {
     pub answered_from: i16,
     /// The last version.
     pub max: i16,
+    /// Whether only the active controller can answer: another broker forwards the request to it (KIP-590).
+    pub is_for_controller: bool,
     /// What differs from Kafka, for the compatibility page.
     pub note: &'static str,
 }
@@ -33,10 +35,10 @@ impl Advertised {
     }
 }
 
-/// Declares the APIs: module (of the codec and of the handler alike), versions, and the first one that is answered
-/// where that is not the first one that is advertised.
+/// Declares the APIs: module (of the codec and of the handler alike), versions, the first one that is answered
+/// where that is not the first one that is advertised, and `=> controller` where the active controller answers.
 macro_rules! apis {
-    ($($module:ident $min:literal..=$max:literal $(answered from $answered:literal)? $note:literal;)*) => {
+    ($($module:ident $min:literal..=$max:literal $(answered from $answered:literal)? $(=> $controller:ident)? $note:literal;)*) => {
         /// Every advertised API, by key.
         pub const ADVERTISED: &[Advertised] = &[$(Advertised {
             key: api::$module::KEY,
@@ -44,6 +46,7 @@ macro_rules! apis {
             min: $min,
             answered_from: apis!(@first $min $($answered)?),
             max: $max,
+            is_for_controller: apis!(@controller $($controller)?),
             note: $note,
         },)*];
 
@@ -57,6 +60,8 @@ macro_rules! apis {
     };
     (@first $min:literal) => { $min };
     (@first $min:literal $answered:literal) => { $answered };
+    (@controller) => { false };
+    (@controller controller) => { true };
 }
 
 apis! {
@@ -77,20 +82,20 @@ apis! {
     describe_groups 0..=6 "";
     list_groups 0..=5 "";
     api_versions 0..=4 "";
-    create_topics 2..=7 "";
-    delete_topics 1..=6 "";
+    create_topics 2..=7 => controller "";
+    delete_topics 1..=6 => controller "";
     delete_records 0..=2 "";
     init_producer_id 0..=5 "Idempotent producers; transactional ones are refused.";
     offset_for_leader_epoch 2..=4 "";
     describe_configs 1..=4
         "Settings of Kafka's brokers that mean nothing here are not listed. There are no loggers to describe.";
-    alter_configs 0..=2
+    alter_configs 0..=2 => controller
         "Settings of listeners and of TLS need a restart. Metrics of clients cannot be subscribed to.";
     describe_log_dirs 1..=5 "There is one log directory; replicas do not move between directories.";
-    create_partitions 0..=3
+    create_partitions 0..=3 => controller
         "The broker's internal topics keep the number of partitions that they were created with.";
     delete_groups 0..=2 "";
-    incremental_alter_configs 0..=1 "As AlterConfigs.";
+    incremental_alter_configs 0..=1 => controller "As AlterConfigs.";
     offset_delete 0..=0 "";
     describe_cluster 0..=2 "The list of controllers is not offered.";
     consumer_group_heartbeat 0..=1 "";

@@ -94,7 +94,8 @@ pub struct QuorumConfig {
 }
 
 enum Command {
-    Propose(Vec<Record>, Reply),
+    /// With the term to which it is bound, if it is.
+    Propose(Option<u64>, Vec<Record>, Reply),
     ChangeMembers(MemberChange, Reply),
 }
 
@@ -179,7 +180,16 @@ impl Quorum {
     /// # Errors
     /// [`ProposeError`].
     pub async fn propose(&self, records: Vec<Record>) -> Result<u64, ProposeError> {
-        self.ask(|reply| Command::Propose(records, reply)).await
+        self.ask(|reply| Command::Propose(None, records, reply)).await
+    }
+
+    /// As [`Quorum::propose`], if this node still leads in `term`: for records that were decided against the image of
+    /// that leadership.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub async fn propose_in(&self, term: u64, records: Vec<Record>) -> Result<u64, ProposeError> {
+        self.ask(|reply| Command::Propose(Some(term), records, reply)).await
     }
 
     /// Makes an observer a voter (KIP-853's AddRaftVoter); it must have caught up.
@@ -355,7 +365,7 @@ impl<R: Runtime, L: QuorumLink> Driver<R, L> {
             let work = self.shared.work.wait();
             self.shared.frames.borrow_mut().clear();
             let commands = std::mem::take(&mut *self.shared.commands.borrow_mut());
-            for Command::Propose(_, reply) | Command::ChangeMembers(_, reply) in commands {
+            for Command::Propose(_, _, reply) | Command::ChangeMembers(_, reply) in commands {
                 reply.send(Err(ProposeError::Unknown(cause.clone())));
             }
             work.await;
@@ -626,14 +636,17 @@ impl<R: Runtime, L: QuorumLink> Driver<R, L> {
 
     fn carry_out(&mut self, command: Command) {
         let Phase::Running(running) = &mut self.phase else {
-            let (Command::Propose(_, reply) | Command::ChangeMembers(_, reply)) = command;
+            let (Command::Propose(_, _, reply) | Command::ChangeMembers(_, reply)) = command;
             reply.send(Err(ProposeError::NotLeader(self.hinted)));
             return;
         };
         let id = self.next_reply;
         self.next_reply += 1;
         let (outcome, reply) = match command {
-            Command::Propose(records, reply) => (running.engine.propose(id, &records), reply),
+            Command::Propose(Some(term), _, reply) if term != running.engine.term() => {
+                (Err(ProposeError::NotLeader(running.engine.leader())), reply)
+            }
+            Command::Propose(_, records, reply) => (running.engine.propose(id, &records), reply),
             Command::ChangeMembers(change, reply) => (running.engine.change_members(id, &change), reply),
         };
         match outcome {

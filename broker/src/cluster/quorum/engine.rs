@@ -209,6 +209,11 @@ impl Engine {
         self.raw.raft.raft_log.applied
     }
 
+    /// The term that this node is in.
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
     /// Whether this node leads and has applied an entry of its own term, and with it all before.
     pub fn is_current(&self) -> bool {
         self.is_leader() && self.raw.store().term_at(self.applied()) == Some(self.raw.raft.term)

@@ -1,7 +1,9 @@
 //! Partitions and metadata in memory.
 
 use super::NODE;
-use crate::cluster::command::{ClusterHandle, MetadataCommand, MetadataError};
+use crate::cluster::command::{
+    ClusterHandle, Creation, Forwarded, Forwarding, MetadataCommand, MetadataError,
+};
 use crate::coordinator::CoordinatorTable;
 use crate::partition::command::{
     AppendReply, Appended, OffsetFound, OffsetQuery, PartitionCommand, PartitionError, ReadReply,
@@ -16,7 +18,7 @@ use logmill_state::metadata::{
     AlterConfigsContext, CreateTopicsContext, Endpoint, Image, NewTopic, PartitionAssignment, PartitionState,
     Record,
 };
-use logmill_state::partition::{EpochEnd, FetchCheckError, LogStartError};
+use logmill_state::partition::{AlterPartitionOutcome, EpochEnd, FetchCheckError, LogStartError};
 use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, TimestampMs, TopicId, TopicPartition, Uuid};
 use logmill_wire::record_batch::{BatchBuilder, BatchHeader};
 use std::cell::{Cell, RefCell};
@@ -84,6 +86,9 @@ pub(crate) struct FakeBroker {
     pub delay: Cell<Option<Duration>>,
     pub asked: RefCell<Vec<Asked>>,
     pub metadata_commands: Cell<usize>,
+    /// The requests that were to be forwarded, and what becomes of them.
+    pub forwarded: RefCell<Vec<Forwarded>>,
+    pub forwarding: RefCell<Forwarding>,
     random: Cell<u128>,
 }
 
@@ -106,6 +111,8 @@ impl FakeBroker {
             delay: Cell::default(),
             asked: RefCell::default(),
             metadata_commands: Cell::default(),
+            forwarded: RefCell::default(),
+            forwarding: RefCell::new(Forwarding::Here),
             random: Cell::new(1),
         }
     }
@@ -247,6 +254,15 @@ impl FakeBroker {
         match command {
             MetadataCommand::CreateTopics { topics, validate_only, reply } => {
                 reply.send(error.map_or_else(|| Ok(self.decide(&topics, validate_only)), Err));
+            }
+            MetadataCommand::CreateMissingTopics { topics, reply } => {
+                let created = || self.decide(&topics, false).into_iter().map(Creation::from).collect();
+                reply.send(error.map_or_else(|| Ok(created()), Err));
+            }
+            MetadataCommand::AlterPartition { reply, .. } => reply.send(AlterPartitionOutcome::Unknown),
+            MetadataCommand::Forward { request, reply } => {
+                self.forwarded.borrow_mut().push(request);
+                reply.send(self.forwarding.borrow().clone());
             }
             MetadataCommand::CreatePartitions { topics, validate_only, reply } => {
                 let plan = self.image.borrow().decide_create_partitions(&topics, validate_only, &[]);

@@ -5,6 +5,7 @@ mod configs;
 mod create_and_delete;
 mod fakes;
 mod fetch;
+mod forwarding;
 mod group_times;
 mod groups;
 mod log_dirs;
@@ -56,7 +57,15 @@ impl Fixture {
     }
 
     pub fn with(settings: &[(&str, &str)]) -> Self {
-        let given = settings;
+        Self::build(settings, false)
+    }
+
+    /// A shard of a broker in whose cluster another node may be the active controller.
+    pub fn with_other_controllers() -> Self {
+        Self::build(&[], true)
+    }
+
+    fn build(given: &[(&str, &str)], has_other_controllers: bool) -> Self {
         let values = given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let memory = given.iter().find(|(key, _)| *key == "logmill.memory.bytes");
         let memory_bytes = memory.map_or(1 << 30, |(_, bytes)| bytes.parse().unwrap());
@@ -74,7 +83,11 @@ impl Fixture {
             settings: Arc::clone(&settings),
             partitions: broker.partitions(),
             groups: GroupRouter::new(1, Rc::new(move |_, command| local.handle(command))),
-            cluster: broker.cluster(),
+            cluster: if has_other_controllers {
+                broker.cluster().with_other_controllers()
+            } else {
+                broker.cluster()
+            },
             image: RefCell::new(broker.image()),
             state: ShardState::new(ShardIndex(0), 1, &settings, memory_bytes),
         });

@@ -22,8 +22,7 @@ settings_group! {
         replica_lag_time_max_ms: u64 = "replica.lag.time.max.ms", Kind::long_from(1), Some("30000"), ReadOnly;
         /// Whether a replica that lacks acknowledged records may lead when no other is left: the partition
         /// lives, the records are lost.
-        unclean_leader_election: bool = "unclean.leader.election.enable", Kind::Boolean, Some("false"), ClusterWide,
-            inert "a cluster is one node";
+        unclean_leader_election: bool = "unclean.leader.election.enable", Kind::Boolean, Some("false"), ClusterWide;
         /// Whether leadership goes back to the first replica of a partition by itself.
         auto_leader_rebalance: bool = "auto.leader.rebalance.enable", Kind::Boolean, Some("true"), ReadOnly,
             inert "a cluster is one node";
@@ -32,7 +31,6 @@ settings_group! {
             Some("300"), ReadOnly,
             inert "a cluster is one node";
         /// Whether a broker that is stopped hands its partitions over first.
-        controlled_shutdown: bool = "controlled.shutdown.enable", Kind::Boolean, Some("true"), ReadOnly,
-            inert "a cluster is one node";
+        controlled_shutdown: bool = "controlled.shutdown.enable", Kind::Boolean, Some("true"), ReadOnly;
     }
 }

@@ -57,12 +57,12 @@ settings_group! {
         /// random from one to two times this, in milliseconds.
         quorum_election_timeout_ms: u64 = "controller.quorum.election.timeout.ms", Kind::int_from(50), Some("1000"), ReadOnly;
         /// How often a broker tells the controllers that it is alive, in milliseconds.
-        broker_heartbeat_interval_ms: u64 = "broker.heartbeat.interval.ms", Kind::int_from(10), Some("2000"), ReadOnly,
-            inert "a cluster is one node";
+        broker_heartbeat_interval_ms: u64 = "broker.heartbeat.interval.ms", Kind::int_from(10), Some("2000"), ReadOnly;
         /// How long a broker may be silent before the controllers move its partitions elsewhere, in
         /// milliseconds.
-        broker_session_timeout_ms: u64 = "broker.session.timeout.ms", Kind::int_from(50), Some("9000"), ReadOnly,
-            inert "a cluster is one node";
+        broker_session_timeout_ms: u64 = "broker.session.timeout.ms", Kind::int_from(50), Some("9000"), ReadOnly;
+        /// How long a broker that starts waits for another process with its number to be gone, in milliseconds.
+        initial_broker_registration_timeout_ms: u64 = "initial.broker.registration.timeout.ms", Kind::int_from(1), Some("60000"), ReadOnly;
         /// The one directory that holds the data, if log.dirs is absent.
         log_dir: PathBuf = "log.dir", Kind::Text, Some("./logmill-data"), ReadOnly;
         /// The directories that hold the data, best each on a disk of its own; instead of log.dir.

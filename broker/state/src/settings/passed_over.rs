@@ -145,7 +145,6 @@ pub const BROKER_KEYS: &[&str] = &[
     "group.streams.num.standby.replicas",
     "group.streams.session.timeout.ms",
     "host.name",
-    "initial.broker.registration.timeout.ms",
     "inter.broker.protocol.version",
     "kafka.metrics.polling.interval.secs",
     "kafka.metrics.reporters",

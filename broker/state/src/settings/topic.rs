@@ -126,8 +126,7 @@ settings_group! {
         /// Whether a replica that lacks acknowledged records may lead when no other is left: the partition
         /// lives, the records are lost.
         unclean_leader_election: bool = "unclean.leader.election.enable", Kind::Boolean, Some("false"), Topic,
-            from &[same("unclean.leader.election.enable")],
-            inert "a cluster is one node";
+            from &[same("unclean.leader.election.enable")];
         /// Whether records are acknowledged before they are on disk: faster, and a power cut of all replicas at
         /// once loses the last of them.
         write_caching: bool = "write.caching", Kind::Boolean, Some("false"), Topic,

@@ -172,8 +172,8 @@ pub enum ControlAnswer {
     ProducerIds(ProducerIdRange),
     /// There are no producer ids left.
     ProducerIdsExhausted,
-    /// One outcome for each topic, in their order.
-    Created(Vec<CreationOutcome>),
+    /// What became of missing topics.
+    Created(Creations),
     /// What the client gets.
     Forwarded(ForwardedResponse),
 }
@@ -240,6 +240,15 @@ pub struct AcceptedProposal {
     pub in_sync: Vec<i32>,
     /// Whether replicas out of sync may be elected.
     pub has_eligible: bool,
+}
+
+/// What became of topics that were missing.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Creations {
+    /// One for each topic, in their order.
+    pub outcomes: Vec<CreationOutcome>,
+    /// How far the controller had the metadata then.
+    pub applied: u64,
 }
 
 /// What became of a topic that was missing.

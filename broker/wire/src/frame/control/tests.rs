@@ -78,10 +78,13 @@ fn answers() -> Vec<ControlAnswer> {
             ProposalOutcome::Stale,
         ]),
         ControlAnswer::ProducerIds(ProducerIdRange { first: 1000, count: 1000 }),
-        ControlAnswer::Created(vec![
-            CreationOutcome { name: "orders".into(), refusal: None },
-            CreationOutcome { name: "..".into(), refusal: Some((17, "not a name".into())) },
-        ]),
+        ControlAnswer::Created(Creations {
+            outcomes: vec![
+                CreationOutcome { name: "orders".into(), refusal: None },
+                CreationOutcome { name: "..".into(), refusal: Some((17, "not a name".into())) },
+            ],
+            applied: 81,
+        }),
         ControlAnswer::Forwarded(ForwardedResponse { response: vec![0, 0, 0, 4, 1, 2, 3, 4], applied: 80 }),
     ]
 }

@@ -1,0 +1,248 @@
+//! The active controller: it decides on changes of the metadata while this node leads the quorum.
+//!
+//! What waits is decided together, each command against the image as those before it leave it, and is proposed at once;
+//! one proposal is under way at a time. A proposal is bound to the term of the leadership in which it was decided.
+
+mod decide;
+mod rules;
+mod sessions;
+
+use super::command::MetadataError;
+use super::publisher::Publisher;
+use super::quorum::Quorum;
+use crate::runtime::Runtime;
+use crate::shard::signal::Signal;
+pub(in crate::cluster) use decide::{ControllerCommand, Reply};
+use decide::{Decider, Settle, apply_all};
+use logmill_state::metadata::{Elected, Image, NO_LEADER, Record};
+use logmill_state::settings::BrokerSettings;
+use logmill_wire::ids::NodeId;
+use rules::Rules;
+use sessions::Sessions;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Bytes of records with which a proposal takes no more commands.
+const PROPOSAL_BYTES: usize = 256 << 10;
+
+/// Decides on changes of the metadata. A clone is the same controller.
+pub(in crate::cluster) struct Controller<R: Runtime>(Rc<State<R>>);
+
+impl<R: Runtime> Clone for Controller<R> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+struct State<R: Runtime> {
+    runtime: R,
+    node: NodeId,
+    started_with: Arc<BrokerSettings>,
+    quorum: Quorum,
+    publisher: Publisher,
+    queue: RefCell<VecDeque<ControllerCommand>>,
+    work: Signal,
+    sessions: Rc<RefCell<Sessions>>,
+    is_stopping: Cell<bool>,
+}
+
+/// What one proposal is made of.
+#[derive(Default)]
+struct Batch {
+    records: Vec<Record>,
+    elected: Vec<Elected>,
+    /// Each with whether the shards of this node come first.
+    settles: Vec<(bool, Settle)>,
+}
+
+impl<R: Runtime> Controller<R> {
+    /// Starts the tasks of a controller, which decides while this node leads the quorum.
+    #[must_use]
+    pub fn start(
+        runtime: R,
+        node: NodeId,
+        started_with: Arc<BrokerSettings>,
+        quorum: Quorum,
+        publisher: Publisher,
+    ) -> Self {
+        let times = &started_with.node;
+        let sessions = Sessions::new(times.broker_session_timeout_ms, times.broker_heartbeat_interval_ms);
+        let controller = Self(Rc::new(State {
+            runtime: runtime.clone(),
+            node,
+            started_with,
+            quorum,
+            publisher,
+            queue: RefCell::default(),
+            work: Signal::default(),
+            sessions: Rc::new(RefCell::new(sessions)),
+            is_stopping: Cell::new(false),
+        }));
+        let (deciding, watching) = (controller.clone(), controller.clone());
+        runtime.spawn(async move { deciding.0.run().await });
+        runtime.spawn(async move { watching.0.watch_sessions().await });
+        controller
+    }
+
+    /// Has a command decided. A heartbeat counts from now on, however long others take to be decided.
+    pub fn send(&self, command: ControllerCommand) {
+        if let ControllerCommand::Heartbeat { sender: (node, incarnation), .. } = &command {
+            let image = self.0.quorum.image();
+            if image.broker(*node).is_some_and(|broker| broker.incarnation == *incarnation) {
+                let now = self.0.runtime.monotonic();
+                self.0.sessions.borrow_mut().hear(*node, *incarnation, now);
+            }
+        }
+        self.0.queue.borrow_mut().push_back(command);
+        self.0.work.notify_all();
+    }
+
+    /// Ends the tasks.
+    pub fn stop(&self) {
+        self.0.is_stopping.set(true);
+        self.0.work.notify_all();
+    }
+}
+
+impl<R: Runtime> State<R> {
+    async fn run(&self) {
+        while !self.is_stopping.get() {
+            let work = self.work.wait();
+            if self.queue.borrow().is_empty() {
+                work.await;
+                continue;
+            }
+            self.decide_waiting().await;
+            if self.runtime.should_yield() {
+                self.runtime.yield_now().await;
+            }
+        }
+        self.refuse_waiting(&MetadataError::Stopping);
+    }
+
+    fn refuse_waiting(&self, error: &MetadataError) {
+        let waiting = std::mem::take(&mut *self.queue.borrow_mut());
+        for command in waiting {
+            command.refuse(error.clone());
+        }
+    }
+
+    async fn decide_waiting(&self) {
+        let status = self.quorum.status();
+        if let Some(failure) = self.quorum.failure() {
+            return self.refuse_waiting(&MetadataError::NotCommitted(failure));
+        }
+        if !status.is_current {
+            return self.refuse_waiting(&MetadataError::NotController(status.leader));
+        }
+        self.sessions.borrow_mut().lead(status.term, status.applied, self.runtime.monotonic());
+        let mut batch = Batch::default();
+        let mut draft = self.quorum.image();
+        if draft.cluster_id().is_none() {
+            let minted = Record::ClusterIdMinted { cluster_id: status.cluster_id };
+            // The image has no id that could differ.
+            let _ = draft.apply(&minted);
+            batch.records.push(minted);
+        }
+        self.fill(&mut batch, draft);
+        let outcome = if batch.records.is_empty() {
+            Ok(status.applied)
+        } else {
+            self.quorum.propose_in(status.term, batch.records).await.map_err(MetadataError::from)
+        };
+        if outcome.is_ok() {
+            batch.elected.iter().for_each(|elected| self.tell_of(elected));
+        }
+        self.settle(batch.settles, &outcome);
+    }
+
+    fn fill(&self, batch: &mut Batch, mut draft: Image) {
+        let rules = Rules::new(&draft, self.node, &self.started_with);
+        let mut bytes = 0;
+        while bytes < PROPOSAL_BYTES {
+            let Some(command) = self.queue.borrow_mut().pop_front() else { return };
+            let decider = Decider {
+                draft: &draft,
+                rules: &rules,
+                sessions: &self.sessions,
+                node: self.node,
+                started_with: &self.started_with,
+                random: &|| self.random_u128(),
+            };
+            let decision = decider.decide(command);
+            if let Err(cause) = apply_all(&mut draft, &decision.records) {
+                tracing::error!(%cause, "a decision contradicts the metadata and is dropped; please report this");
+                (decision.settle)(Err(MetadataError::NotCommitted(cause)));
+                continue;
+            }
+            bytes += decision.records.iter().map(|record| record.encode().len()).sum::<usize>();
+            batch.records.extend(decision.records);
+            batch.elected.extend(decision.elected);
+            batch.settles.push((decision.is_for_shards, decision.settle));
+            if decision.changes_rules {
+                return;
+            }
+        }
+    }
+
+    fn random_u128(&self) -> u128 {
+        (u128::from(self.runtime.random_u64()) << 64) | u128::from(self.runtime.random_u64())
+    }
+
+    fn settle(&self, settles: Vec<(bool, Settle)>, outcome: &Result<u64, MetadataError>) {
+        let mut later = Vec::new();
+        for (is_for_shards, settle) in settles {
+            if is_for_shards && outcome.is_ok() {
+                later.push(settle);
+            } else {
+                settle(outcome.clone());
+            }
+        }
+        let Ok(index) = *outcome else { return };
+        if later.is_empty() {
+            return;
+        }
+        let publisher = self.publisher.clone();
+        self.runtime.spawn(async move {
+            publisher.until_published(index).await;
+            later.into_iter().for_each(|settle| settle(Ok(index)));
+        });
+    }
+
+    fn tell_of(&self, elected: &Elected) {
+        let Elected { partition, leader, is_unclean } = *elected;
+        if is_unclean {
+            tracing::warn!(
+                ?partition, %leader,
+                "an unclean election: the new leader may lack records that were acknowledged, and they are lost"
+            );
+        } else if leader == NO_LEADER {
+            tracing::warn!(?partition, "a partition has no leader: no replica that has all records is alive");
+        } else {
+            tracing::debug!(?partition, %leader, "a partition has another leader");
+        }
+    }
+
+    /// Looks for sessions that have ended, while this node leads and there is a broker besides its own.
+    async fn watch_sessions(&self) {
+        let interval = self.sessions.borrow().interval();
+        while !self.is_stopping.get() {
+            let (quorum, node) = (self.quorum.clone(), self.node);
+            let has_others = move || quorum.image().brokers().any(|broker| broker.id != node);
+            if !self.quorum.wait_until(|status| status.is_current && has_others()).await {
+                return;
+            }
+            let status = self.quorum.status();
+            self.sessions.borrow_mut().lead(status.term, status.applied, self.runtime.monotonic());
+            self.runtime.sleep(interval).await;
+            let now = self.runtime.monotonic();
+            let silent = self.sessions.borrow_mut().silent(&self.quorum.image(), now);
+            if !silent.is_empty() {
+                self.queue.borrow_mut().extend(silent.into_iter().map(ControllerCommand::Fence));
+                self.work.notify_all();
+            }
+        }
+    }
+}
