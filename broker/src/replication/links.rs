@@ -15,7 +15,9 @@ use logmill_state::metadata::Image;
 use logmill_state::partition::AlterPartition;
 use logmill_wire::frame::replication::{EpochAnswer, EpochQuery, Hello, Link, PartitionEnds};
 use logmill_wire::ids::{NodeId, TopicPartition};
-use logmill_wire::limits::{REPLICATION_BACKOFF_MS, REPLICATION_CONNECT_MS, REPLICATION_RIDE_MS};
+use logmill_wire::limits::{
+    REPLICATION_BACKOFF_MS, REPLICATION_CONNECT_MS, REPLICATION_PUSH_FIRST_BYTES, REPLICATION_RIDE_MS,
+};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
@@ -211,6 +213,7 @@ impl<R: Runtime, T: Transport<R>> Inner<R, T> {
             outbox: &remote.outbox,
             partitions: Rc::clone(partitions),
             counters: &self.counters,
+            push_bytes: Cell::new(REPLICATION_PUSH_FIRST_BYTES),
             catch_up_rate: &self.catch_up_rate,
         };
         let outdated = async {

@@ -33,6 +33,9 @@ mod push_frame;
 mod server;
 mod session;
 
+#[cfg(test)]
+mod tests;
+
 pub use counters::ReplicationCounters;
 pub use cut::Cut;
 pub use dial::{Plain, Transport};
@@ -42,6 +45,7 @@ pub use server::PeerServer;
 use crate::partition::peers::Taken;
 use crate::shard::join::Boxed;
 use logmill_wire::ids::{NodeId, TopicPartition};
+use std::rc::Rc;
 
 /// What the links of a shard take from its partitions, and tell them.
 pub trait Partitions: 'static {
@@ -50,7 +54,7 @@ pub trait Partitions: 'static {
 
     /// The same wherever the records are, which takes I/O: for the link that catches up.
     fn read_push(
-        &self,
+        self: Rc<Self>,
         follower: NodeId,
         partition: TopicPartition,
         max_bytes: usize,

@@ -3,14 +3,15 @@
 use bytes::Bytes;
 use logmill_wire::frame::FrameError;
 use logmill_wire::frame::replication::{PushBuilder, PushedPartition};
-use logmill_wire::limits::{REPLICATION_ENTRIES_MAX, REPLICATION_PUSH_BYTES};
+use logmill_wire::limits::REPLICATION_ENTRIES_MAX;
 
 /// What a partition gave for a push.
 pub(super) type Entry = (PushedPartition, Vec<Bytes>);
 
 /// A push that grows until it is full.
-#[derive(Default)]
 pub(super) struct PushFrame {
+    /// With so many bytes it is full.
+    most: usize,
     builder: PushBuilder,
     parts: Vec<Bytes>,
     pub bytes: usize,
@@ -18,9 +19,18 @@ pub(super) struct PushFrame {
 }
 
 impl PushFrame {
+    pub fn new(most: usize) -> Self {
+        Self { most, builder: PushBuilder::default(), parts: Vec::new(), bytes: 0, entries: 0 }
+    }
+
+    /// How many bytes may come.
+    pub const fn room(&self) -> usize {
+        self.most.saturating_sub(self.bytes)
+    }
+
     /// Whether another partition may be added.
     pub fn is_open(&self) -> bool {
-        self.bytes < REPLICATION_PUSH_BYTES && self.entries < REPLICATION_ENTRIES_MAX
+        self.room() > 0 && self.entries < REPLICATION_ENTRIES_MAX
     }
 
     /// Adds a partition, or gives it back if the frame would be too large.

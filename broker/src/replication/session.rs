@@ -21,7 +21,7 @@ use logmill_wire::limits::{
     REPLICATION_STALL_MS,
 };
 use std::cell::Cell;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub(super) struct Session<'a, R: Runtime, T: Transport<R>> {
     pub outbox: &'a Outbox,
     pub partitions: Rc<dyn Partitions>,
     pub counters: &'a ReplicationCounters,
+    /// Bytes of a push. It grows with what gets through: where links break all the time, a large frame never would.
+    pub push_bytes: Cell<usize>,
     /// Bytes a second that may be read from disk for a follower.
     pub catch_up_rate: &'a Cell<Option<u64>>,
 }
@@ -82,6 +84,7 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
                 if let Err(cut) = send_within(self.runtime, connection, parts).await {
                     return cut;
                 }
+                self.get_larger();
                 continue;
             }
             if let Either::First(()) = either(self.something_to_say(), tick.as_mut()).await {
@@ -132,6 +135,10 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
         Ok(parts)
     }
 
+    fn get_larger(&self) {
+        self.push_bytes.set((self.push_bytes.get() * 2).min(REPLICATION_PUSH_BYTES));
+    }
+
     fn count_push(&self, frame: &PushFrame) {
         let frames = usize::from(frame.entries > 0);
         count(&self.counters.frames_sent, frames);
@@ -141,14 +148,14 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
 
     /// A push of what partitions have in memory, each in its turn.
     fn gather(&self, left: &mut Option<Entry>) -> Result<PushFrame, FrameError> {
-        let mut frame = PushFrame::default();
+        let mut frame = PushFrame::new(self.push_bytes.get());
         if let Some(entry) = left.take() {
             *left = frame.add(entry)?;
         }
         let now = self.runtime.monotonic();
         while frame.is_open() && left.is_none() {
             let Some(partition) = self.outbox.next_dirty(now) else { break };
-            let most = REPLICATION_PARTITION_BYTES.min(REPLICATION_PUSH_BYTES - frame.bytes);
+            let most = REPLICATION_PARTITION_BYTES.min(frame.room());
             match self.partitions.take_push(self.target.node, partition, most) {
                 Taken::Nothing => {}
                 Taken::Push { entry, batches, has_more } => {
@@ -190,17 +197,18 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
     async fn read_for_follower(&self, connection: &T::Connection) -> Result<(), Cut> {
         let mut idle_ms = 0;
         while idle_ms < REPLICATION_CATCH_UP_IDLE_MS {
-            let reading = self.read_some().await?;
+            let reading = self.alive_while(connection, self.read_some()).await?;
             if reading.is_empty() {
                 let waited = either(self.outbox.changed.wait(), self.runtime.sleep(KEEPALIVE)).await;
-                if waited == Either::Second(()) && !self.outbox.has_disk() {
+                if waited == Either::Second(()) {
                     idle_ms += REPLICATION_KEEPALIVE_MS;
                     send_within(self.runtime, connection, vec![keepalive()?]).await?;
                 }
                 continue;
             }
             idle_ms = 0;
-            let (mut frame, mut followed) = (PushFrame::default(), Vec::new());
+            let most = self.push_bytes.get();
+            let (mut frame, mut followed) = (PushFrame::new(most), Vec::new());
             for (partition, taken) in reading {
                 let Taken::Push { entry, batches, has_more } = taken else {
                     // There is nothing to send to a replica that follows no more; and what does not get on from disk
@@ -210,7 +218,8 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
                 };
                 followed.push((partition, has_more));
                 if let Some(entry) = frame.add((entry, batches))? {
-                    self.send_push(connection, std::mem::take(&mut frame)).await?;
+                    let full = std::mem::replace(&mut frame, PushFrame::new(most));
+                    self.send_push(connection, full).await?;
                     frame.add(entry)?;
                 }
             }
@@ -233,29 +242,45 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
         let parts = frame.finish()?;
         if !parts.is_empty() {
             send_within(self.runtime, connection, parts).await?;
+            self.get_larger();
         }
         if let Some(rate) = self.catch_up_rate.get().filter(|rate| *rate > 0) {
             let pause_ns = (bytes as u64).saturating_mul(1_000_000_000) / rate;
-            self.runtime.sleep(Duration::from_nanos(pause_ns)).await;
+            self.alive_while(connection, self.runtime.sleep(Duration::from_nanos(pause_ns))).await?;
         }
         Ok(())
     }
 
+    /// Waits for something that may take longer than the other end takes for silence.
+    async fn alive_while<O>(
+        &self,
+        connection: &T::Connection,
+        work: impl Future<Output = O>,
+    ) -> Result<O, Cut> {
+        let mut work = pin!(work);
+        loop {
+            if let Either::First(outcome) = either(work.as_mut(), self.runtime.sleep(KEEPALIVE)).await {
+                return Ok(outcome);
+            }
+            send_within(self.runtime, connection, vec![keepalive()?]).await?;
+        }
+    }
+
     /// What some partitions have next for the follower, read together; what they have in memory by now is taken at once.
-    async fn read_some(&self) -> Result<Vec<(TopicPartition, Taken)>, Cut> {
+    async fn read_some(&self) -> Vec<(TopicPartition, Taken)> {
         let mut next = Vec::new();
         while next.len() < REPLICATION_READS_MAX {
             let Some(partition) = self.outbox.next_on_disk() else { break };
             next.push(partition);
         }
-        let most = REPLICATION_PUSH_BYTES / next.len().max(1);
+        let most = self.push_bytes.get() / next.len().max(1);
         let reads = next.iter().map(|&partition| self.take_or_read(partition, most)).collect();
-        Ok(next.iter().copied().zip(join_all(reads).await).collect())
+        next.iter().copied().zip(join_all(reads).await).collect()
     }
 
     fn take_or_read(&self, partition: TopicPartition, most: usize) -> Boxed<'static, Taken> {
         match self.partitions.take_push(self.target.node, partition, most) {
-            Taken::OnDisk(_) => self.partitions.read_push(self.target.node, partition, most),
+            Taken::OnDisk(_) => Rc::clone(&self.partitions).read_push(self.target.node, partition, most),
             taken => Box::pin(std::future::ready(taken)),
         }
     }

@@ -74,6 +74,9 @@ pub const CONTROL_MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Bytes of batches with which a push leaves; only a single batch may be larger.
 pub const REPLICATION_PUSH_BYTES: usize = 1 << 20;
 
+/// The same of the first push on a link.
+pub const REPLICATION_PUSH_FIRST_BYTES: usize = 64 << 10;
+
 /// Bytes of batches that one partition adds to a push while others wait.
 pub const REPLICATION_PARTITION_BYTES: usize = 256 << 10;
 

@@ -1,0 +1,6 @@
+//! Links between brokers whose partitions are fakes.
+
+mod fixture;
+mod hostile;
+mod lost;
+mod steady;
