@@ -3,24 +3,26 @@
 use super::message::{Beginning, ShardMessage};
 use super::post::Post;
 use super::{Node, NodeError};
-use crate::cluster::command::ClusterHandle;
+use crate::cluster::command::{ClusterHandle, MetadataCommand};
 use crate::coordinator::CoordinatorTable;
 use crate::coordinator::command::GroupRouter;
 use crate::journal::Journal;
 use crate::log::{Store, StoreSettings};
 use crate::net::connection::serve_connection;
 use crate::partition::PartitionTable;
-use crate::partition::peers::NoPeers;
 use crate::partition::router::PartitionRouter;
-use crate::replication::{PeerServer, ReplicationCounters};
+use crate::replication::{
+    AskController, Links, LinksSettings, Partitions, PeerServer, Plain, ReplicationCounters,
+};
 use crate::request::forwarding::answer_forwarded;
 use crate::request::services::Services;
 use crate::request::shard_state::ShardState;
-use crate::runtime::Runtime;
 use crate::runtime::mailbox::Endpoint;
+use crate::runtime::{Runtime, oneshot};
+use logmill_state::partition::AlterPartitionOutcome;
 use logmill_state::settings::BrokerSettings;
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::cell::{OnceCell, RefCell};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 struct DataShard<R: Runtime> {
@@ -29,7 +31,42 @@ struct DataShard<R: Runtime> {
     table: Rc<PartitionTable<R>>,
     coordinators: Rc<CoordinatorTable<R>>,
     services: Rc<Services<R>>,
+    links: Links<R>,
     peers: Rc<PeerServer<R>>,
+}
+
+/// The way of proposals for other in-sync sets to the controller, and of their outcomes back to the partitions.
+struct Proposals<R: Runtime>(Rc<OnceCell<Weak<PartitionTable<R>>>>);
+
+impl<R: Runtime> Default for Proposals<R> {
+    fn default() -> Self {
+        Self(Rc::default())
+    }
+}
+
+impl<R: Runtime> Proposals<R> {
+    /// The partitions are there now.
+    fn begin(&self, table: &Rc<PartitionTable<R>>) {
+        // There is one table.
+        let _ = self.0.set(Rc::downgrade(table));
+    }
+
+    /// Each proposal is answered, if only by nobody being there who could have decided on it.
+    fn way_out(&self, runtime: &R, cluster: &ClusterHandle) -> AskController {
+        let (table, runtime, cluster) = (Rc::clone(&self.0), runtime.clone(), cluster.clone());
+        Rc::new(move |partition, proposal| {
+            let (reply, answer) = oneshot::channel();
+            let command = MetadataCommand::AlterPartition { partition, proposal: proposal.clone(), reply };
+            cluster.send(command);
+            let table = Rc::clone(&table);
+            runtime.spawn(async move {
+                let outcome = answer.await.unwrap_or(AlterPartitionOutcome::Unknown);
+                if let Some(table) = table.get().and_then(Weak::upgrade) {
+                    table.on_alter_partition(partition, &proposal, &outcome);
+                }
+            });
+        })
+    }
 }
 
 pub async fn run<R: Runtime>(
@@ -82,8 +119,21 @@ async fn begin<R: Runtime>(
     );
     let node_id = settings.node.node_id;
     let (of_store, of_settings) = (Rc::clone(&store), Arc::clone(&settings));
-    let peers = Rc::new(NoPeers);
-    let table = PartitionTable::new(runtime.clone(), node_id, of_store, of_settings, node.shards, peers);
+    let cluster = cluster_handle(node, post, &settings);
+    let proposals = Proposals::default();
+    let counters = Rc::<ReplicationCounters>::default();
+    let inter_broker_listener = &node.config.topology.inter_broker_listener;
+    let links_settings = LinksSettings {
+        node_id,
+        listener: inter_broker_listener.clone(),
+        ask_controller: proposals.way_out(runtime, &cluster),
+    };
+    let links = Links::new(runtime.clone(), Plain, links_settings, Rc::clone(&counters));
+    let to_peers = Rc::new(links.clone());
+    let table = PartitionTable::new(runtime.clone(), node_id, of_store, of_settings, node.shards, to_peers);
+    proposals.begin(&table);
+    let replicated: Rc<dyn Partitions> = Rc::<PartitionTable<R>>::clone(&table);
+    links.begin(Rc::downgrade(&replicated));
     table.start_care(node.shards);
     let home = runtime.shard();
     let (local, outward) = (Rc::clone(&table), Rc::clone(post));
@@ -98,18 +148,14 @@ async fn begin<R: Runtime>(
         }),
     );
     let (coordinators, groups) = coordinators(runtime, node, post, &partitions, &settings);
-    let (control, outward) = (node.control(), Rc::clone(post));
-    let cluster =
-        ClusterHandle::new(Rc::new(move |command| outward.send(control, ShardMessage::Metadata(command))));
-    let cluster = if is_sole_controller(&settings) { cluster } else { cluster.with_other_controllers() };
     let state = ShardState::new(home, node.shards, &settings, node.memory.request_bytes_per_shard);
     let peers = PeerServer::new(
         runtime.clone(),
         node_id,
-        node.config.topology.inter_broker_listener.clone(),
+        inter_broker_listener.clone(),
         partitions.clone(),
         state.memory.clone(),
-        Rc::<ReplicationCounters>::default(),
+        counters,
     );
     let services = Services {
         runtime: runtime.clone(),
@@ -121,7 +167,26 @@ async fn begin<R: Runtime>(
         image: RefCell::default(),
         state,
     };
-    Ok(DataShard { runtime: runtime.clone(), store, table, coordinators, services: Rc::new(services), peers })
+    Ok(DataShard {
+        runtime: runtime.clone(),
+        store,
+        table,
+        coordinators,
+        services: Rc::new(services),
+        links,
+        peers,
+    })
+}
+
+fn cluster_handle<R: Runtime>(
+    node: &Node,
+    post: &Rc<Post<R, R::ConnectionHandle>>,
+    settings: &BrokerSettings,
+) -> ClusterHandle {
+    let (control, outward) = (node.control(), Rc::clone(post));
+    let cluster =
+        ClusterHandle::new(Rc::new(move |command| outward.send(control, ShardMessage::Metadata(command))));
+    if is_sole_controller(settings) { cluster } else { cluster.with_other_controllers() }
 }
 
 /// Whether no other node can be the active controller.
@@ -179,6 +244,8 @@ impl<R: Runtime> DataShard<R> {
             ShardMessage::Partition(command) => self.table.handle(command),
             ShardMessage::Group(command) => self.coordinators.handle(command),
             ShardMessage::Image(image, answer) => {
+                // Before the partitions, who speak to the processes that the image names.
+                self.links.apply_image(Arc::clone(&image));
                 // The partitions first: a request that sees a topic must find its partitions.
                 self.table.apply_image(Arc::clone(&image)).await;
                 self.coordinators.apply_image(&image);

@@ -42,7 +42,9 @@ pub use dial::{Plain, Transport};
 pub use links::{AskController, Links, LinksSettings};
 pub use server::PeerServer;
 
+use crate::partition::PartitionTable;
 use crate::partition::peers::Taken;
+use crate::runtime::Runtime;
 use crate::shard::join::Boxed;
 use logmill_wire::ids::{NodeId, TopicPartition};
 use std::rc::Rc;
@@ -65,4 +67,27 @@ pub trait Partitions: 'static {
 
     /// What was told to the leader, or asked, may be lost: it is to be said again.
     fn resend(&self, leader: NodeId);
+}
+
+impl<R: Runtime> Partitions for PartitionTable<R> {
+    fn take_push(&self, follower: NodeId, partition: TopicPartition, max_bytes: usize) -> Taken {
+        Self::take_push(self, follower, partition, max_bytes)
+    }
+
+    fn read_push(
+        self: Rc<Self>,
+        follower: NodeId,
+        partition: TopicPartition,
+        max_bytes: usize,
+    ) -> Boxed<'static, Taken> {
+        Box::pin(async move { Self::read_push(&self, follower, partition, max_bytes).await })
+    }
+
+    fn link_lost(&self, follower: NodeId) {
+        Self::link_lost(self, follower);
+    }
+
+    fn resend(&self, leader: NodeId) {
+        Self::resend(self, leader);
+    }
 }

@@ -36,13 +36,17 @@ impl PushFrame {
     /// Adds a partition, or gives it back if the frame would be too large.
     ///
     /// # Errors
-    /// [`FrameError::Truncated`], if the parts are not whole batches.
+    /// [`FrameError::Truncated`], if its batches are not as many bytes as it says; [`FrameError::InvalidField`], if it
+    /// alone is too large.
     pub fn add(&mut self, (entry, batches): Entry) -> Result<Option<Entry>, FrameError> {
-        let slices: Vec<&[u8]> = batches.iter().map(|part| &**part).collect();
-        match self.builder.add(entry, &slices) {
+        let bytes: usize = batches.iter().map(Bytes::len).sum();
+        if bytes != entry.batch_bytes as usize {
+            return Err(FrameError::Truncated);
+        }
+        match self.builder.add_measured(entry) {
             Ok(()) => {
                 self.entries += 1;
-                self.bytes += batches.iter().map(Bytes::len).sum::<usize>();
+                self.bytes += bytes;
                 self.parts.extend(batches);
                 Ok(None)
             }

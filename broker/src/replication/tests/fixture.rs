@@ -9,7 +9,9 @@ use crate::shard::join::Boxed;
 use crate::shard::memory::MemoryClasses;
 use bytes::{Bytes, BytesMut};
 use logmill_state::metadata::{Endpoint, Image, Record};
-use logmill_wire::frame::replication::{EpochAnswer, EpochQuery, PartitionEnds, PushedPartition};
+use logmill_wire::frame::replication::{
+    BATCH_START_BYTES, EpochAnswer, EpochQuery, PartitionEnds, PushedPartition,
+};
 use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, ShardIndex, TopicPartition, Uuid};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -145,6 +147,7 @@ impl Fake {
             return Taken::Nothing;
         }
         (led.next, led.told) = (Some(end), Some(led.acknowledged));
+        let starts = led.batches[next..end].iter().map(|batch| &batch[..BATCH_START_BYTES]);
         let entry = PushedPartition {
             partition,
             leader_epoch: LeaderEpoch(1),
@@ -152,8 +155,8 @@ impl Fake {
             high_watermark: Offset(led.acknowledged as i64),
             log_start: Offset(0),
             first_offset: Offset(0),
-            batch_bytes: 0,
-            batch_starts_crc: 0,
+            batch_bytes: bytes as u32,
+            batch_starts_crc: starts.fold(0, crc32c::crc32c_append),
         };
         let batches = led.batches[next..end].to_vec();
         Taken::Push { entry, batches, has_more: end < led.batches.len() }

@@ -4,3 +4,4 @@ mod fixture;
 mod hostile;
 mod lost;
 mod steady;
+mod tables;
