@@ -90,22 +90,14 @@ impl Plan {
 
     /// Starts the node and waits until it serves.
     pub fn start(self) -> Node {
-        let mut node = self.spawn();
-        let began = Instant::now();
-        let mut ended = None;
-        wait_until(PATIENCE, || {
-            ended = node.child.try_wait().unwrap();
-            ended.is_some() || node.stdout().contains("\n  durability ")
-        });
-        assert!(ended.is_none(), "the node ended with {ended:?}:\n{}", node.stderr());
-        let block = node.stdout();
-        let address = block.lines().find_map(|line| line.trim().strip_prefix("listeners"));
-        let address = address.and_then(|line| line.split("://").nth(1)).map(|text| text.trim().parse());
-        let Some(Ok(address)) = address else {
-            panic!("no listener after {:?} in:\n{block}\n{}", began.elapsed(), node.stderr())
-        };
-        node.address = Some(address);
+        let mut node = self.begin();
+        node.wait_until_it_serves();
         node
+    }
+
+    /// Starts the node; [`Node::wait_until_it_serves`] comes next.
+    pub fn begin(self) -> Node {
+        self.spawn()
     }
 
     /// Starts a node that cannot serve, and waits for its end.
@@ -137,6 +129,23 @@ pub struct Node {
 impl Node {
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    pub fn wait_until_it_serves(&mut self) {
+        let began = Instant::now();
+        let mut ended = None;
+        wait_until(PATIENCE, || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some() || self.stdout().contains("\n  durability ")
+        });
+        assert!(ended.is_none(), "the node ended with {ended:?}:\n{}", self.stderr());
+        let block = self.stdout();
+        let address = block.lines().find_map(|line| line.trim().strip_prefix("listeners"));
+        let address = address.and_then(|line| line.split("://").nth(1)).map(|text| text.trim().parse());
+        let Some(Ok(address)) = address else {
+            panic!("no listener after {:?} in:\n{block}\n{}", began.elapsed(), self.stderr())
+        };
+        self.address = Some(address);
     }
 
     pub fn address(&self) -> SocketAddr {

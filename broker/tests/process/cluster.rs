@@ -1,0 +1,237 @@
+//! Three nodes as one cluster: they find each other, replicate, and go on without one of them.
+
+use super::client::{Client, batch};
+use super::node::{Node, Plan};
+use super::observe::wait_until;
+use super::turn;
+use super::workspace::Folder;
+use logmill_wire::api::{create_topics, metadata};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long the cluster may take to settle.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const NODES: usize = 3;
+
+/// Addresses of the loopback network that no other test has: the ports can be the usual ones.
+fn own_network() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let drawn = std::process::id().wrapping_mul(8) + NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("127.{}.{}", 64 + (drawn >> 8) % 128, drawn % 256)
+}
+
+struct Cluster {
+    network: String,
+    folders: Vec<Folder>,
+    nodes: Vec<Option<Node>>,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let folders = (0..NODES).map(|_| Folder::new()).collect();
+        let mut cluster = Self { network: own_network(), folders, nodes: (0..NODES).map(|_| None).collect() };
+        cluster.begin(&[1, 2, 3]);
+        cluster
+    }
+
+    fn address(&self, id: i32) -> SocketAddr {
+        format!("{}.{id}:9092", self.network).parse().unwrap()
+    }
+
+    fn plan(&self, id: i32) -> Plan {
+        let network = &self.network;
+        let voters: Vec<_> = (1..=NODES).map(|id| format!("{id}@{network}.{id}:9093")).collect();
+        Plan::new(self.folders[id as usize - 1].path())
+            .set("node.id", id)
+            .set("process.roles", "broker,controller")
+            .set("listeners", format!("PLAINTEXT://{network}.{id}:9092,CONTROLLER://{network}.{id}:9093"))
+            .set("controller.listener.names", "CONTROLLER")
+            .set("controller.quorum.voters", voters.join(","))
+            .set("logmill.memory.bytes", 128 << 20)
+    }
+
+    /// Starts nodes, and waits until all of them serve.
+    fn begin(&mut self, ids: &[i32]) {
+        for &id in ids {
+            self.nodes[id as usize - 1] = Some(self.plan(id).begin());
+        }
+        for &id in ids {
+            self.nodes[id as usize - 1].as_mut().unwrap().wait_until_it_serves();
+        }
+    }
+
+    fn kill(&mut self, id: i32) {
+        self.nodes[id as usize - 1].take().expect("it runs").kill();
+    }
+
+    fn stop(&mut self, id: i32) {
+        self.nodes[id as usize - 1].take().expect("it runs").stop();
+    }
+
+    fn running(&self) -> impl Iterator<Item = i32> + '_ {
+        (1..).zip(&self.nodes).filter(|(_, node)| node.is_some()).map(|(id, _)| id)
+    }
+
+    fn client(&self, id: i32) -> Client {
+        Client::connect(self.address(id))
+    }
+
+    /// The partition as one node tells it.
+    fn partition(&self, at: i32, topic: &str) -> Option<Told> {
+        let topic = metadata::MetadataRequestTopic { name: Some(topic.into()), ..Default::default() };
+        let request = metadata::Request { topics: Some(vec![topic].into()), ..Default::default() };
+        let answer = self.client(at).call(&request, 12);
+        let response: metadata::Response = answer.body();
+        let topic = response.topics.iter().next()?;
+        let found = topic.partitions.iter().next()?;
+        let mut in_sync: Vec<i32> = found.isr_nodes.iter().collect();
+        in_sync.sort_unstable();
+        Some(Told { leader: found.leader_id, epoch: found.leader_epoch, in_sync })
+    }
+
+    /// Waits until all running nodes tell the same, of which `holds` is true, and returns it.
+    fn settled(&self, topic: &str, holds: impl Fn(&Told) -> bool) -> Told {
+        let mut told = Vec::new();
+        let is_settled = wait_until(PATIENCE, || {
+            told = self.running().map(|id| self.partition(id, topic)).collect();
+            told.windows(2).all(|pair| pair[0] == pair[1])
+                && told.first().is_some_and(|first| first.as_ref().is_some_and(&holds))
+        });
+        assert!(is_settled, "{told:?}\n{}", self.logs());
+        told.swap_remove(0).unwrap()
+    }
+
+    fn logs(&self) -> String {
+        let tail = |node: &Node| node.stderr().lines().rev().take(15).collect::<Vec<_>>().join("\n");
+        (1..)
+            .zip(&self.nodes)
+            .flat_map(|(id, node)| Some(format!("node {id}:\n{}\n", tail(node.as_ref()?))))
+            .collect()
+    }
+}
+
+/// What Metadata says of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    leader: i32,
+    epoch: i32,
+    in_sync: Vec<i32>,
+}
+
+fn create(client: &mut Client, name: &str, configs: &[(&str, &str)]) {
+    let configs = configs
+        .iter()
+        .map(|(name, value)| create_topics::CreatableTopicConfig {
+            name: (*name).into(),
+            value: Some((*value).into()),
+        })
+        .collect();
+    let topic = create_topics::CreatableTopic {
+        name: name.into(),
+        num_partitions: 1,
+        replication_factor: 3,
+        configs,
+        ..Default::default()
+    };
+    let request =
+        create_topics::Request { topics: vec![topic].into(), timeout_ms: 20_000, ..Default::default() };
+    let answer = client.call(&request, 7);
+    let response: create_topics::Response = answer.body();
+    let result = response.topics.iter().next().expect("one result");
+    assert_eq!(result.error_code, 0, "{:?}", result.error_message);
+}
+
+/// Appends with acks=all until it is acknowledged, as a producer does that retries.
+fn append_somewhere(cluster: &Cluster, topic: &str, value: &[u8]) {
+    let began = Instant::now();
+    loop {
+        let leader = cluster.running().find_map(|id| cluster.partition(id, topic)).map(|told| told.leader);
+        let leader = leader.filter(|leader| cluster.running().any(|id| id == *leader));
+        let error = leader.map(|leader| cluster.client(leader).append(topic, 0, -1, batch(value)).error);
+        if error == Some(0) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{leader:?} answers {error:?}\n{}", cluster.logs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn values(range: std::ops::Range<u64>) -> Vec<Vec<u8>> {
+    range.map(|number| number.to_be_bytes().to_vec()).collect()
+}
+
+fn read(cluster: &Cluster, leader: i32, topic: &str) -> Vec<Vec<u8>> {
+    cluster.client(leader).read_all(topic, 0, 0).into_iter().map(|(_, value)| value).collect()
+}
+
+#[test]
+fn three_nodes_replicate_and_go_on_without_the_leader() {
+    let _turn = turn::shared();
+    let mut cluster = Cluster::start();
+    // Whichever node is asked: the active controller decides.
+    create(&mut cluster.client(1), "first", &[]);
+    create(&mut cluster.client(2), "kept", &[("min.insync.replicas", "2")]);
+    create(&mut cluster.client(3), "third", &[]);
+    let before = cluster.settled("kept", |told| told.in_sync == [1, 2, 3]);
+    let sent = values(0..50);
+    for value in &sent[..20] {
+        assert_eq!(cluster.client(before.leader).append("kept", 0, -1, batch(value)).error, 0);
+    }
+    cluster.kill(before.leader);
+    let after = cluster.settled("kept", |told| told.leader != before.leader && told.leader >= 0);
+    assert!(after.epoch > before.epoch);
+    for value in &sent[20..40] {
+        append_somewhere(&cluster, "kept", value);
+    }
+    assert_eq!(read(&cluster, after.leader, "kept"), sent[..40]);
+    cluster.begin(&[before.leader]);
+    cluster.settled("kept", |told| told.in_sync == [1, 2, 3]);
+    for value in &sent[40..] {
+        append_somewhere(&cluster, "kept", value);
+    }
+    // What came back has all of it: it is the only one left of those that were in sync with what was acknowledged.
+    let leader = cluster.settled("kept", |told| told.in_sync == [1, 2, 3]).leader;
+    assert_eq!(read(&cluster, leader, "kept"), sent);
+}
+
+#[test]
+fn a_cluster_that_was_killed_as_a_whole_has_what_it_acknowledged() {
+    let _turn = turn::shared();
+    let mut cluster = Cluster::start();
+    create(&mut cluster.client(1), "kept", &[]);
+    let sent = values(0..30);
+    for value in &sent {
+        append_somewhere(&cluster, "kept", value);
+    }
+    for id in [1, 2, 3] {
+        cluster.kill(id);
+    }
+    cluster.begin(&[1, 2, 3]);
+    let told = cluster.settled("kept", |told| told.in_sync == [1, 2, 3] && told.leader >= 0);
+    assert_eq!(read(&cluster, told.leader, "kept"), sent);
+}
+
+#[test]
+fn nodes_that_are_stopped_one_after_another_leave_nobody_without_a_leader() {
+    let _turn = turn::shared();
+    let mut cluster = Cluster::start();
+    create(&mut cluster.client(1), "kept", &[("min.insync.replicas", "2")]);
+    let mut sent = Vec::new();
+    for id in [1, 2, 3] {
+        let before = cluster.settled("kept", |told| told.in_sync == [1, 2, 3]);
+        cluster.stop(id);
+        // The leadership went before the node did.
+        let after = cluster.running().find_map(|at| cluster.partition(at, "kept")).expect("it is known");
+        assert!(after.leader != id && after.leader >= 0, "{before:?}, then {after:?}\n{}", cluster.logs());
+        for number in 0..10_u64 {
+            let value = [id as u64, number].map(u64::to_be_bytes).concat();
+            append_somewhere(&cluster, "kept", &value);
+            sent.push(value);
+        }
+        cluster.begin(&[id]);
+    }
+    let told = cluster.settled("kept", |told| told.in_sync == [1, 2, 3]);
+    assert_eq!(read(&cluster, told.leader, "kept"), sent);
+}
