@@ -178,6 +178,8 @@ impl<R: Runtime> Fetch<R> {
         let mut targets = self.targets(&image);
         let mut reads: Vec<Read> = Vec::new();
         let mut due: Vec<usize> = (0..targets.len()).collect();
+        // Of the others a watcher stands that was not called yet.
+        let mut unwatched = due.clone();
         loop {
             let mut room = self.room().await;
             let chosen: Vec<&Target> = due.iter().filter_map(|&index| targets.get(index)).collect();
@@ -201,8 +203,9 @@ impl<R: Runtime> Fetch<R> {
             drop(room);
             let mut again: Vec<usize> = (0..reads.len()).filter(|&index| reads[index].bytes() > 0).collect();
             reads.iter_mut().for_each(Read::forget_records);
-            self.watch(&targets, &reads, &due, &flags);
-            again.extend(self.wait(&mut flags).await);
+            self.watch(&targets, &reads, &unwatched, &flags);
+            unwatched = self.wait(&mut flags).await;
+            again.extend_from_slice(&unwatched);
             again.sort_unstable();
             again.dedup();
             due = again;
@@ -213,6 +216,7 @@ impl<R: Runtime> Fetch<R> {
                 reads = Vec::new();
                 flags = Flags::new();
                 due = (0..targets.len()).collect();
+                unwatched.clone_from(&due);
             }
         }
     }
@@ -238,9 +242,9 @@ impl<R: Runtime> Fetch<R> {
         }
     }
 
-    /// Has the flags of these partitions raised when they have more than was read. The others are watched already.
-    fn watch(&self, targets: &[Target], reads: &[Read], due: &[usize], flags: &Flags) {
-        for &index in due {
+    /// Has the flags of these partitions raised when they have more than was read.
+    fn watch(&self, targets: &[Target], reads: &[Read], unwatched: &[usize], flags: &Flags) {
+        for &index in unwatched {
             let (Ok(led), Read::Answered(reply)) = (targets[index].led, &reads[index]) else { continue };
             self.services.partitions.send(PartitionCommand::Watch {
                 partition: led.partition,
@@ -260,6 +264,8 @@ impl<R: Runtime> Fetch<R> {
             runtime.sleep(GATHER.min(left())).await;
             raised.extend(within(runtime, Duration::ZERO, flags).await.unwrap_or_default());
         }
+        raised.sort_unstable();
+        raised.dedup();
         raised.into_iter().map(|number| number as usize).collect()
     }
 }

@@ -306,6 +306,7 @@ fn a_long_poll_reads_again_only_what_has_more() {
     };
     assert_eq!(of(20), (1, 1), "nothing came, so once is enough");
     assert!(of(7).0 >= 3 && of(11).0 >= 3, "{:?} {:?}", of(7), of(11));
+    assert_eq!((of(7).1, of(11).1), (1, 2), "whom a watcher was called for is watched again, and no other");
 }
 
 #[test]

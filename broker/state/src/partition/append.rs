@@ -133,14 +133,11 @@ impl AppendPolicy {
     }
 
     fn check_timestamps(&self, header: &BatchHeader, now: TimestampMs) -> Result<(), AppendError> {
-        let invalid = AppendError::InvalidTimestamp { timestamp: header.max_timestamp };
+        let max = header.max_timestamp;
         if header.attributes.is_log_append_time() && self.origin == AppendOrigin::Client {
-            return Err(invalid);
+            return Err(AppendError::InvalidTimestamp { timestamp: max });
         }
-        match self.timestamp_type {
-            TimestampType::CreateTime if !self.takes_timestamp(header.max_timestamp, now) => Err(invalid),
-            _ => Ok(()),
-        }
+        self.check_record_times((max, max), now)
     }
 }
 
