@@ -44,6 +44,34 @@ pub(super) struct Inner<R: Runtime> {
     pub(super) segment_opened_at: Option<TimestampMs>,
 }
 
+impl<R: Runtime> Inner<R> {
+    /// Where the segment of this base is. Mostly it is the newest one.
+    #[inline]
+    pub(super) fn position_of(&self, base: Offset) -> Option<usize> {
+        let newest = self.segments.len().checked_sub(1)?;
+        if self.segments[newest].base == base {
+            return Some(newest);
+        }
+        self.segments.iter().position(|segment| segment.base == base)
+    }
+
+    /// Where the first segment is of which bytes are still to be taken. They are taken in order, so that there are none
+    /// before a segment that was taken whole.
+    #[inline]
+    pub(super) fn first_to_take(&self) -> Option<usize> {
+        let mut first = None;
+        for at in (0..self.segments.len()).rev() {
+            let segment = &self.segments[at];
+            if segment.taken < segment.end() {
+                first = Some(at);
+            } else if segment.end() > 0 {
+                break;
+            }
+        }
+        first
+    }
+}
+
 /// One partition's log on this shard.
 pub struct Log<R: Runtime> {
     pub(super) key: TopicPartition,
@@ -84,7 +112,7 @@ pub(super) struct Taken<R: Runtime> {
     pub(super) to: u64,
     pub(super) declare: bool,
     /// What goes into the group itself, out of memory: all of it, or what stands before an extent.
-    pub(super) inline: Option<EntryRange>,
+    pub(super) inline: Option<Piece>,
     pub(super) extent: Option<Box<TakenExtent<R>>>,
     /// Where the log is to start from now on.
     pub(super) start: Option<Offset>,
@@ -96,12 +124,22 @@ pub(super) struct TakenExtent<R: Runtime> {
     pub(super) views: Vec<ChunkView>,
     pub(super) file: Rc<R::File>,
     /// What goes into the group behind them.
-    pub(super) after: Option<EntryRange>,
+    pub(super) after: Option<Piece>,
+}
+
+/// Bytes of the segment that go into the group itself; with whose they are, an [`EntryRange`]. A group has many, and
+/// they are handed on.
+#[derive(Clone, Copy)]
+pub(super) struct Piece {
+    pub(super) position: u64,
+    pub(super) length: u32,
+    /// Whether they end within a batch.
+    pub(super) within_batch: bool,
 }
 
 impl<R: Runtime> Taken<R> {
     /// What goes into the group itself.
-    pub(super) fn inline(&self) -> impl Iterator<Item = &EntryRange> {
+    pub(super) fn inline(&self) -> impl Iterator<Item = &Piece> {
         self.inline.iter().chain(self.extent.iter().filter_map(|extent| extent.after.as_ref()))
     }
 }
@@ -210,17 +248,26 @@ impl<R: Runtime> Log<R> {
         self.store.directory.join(&self.directory_name)
     }
 
-    /// Reads a little of all that an append, or its commit, will read or change, and returns something made of it: done
-    /// for many logs in a row, the processor fetches what they are made of at the same time.
+    /// Reads a little of all that an append will read or change, and returns something made of it: done for many logs in
+    /// a row, the processor fetches what they are made of at the same time.
     #[must_use]
+    #[inline]
     pub fn look_at(&self) -> u64 {
+        let memory = self.inner.borrow().segments.back().map_or(0, |segment| segment.tail.look_at());
+        memory ^ self.look_at_state()
+    }
+
+    /// As [`Log::look_at`], for a commit, which leaves the memory of the bytes alone.
+    #[must_use]
+    #[inline]
+    pub(super) fn look_at_state(&self) -> u64 {
         let inner = self.inner.borrow();
         let segment = inner.segments.back().map_or(0, Segment::look_at);
         segment
             ^ self.touched_cut.get()
             ^ inner.readable.1
             ^ inner.marks.len() as u64
-            ^ u64::from(self.used.get())
+            ^ u64::from(self.used.get() ^ self.start.is_pending())
     }
 
     /// Whether [`Log::append`] can take `bytes` right now, or [`Log::prepare`] is needed first.

@@ -23,7 +23,7 @@ const EXTENT_BYTES_MAX: u64 = 8 << 20;
 /// Logs of one group.
 const LOGS_PER_GROUP_MAX: usize = 8192;
 
-/// Logs that are looked at together when their group is written; see [`Log::look_at`].
+/// Logs that are looked at together when their group is written; see [`Log::look_at_state`].
 const LOGS_PER_BLOCK: usize = 16;
 
 /// The committer's task.
@@ -261,11 +261,11 @@ impl<R: Runtime> Committer<R> {
                 }
                 group.add_extent(&extent.range, crc);
             }
-            if let Some(range) = &taken.inline {
-                log.put_inline(range, &mut group);
+            if let Some(piece) = &taken.inline {
+                log.put_inline(taken.segment_base, piece, &mut group);
             }
-            if let Some(range) = taken.extent.as_ref().and_then(|extent| extent.after.as_ref()) {
-                log.put_inline(range, &mut group);
+            if let Some(piece) = taken.extent.as_ref().and_then(|extent| extent.after.as_ref()) {
+                log.put_inline(taken.segment_base, piece, &mut group);
             }
         }
         // What the group vouches for must be durable before the group is.
@@ -278,7 +278,7 @@ impl<R: Runtime> Committer<R> {
 
 /// Has the processor fetch what is about to be used of several logs.
 fn look_at_all<'l, R: Runtime>(logs: impl Iterator<Item = &'l Rc<Log<R>>>) {
-    black_box(logs.fold(0, |seen, log| seen ^ log.look_at()));
+    black_box(logs.fold(0, |seen, log| seen ^ log.look_at_state()));
 }
 
 fn size_in_group<R: Runtime>(log: &Log<R>, taken: &Taken<R>) -> usize {

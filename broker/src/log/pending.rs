@@ -1,6 +1,6 @@
 //! What of a log is to be committed, and what has been.
 
-use super::appender::{Log, Taken, TakenExtent};
+use super::appender::{Log, Piece, Taken, TakenExtent};
 use super::tail::{page_ceil, page_floor};
 use crate::journal::GroupBuilder;
 use crate::runtime::Runtime;
@@ -31,12 +31,13 @@ impl<R: Runtime> Log<R> {
 
     /// Takes bytes that are to be committed next: at most `inline_room` for the journal and `extent_room` for
     /// an extent. `None` if nothing fits or nothing is left; then `queued` says whether to come again.
+    #[inline]
     pub(super) fn take_bytes(&self, inline_room: usize, extent_room: u64) -> Option<Taken<R>> {
         let mut inner = self.inner.borrow_mut();
         let inner = &mut *inner;
         let cut = self.store.cut.get();
         let extent_min = self.store.settings.extent_bytes_min;
-        let segment = inner.segments.iter_mut().find(|segment| segment.taken < segment.end())?;
+        let segment = inner.first_to_take().and_then(|at| inner.segments.get_mut(at))?;
         let covered = self.covered_cut.get() == cut;
         let start = if covered { segment.taken } else { page_floor(segment.taken) };
         let declare = self.must_be_declared();
@@ -51,9 +52,7 @@ impl<R: Runtime> Log<R> {
                 marks.iter().nth(before).is_some_and(|mark| (mark.segment_base, mark.end) == (base, end))
             }
         };
-        let range = |position: u64, end: u64| EntryRange {
-            log: self.key,
-            segment_base: base,
+        let piece = |position: u64, end: u64| Piece {
             position,
             length: (end - position) as u32,
             within_batch: !is_batch_end(end),
@@ -71,18 +70,19 @@ impl<R: Runtime> Log<R> {
             budget = budget.checked_sub(head + (to - last_page) + 3 * overhead)?;
             let _ = budget;
             if start < first_page {
-                inline = Some(range(start, first_page));
+                inline = Some(piece(start, first_page));
             }
-            let after = (last_page < to).then(|| range(last_page, to));
+            let after = (last_page < to).then(|| piece(last_page, to));
             let views = segment.tail.views(first_page..last_page);
-            extent = Some(Box::new(TakenExtent { range: range(first_page, last_page), views, file, after }));
+            let range = self.range_of(base, &piece(first_page, last_page));
+            extent = Some(Box::new(TakenExtent { range, views, file, after }));
         } else {
             budget = budget.checked_sub(overhead)?;
             to = to.min(start.checked_add(budget)?);
             if to <= segment.taken {
                 return None;
             }
-            inline = Some(range(start, to));
+            inline = Some(piece(start, to));
         }
         self.store.note_taken(to - segment.taken);
         segment.taken = to;
@@ -92,26 +92,35 @@ impl<R: Runtime> Log<R> {
     }
 
     /// Puts what was just taken into the group that is to be written.
-    pub(super) fn put_inline(&self, range: &EntryRange, group: &mut GroupBuilder) {
+    #[inline]
+    pub(super) fn put_inline(&self, segment_base: Offset, piece: &Piece, group: &mut GroupBuilder) {
         let inner = self.inner.borrow();
-        let segment = inner.segments.iter().find(|segment| segment.base == range.segment_base);
-        let bytes = range.position..range.position + u64::from(range.length);
-        let Some(segment) = segment else { return group.add_inline(range, []) };
+        let range = self.range_of(segment_base, piece);
+        let segment = inner.position_of(segment_base).and_then(|at| inner.segments.get(at));
+        let bytes = piece.position..piece.position + u64::from(piece.length);
+        let Some(segment) = segment else { return group.add_inline(&range, []) };
         match segment.tail.slice_of_newest(bytes.clone()) {
-            Some(slice) => group.add_inline(range, [slice]),
-            None => group.add_inline(range, segment.tail.slices(bytes)),
+            Some(slice) => group.add_inline(&range, [slice]),
+            None => group.add_inline(&range, segment.tail.slices(bytes)),
         }
     }
 
+    fn range_of(&self, segment_base: Offset, piece: &Piece) -> EntryRange {
+        let Piece { position, length, within_batch } = *piece;
+        EntryRange { log: self.key, segment_base, position, length, within_batch }
+    }
+
     /// Whether something is left to take. Otherwise the next append puts the log into the queue again.
+    #[inline]
     pub(super) fn has_pending(&self) -> bool {
-        let bytes = self.inner.borrow().segments.iter().any(|segment| segment.taken < segment.end());
+        let bytes = self.inner.borrow().first_to_take().is_some();
         let pending = bytes || (self.start.is_pending() && !self.deleted.get());
         self.queued.set(pending);
         pending
     }
 
     /// Takes note that everything up to `to` in a segment is durable.
+    #[inline]
     pub(super) fn committed(
         self: &Rc<Self>,
         segment_base: Offset,
@@ -122,9 +131,8 @@ impl<R: Runtime> Log<R> {
         let fill = {
             let mut inner = self.inner.borrow_mut();
             let inner = &mut *inner;
-            let Some(segment) = inner.segments.iter_mut().find(|segment| segment.base == segment_base) else {
-                return;
-            };
+            let at = inner.position_of(segment_base);
+            let Some(segment) = at.and_then(|at| inner.segments.get_mut(at)) else { return };
             assert!(
                 to >= segment.durable && to <= segment.end(),
                 "the durable end only rises, and within the log"

@@ -85,6 +85,7 @@ impl<R: Runtime> Log<R> {
 
     /// Takes what is to be committed next: the log's new start, and of its bytes what fits. `None` if nothing fits or
     /// nothing is left.
+    #[inline]
     pub(super) fn take(&self, inline_room: usize, extent_room: u64) -> Option<Taken<R>> {
         if self.deleted.get() || !self.start.is_pending() {
             return self.take_bytes(inline_room, extent_room);

@@ -87,15 +87,15 @@ impl Tail {
     /// Whether bytes can be appended without reading the segment's last page first.
     #[must_use]
     #[inline]
-    pub fn is_appendable(&self) -> bool {
-        self.end.is_multiple_of(PAGE) || self.start() < self.end
+    pub const fn is_appendable(&self) -> bool {
+        // Who has a piece has the last byte in memory.
+        self.end.is_multiple_of(PAGE) || self.newest.is_some()
     }
 
     /// Reads a little of what the next append will change; see [`Log::look_at`](super::Log::look_at).
     #[inline]
     pub(super) fn look_at(&self) -> u64 {
-        let newest = self.newest.as_ref();
-        newest.map_or(0, |piece| piece.chunk.room() as u64 ^ piece.chunk.last().copied().map_or(0, u64::from))
+        self.newest.as_ref().map_or(0, |piece| u64::from(piece.chunk.look_ahead()))
     }
 
     /// Brings back the bytes from the last page boundary to the end.

@@ -136,8 +136,9 @@ impl<R: Runtime> Partition<R> {
     /// Reads a little of all that an append will read or change, and returns something made of it; see
     /// `PartitionTable::append`.
     pub(super) fn look_at(&self) -> u64 {
-        let waiting = self.waiters.is_empty();
-        (self.role.borrow().log().next_offset().0 as u64) ^ self.log.look_at() ^ u64::from(waiting)
+        let is_idle = self.waiters.is_empty() ^ self.queue.borrow().is_empty() ^ self.is_gone();
+        let next_offset = self.role.borrow().log().next_offset();
+        (next_offset.0 ^ self.log_settings.get().segment_ms) as u64 ^ self.log.look_at() ^ u64::from(is_idle)
     }
 
     /// Appends one record set, a range of `bytes` that came at `now`, or queues it.
@@ -285,8 +286,9 @@ impl<R: Runtime> Partition<R> {
                 let mut role = self.role.borrow_mut();
                 let Some(leader) = role.leader_mut() else { return };
                 let epoch = leader.leader_epoch();
-                let (header, is_written) =
-                    self.write((records, header), base_offset, epoch, log_append_time, now);
+                let write_caching = policy.log.write_caching;
+                let header = BatchHeader { base_offset, leader_epoch: epoch, ..header };
+                let (header, is_written) = self.write((records, header), log_append_time, now, write_caching);
                 leader.apply_batch(&header);
                 drop(role);
                 if is_written {
@@ -306,6 +308,8 @@ impl<R: Runtime> Partition<R> {
     }
 
     /// Validates one append, and decides what becomes of it.
+    // Inlined, as `write` is, the header need not be moved from place to place.
+    #[inline]
     fn decide(
         &self,
         records: &[u8],
@@ -338,21 +342,21 @@ impl<R: Runtime> Partition<R> {
         decision.map(|decision| (header, decision)).map_err(PartitionError::Append)
     }
 
-    /// Writes one batch to the log, and returns its header as it stands there, and whether it may be acknowledged.
+    /// Writes one batch, whose header is as it is to stand in the log, and returns the header that it has there, and
+    /// whether it may be acknowledged.
+    #[inline]
     fn write(
         self: &Rc<Self>,
-        (records, header): (&[u8], BatchHeader),
-        base_offset: Offset,
-        leader_epoch: LeaderEpoch,
+        (records, mut header): (&[u8], BatchHeader),
         log_append_time: Option<TimestampMs>,
         now: TimestampMs,
+        write_caching: bool,
     ) -> (BatchHeader, bool) {
-        let write_caching = self.policy.get().log.write_caching;
-        let mut header = BatchHeader { base_offset, leader_epoch, ..header };
         let is_written = if let Some(time) = log_append_time {
             let mut stamped = records.to_vec();
             set_log_append_time(&mut stamped, time);
             if let Some(changed) = BatchHeader::parse(&stamped) {
+                let BatchHeader { base_offset, leader_epoch, .. } = header;
                 header = BatchHeader { base_offset, leader_epoch, ..changed };
             }
             self.log.append(&header, &stamped, now, write_caching)

@@ -33,6 +33,8 @@ use std::time::Duration;
 const TOPIC_IDS_FROM: i16 = 13;
 /// The first version with the current leader (KIP-951).
 const LEADER_HINTS_FROM: i16 = 10;
+/// The first version with the log's first offset.
+const LOG_START_FROM: i16 = 5;
 
 /// The least time that an append gets. Kafka's in-sync set of one acknowledges before it looks at the time-out,
 /// so clients that ask for 0 are used to success; here even one replica has to write first.
@@ -44,8 +46,9 @@ const APPENDS_PER_COMMAND_MAX: usize = 1_024;
 /// Appends at home that take longer than it takes to wake another shard.
 const APPENDS_OF_LONG_WORK: usize = 16;
 
-/// What [`push_success`] adds at most.
+/// What one [`Success`] takes at most, and what it takes before version 5.
 const SUCCESS_BYTES_MAX: usize = 36;
+const SUCCESS_BYTES_MIN: usize = 22;
 
 /// A partition's append: refused already, or under way on a shard.
 enum Append {
@@ -225,43 +228,53 @@ impl Answers {
         };
         let in_time = within(runtime, time, all).await.is_some();
         let of_shard = |receivers: Vec<gather::Receiver<AppendResult>>| {
-            let answers: Vec<_> = receivers.into_iter().flat_map(gather::Receiver::into_answers).collect();
-            answers.into_iter()
+            let answers: Vec<_> = receivers.into_iter().map(gather::Receiver::into_answers).collect();
+            answers.into_iter().flatten()
         };
         Answered { shards: self.0.into_iter().map(of_shard).collect(), in_time }
     }
 }
 
+/// What the commands to one shard came to, one answer after the other.
+type ShardAnswers = std::iter::Flatten<std::vec::IntoIter<Vec<Option<AppendResult>>>>;
+
 /// The answers that came, and whether the others were waited for long enough.
 struct Answered {
-    shards: Vec<std::vec::IntoIter<Option<AppendResult>>>,
+    shards: Vec<ShardAnswers>,
     in_time: bool,
 }
 
 impl Answered {
     /// What the next append came to.
-    fn next(&mut self, append: Append) -> Result<Appended, Settled> {
+    #[inline]
+    fn next(&mut self, append: Append) -> Result<Appended, Box<Settled>> {
         let shard = match append {
-            Append::Refused(refusal) => return Err(Settled { refusal: *refusal, records: None }),
+            Append::Refused(refusal) => return Err(Box::new(Settled { refusal: *refusal, records: None })),
             Append::Sent(shard) => usize::from(shard.0),
         };
         match self.shards.get_mut(shard).and_then(Iterator::next).flatten() {
             Some(Ok(appended)) => Ok(appended),
-            Some(Err(error)) => {
-                let records = match &error {
-                    PartitionError::Batch(BatchError::Record { index, .. }) => Some(*index),
-                    _ => None,
-                };
-                Err(Settled { refusal: refusal_of(&error), records })
-            }
-            None if self.in_time => {
-                Err(Settled { refusal: refusal_of(&PartitionError::Stopping), records: None })
-            }
+            Some(Err(error)) => Err(self.settled(Some(&error))),
+            None => Err(self.settled(None)),
+        }
+    }
+
+    /// What is answered for an append that failed, or that nobody has answered.
+    #[cold]
+    fn settled(&self, error: Option<&PartitionError>) -> Box<Settled> {
+        let records = match error {
+            Some(PartitionError::Batch(BatchError::Record { index, .. })) => Some(*index),
+            _ => None,
+        };
+        let refusal = match error {
+            Some(error) => refusal_of(error),
+            None if self.in_time => refusal_of(&PartitionError::Stopping),
             None => {
                 let text = "the records were not acknowledged in time; they may be appended nevertheless";
-                Err(Settled { refusal: Refusal::new(ErrorCode::RequestTimedOut, text), records: None })
+                Refusal::new(ErrorCode::RequestTimedOut, text)
             }
-        }
+        };
+        Box::new(Settled { refusal, records })
     }
 }
 
@@ -329,36 +342,57 @@ fn encode_partitions(
     hint_of: impl Fn(ErrorCode, i32) -> Option<LeaderHint>,
 ) -> Result<(EncodedArray, Vec<NodeId>), EncodeError> {
     let mut encoded = EncodedArray::new(format);
-    encoded.reserve(partitions.len() * SUCCESS_BYTES_MAX);
+    let success = Success::new(format.version);
+    encoded.reserve(partitions.len() * success.bytes);
     let mut leaders = Vec::new();
     for PartitionSent { index, append } in partitions {
         match answered.next(append) {
-            Ok(appended) => push_success(&mut encoded, format.version, index, &appended),
+            Ok(appended) => success.push(&mut encoded, index, &appended),
             Err(settled) => {
                 let hint = hint_of(settled.refusal.code, index);
                 leaders.extend(hint.map(|hint| hint.leader));
-                encoded.push(&refused_response(index, settled, hint))?;
+                encoded.push(&refused_response(index, *settled, hint))?;
             }
         }
     }
     Ok((encoded, leaders))
 }
 
-/// Adds the answer to an append that succeeded, which is a few numbers.
-fn push_success(answers: &mut EncodedArray, version: i16, index: i32, appended: &Appended) {
-    let index = index.to_be_bytes();
-    let error_code = [0; 2];
-    let base_offset = appended.base_offset.0.to_be_bytes();
-    let log_append_time = appended.log_append_time.0.to_be_bytes();
-    let log_start_offset = appended.log_start_offset.0.to_be_bytes();
-    // Record errors, of which there are none, an error message, which is null, and tagged fields.
-    let (log_start_offset, rest): (&[u8], &[u8]) = match version {
-        ..5 => (&[], &[]),
-        5..8 => (&log_start_offset, &[]),
-        8 => (&log_start_offset, &[0, 0, 0, 0, 0xff, 0xff]),
-        9.. => (&log_start_offset, &[1, 0, 0]),
-    };
-    answers.push_encoded(&[&index, &error_code, &base_offset, &log_append_time, log_start_offset, rest]);
+/// The answers to appends that succeeded: they are a few numbers each, and otherwise the same.
+struct Success {
+    template: [u8; SUCCESS_BYTES_MAX],
+    bytes: usize,
+    has_log_start: bool,
+}
+
+impl Success {
+    fn new(version: i16) -> Self {
+        let has_log_start = version >= LOG_START_FROM;
+        let numbers = if has_log_start { SUCCESS_BYTES_MIN + size_of::<i64>() } else { SUCCESS_BYTES_MIN };
+        // Record errors, of which there are none, an error message, which is null, and tagged fields.
+        let rest: &[u8] = match version {
+            ..8 => &[],
+            8 => &[0, 0, 0, 0, 0xff, 0xff],
+            9.. => &[1, 0, 0],
+        };
+        let bytes = numbers + rest.len();
+        let mut template = [0; SUCCESS_BYTES_MAX];
+        template[numbers..bytes].copy_from_slice(rest);
+        Self { template, bytes, has_log_start }
+    }
+
+    #[inline]
+    fn push(&self, answers: &mut EncodedArray, index: i32, appended: &Appended) {
+        answers.push_changed(&self.template[..self.bytes], |answer| {
+            answer[..4].copy_from_slice(&index.to_be_bytes());
+            // The error code stays 0.
+            answer[6..14].copy_from_slice(&appended.base_offset.0.to_be_bytes());
+            answer[14..22].copy_from_slice(&appended.log_append_time.0.to_be_bytes());
+            if self.has_log_start {
+                answer[22..30].copy_from_slice(&appended.log_start_offset.0.to_be_bytes());
+            }
+        });
+    }
 }
 
 fn node_endpoints(image: &Image, nodes: &BTreeSet<NodeId>, listener: &str) -> Vec<NodeEndpoint<'static>> {

@@ -12,22 +12,32 @@ use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// The allocation itself; freed when the chunk and all its views are gone.
-struct Allocation {
-    start: NonNull<u8>,
-    layout: Layout,
-}
+/// What the processor fetches at once.
+const CACHE_LINE_BYTES: usize = 64;
+
+/// What [`Chunk::look_ahead`] looks at: room for a small batch.
+const LOOK_AHEAD_BYTES: usize = 256;
+
+/// Where an allocation's first byte is.
+#[derive(Clone, Copy)]
+struct Start(NonNull<u8>);
 
 // SAFETY: the memory is plain bytes that no thread owns; who may touch which part is governed by `Chunk`
 // (the unwritten rest, unique) and `ChunkView` (the frozen prefix, read-only).
-unsafe impl Send for Allocation {}
+unsafe impl Send for Start {}
 // SAFETY: as above: shared access only ever reads the frozen prefix.
-unsafe impl Sync for Allocation {}
+unsafe impl Sync for Start {}
+
+/// The allocation itself; freed when the chunk and all its views are gone.
+struct Allocation {
+    start: Start,
+    layout: Layout,
+}
 
 impl Drop for Allocation {
     fn drop(&mut self) {
         // SAFETY: `start` came from `alloc_zeroed` with this very layout, and this is the last reference.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        unsafe { dealloc(self.start.0.as_ptr(), self.layout) }
     }
 }
 
@@ -35,6 +45,9 @@ impl Drop for Allocation {
 /// the rest can be written only through this value, which has no second owner.
 pub struct Chunk {
     allocation: Arc<Allocation>,
+    /// The allocation's, which need not be looked at to write.
+    start: Start,
+    capacity: usize,
     written: usize,
 }
 
@@ -52,7 +65,8 @@ impl Chunk {
         // SAFETY: the layout's size is at least one page.
         let raw = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(raw) else { handle_alloc_error(layout) };
-        Self { allocation: Arc::new(Allocation { start, layout }), written: 0 }
+        let start = Start(start);
+        Self { allocation: Arc::new(Allocation { start, layout }), start, capacity: bytes, written: 0 }
     }
 
     /// An empty chunk all of whose pages the kernel has given already.
@@ -77,6 +91,7 @@ impl Chunk {
 
     /// Bytes written so far.
     #[must_use]
+    #[inline]
     pub const fn len(&self) -> usize {
         self.written
     }
@@ -89,13 +104,15 @@ impl Chunk {
 
     /// Bytes that fit in all.
     #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.allocation.layout.size()
+    #[inline]
+    pub const fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// Bytes that still fit.
     #[must_use]
-    pub fn room(&self) -> usize {
+    #[inline]
+    pub const fn room(&self) -> usize {
         self.capacity() - self.written
     }
 
@@ -105,11 +122,7 @@ impl Chunk {
         // SAFETY: `written + count <= capacity`, the unwritten rest is reachable through `self` alone, and
         // `bytes` cannot overlap it because every view ends at or before `written`.
         unsafe {
-            std::ptr::copy_nonoverlapping(
-                bytes.as_ptr(),
-                self.allocation.start.as_ptr().add(self.written),
-                count,
-            );
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.0.as_ptr().add(self.written), count);
         }
         self.written += count;
         count
@@ -120,23 +133,38 @@ impl Chunk {
         let target = self.written.next_multiple_of(alignment_bytes).min(self.capacity());
         // SAFETY: the range lies in the unwritten rest, which is reachable through `self` alone.
         unsafe {
-            std::ptr::write_bytes(self.allocation.start.as_ptr().add(self.written), 0, target - self.written);
+            std::ptr::write_bytes(self.start.0.as_ptr().add(self.written), 0, target - self.written);
         }
         self.written = target;
     }
 
     /// The unwritten rest, for the kernel to read into.
+    #[inline]
     pub fn spare(&mut self) -> &mut [u8] {
         let room = self.room();
         // SAFETY: the memory is initialised (allocated zeroed), lies beyond every view, and is borrowed from
         // the one owner for as long as the slice lives.
-        unsafe { std::slice::from_raw_parts_mut(self.allocation.start.as_ptr().add(self.written), room) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.0.as_ptr().add(self.written), room) }
+    }
+
+    /// Reads a little of the next bytes to be written, and returns something made of it: the processor then has them at
+    /// hand when they are written. Only within the page that was written last, because a page that was never touched is
+    /// better written first.
+    #[must_use]
+    #[inline]
+    pub fn look_ahead(&self) -> u8 {
+        let end = (self.written + LOOK_AHEAD_BYTES).min(self.written.next_multiple_of(PAGE_BYTES));
+        let lines = (self.written..end).step_by(CACHE_LINE_BYTES);
+        // SAFETY: capacities are whole pages, so that all of the range lies within; the memory is initialised (allocated
+        // zeroed), and who writes it must have this value to itself.
+        lines.fold(0, |seen, at| seen ^ unsafe { self.start.0.as_ptr().add(at).read() })
     }
 
     /// Freezes `count` bytes that were put into [`Chunk::spare`].
     ///
     /// # Panics
     /// If fewer than `count` bytes are free.
+    #[inline]
     pub fn advance(&mut self, count: usize) {
         assert!(count <= self.room(), "a chunk cannot hold more than its capacity");
         self.written += count;
@@ -169,9 +197,10 @@ impl Chunk {
 impl Deref for Chunk {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: the prefix is initialised and frozen.
-        unsafe { std::slice::from_raw_parts(self.allocation.start.as_ptr(), self.written) }
+        unsafe { std::slice::from_raw_parts(self.start.0.as_ptr(), self.written) }
     }
 }
 
@@ -216,7 +245,7 @@ impl Deref for ChunkView {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: a view is only made of a written, and so initialised and frozen, range.
-        unsafe { std::slice::from_raw_parts(self.allocation.start.as_ptr().add(self.start), self.length) }
+        unsafe { std::slice::from_raw_parts(self.allocation.start.0.as_ptr().add(self.start), self.length) }
     }
 }
 

@@ -51,11 +51,12 @@ impl EncodedArray {
         Ok(())
     }
 
-    /// Adds an element that is encoded already, in the array's format: its fields, one behind the other.
-    pub fn push_encoded(&mut self, fields: &[&[u8]]) {
-        for field in fields {
-            self.bytes.extend_from_slice(field);
-        }
+    /// Adds an element that is `template`, an encoded one, but for what `change` writes into it where it stays.
+    #[inline]
+    pub fn push_changed(&mut self, template: &[u8], change: impl FnOnce(&mut [u8])) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(template);
+        change(&mut self.bytes[start..]);
         self.count += 1;
     }
 

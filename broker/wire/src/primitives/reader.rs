@@ -40,12 +40,14 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`] if fewer remain.
+    #[inline]
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
+    #[inline]
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(DecodeError::Truncated)?;
         self.rest = rest;
@@ -88,6 +90,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`].
+    #[inline]
     pub fn i32(&mut self) -> Result<i32, DecodeError> {
         self.fixed().map(i32::from_be_bytes)
     }
@@ -128,7 +131,14 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`]; [`DecodeError::InvalidVarint`] if it exceeds 32 bits.
+    #[inline]
     pub fn uvarint(&mut self) -> Result<u32, DecodeError> {
+        if let Some((&byte, rest)) = self.rest.split_first()
+            && byte & 0x80 == 0
+        {
+            self.rest = rest;
+            return Ok(u32::from(byte));
+        }
         u32::try_from(self.uvarlong()?).map_err(|_| DecodeError::InvalidVarint)
     }
 
@@ -176,6 +186,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::InvalidLength`] if it is below -1 or exceeds the rest; those of the integers.
+    #[inline]
     pub fn length(&mut self, flexible: bool) -> Result<Option<usize>, DecodeError> {
         let length = if flexible {
             let Some(length) = self.uvarint()?.checked_sub(1) else { return Ok(None) };

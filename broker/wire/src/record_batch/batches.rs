@@ -23,6 +23,7 @@ impl<'a> BatchView<'a> {
     /// # Errors
     /// [`BatchError::NoBatch`], [`BatchError::Truncated`], [`BatchError::InvalidLength`] or
     /// [`BatchError::UnsupportedFormat`].
+    #[inline]
     pub fn first(bytes: &'a [u8]) -> Result<Self, BatchError> {
         if bytes.is_empty() {
             return Err(BatchError::NoBatch);
@@ -50,6 +51,7 @@ impl<'a> BatchView<'a> {
     ///
     /// # Errors
     /// Those of [`BatchView::first`], and [`BatchError::MoreThanOneBatch`].
+    #[inline]
     pub fn only(bytes: &'a [u8]) -> Result<Self, BatchError> {
         let batch = Self::first(bytes)?;
         if batch.bytes.len() != bytes.len() {
@@ -60,18 +62,21 @@ impl<'a> BatchView<'a> {
 
     /// The decoded header.
     #[must_use]
+    #[inline]
     pub const fn header(&self) -> &BatchHeader {
         &self.header
     }
 
     /// The whole batch, header included.
     #[must_use]
+    #[inline]
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
     /// What follows the header: the records, compressed if the attributes say so.
     #[must_use]
+    #[inline]
     pub fn payload(&self) -> &'a [u8] {
         &self.bytes[HEADER_BYTES..]
     }
@@ -80,6 +85,7 @@ impl<'a> BatchView<'a> {
     ///
     /// # Errors
     /// [`BatchError::UnknownCodec`].
+    #[inline]
     pub fn codec(&self) -> Result<Codec, BatchError> {
         let codec_id = self.header.attributes.codec_id();
         Codec::from_id(codec_id).ok_or(BatchError::UnknownCodec { codec_id })

@@ -116,6 +116,7 @@ pub struct BatchHeader {
 impl BatchHeader {
     /// Reads the header; `None` if `bytes` is shorter than a header. Nothing is validated.
     #[must_use]
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let header: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
         Some(Self {
@@ -137,6 +138,7 @@ impl BatchHeader {
 
     /// The batch's size in bytes, prefix included; `None` if the length is shorter than a header.
     #[must_use]
+    #[inline]
     pub fn total_bytes(&self) -> Option<usize> {
         let total = usize::try_from(self.batch_length).ok()?.checked_add(LENGTH_PREFIX_BYTES)?;
         (total >= HEADER_BYTES).then_some(total)
@@ -144,12 +146,14 @@ impl BatchHeader {
 
     /// The offset of the last record.
     #[must_use]
+    #[inline]
     pub const fn last_offset(&self) -> Offset {
         Offset(self.base_offset.0.wrapping_add(self.last_offset_delta as i64))
     }
 
     /// The offset after the last record.
     #[must_use]
+    #[inline]
     pub const fn next_offset(&self) -> Offset {
         Offset(self.last_offset().0.wrapping_add(1))
     }
@@ -176,6 +180,7 @@ pub fn crc_matches(batch: &[u8]) -> bool {
 ///
 /// # Panics
 /// If `batch` is shorter than a header.
+#[inline]
 pub fn assign(batch: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpoch) {
     batch[0..8].copy_from_slice(&base_offset.0.to_be_bytes());
     batch[12..16].copy_from_slice(&leader_epoch.0.to_be_bytes());
@@ -208,10 +213,12 @@ fn seal(batch: &mut [u8]) {
 }
 
 /// The CRC-32C of what follows the field that holds it.
+#[inline]
 fn computed_crc(batch: &[u8]) -> u32 {
     batch.get(CRC_COVERS_FROM..).map_or(0, crc32c::crc32c)
 }
 
+#[inline]
 fn field<const N: usize>(header: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     let mut bytes = [0; N];
     bytes.copy_from_slice(&header[at..at + N]);

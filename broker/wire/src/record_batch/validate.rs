@@ -46,6 +46,7 @@ pub struct ContentRules {
 ///
 /// # Errors
 /// The [`BatchError`] that names the field.
+#[inline]
 pub fn validate_header(batch: &BatchView<'_>) -> Result<(), BatchError> {
     let header = batch.header();
     validate_envelope(batch)?;
@@ -101,6 +102,7 @@ pub fn validate_stored_header(batch: &BatchView<'_>) -> Result<(), BatchError> {
     Ok(())
 }
 
+#[inline]
 fn validate_envelope(batch: &BatchView<'_>) -> Result<(), BatchError> {
     let header = batch.header();
     if header.magic != MAGIC {
@@ -114,6 +116,7 @@ fn validate_envelope(batch: &BatchView<'_>) -> Result<(), BatchError> {
 }
 
 /// The most records that the payload can hold, or can decompress to.
+#[inline]
 fn records_possible(batch: &BatchView<'_>) -> Result<usize, BatchError> {
     let bytes = match batch.codec()? {
         Codec::None => batch.payload().len(),
@@ -127,6 +130,7 @@ fn records_possible(batch: &BatchView<'_>) -> Result<usize, BatchError> {
 ///
 /// # Errors
 /// [`BatchError::Record`], [`BatchError::TrailingBytes`] or [`BatchError::UnknownCodec`].
+#[inline]
 pub fn validate_records(batch: &BatchView<'_>) -> Result<Option<RecordsSummary>, BatchError> {
     if batch.codec()? != Codec::None {
         return Ok(None);

@@ -18,6 +18,17 @@ pub(super) fn take_i64(bytes: &mut &[u8]) -> Result<i64, RecordError> {
 
 #[inline]
 fn take_bits(bytes: &mut &[u8], max: u64) -> Result<u64, RecordError> {
+    // Nearly all are small.
+    match bytes.split_first() {
+        Some((&byte, rest)) if byte & 0x80 == 0 => {
+            *bytes = rest;
+            Ok(u64::from(byte))
+        }
+        _ => take_longer(bytes, max),
+    }
+}
+
+fn take_longer(bytes: &mut &[u8], max: u64) -> Result<u64, RecordError> {
     let mut bits = 0_u64;
     let mut shift = 0;
     loop {
