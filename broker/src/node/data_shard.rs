@@ -118,23 +118,8 @@ async fn begin<R: Runtime>(
         beginning.states,
     );
     let node_id = settings.node.node_id;
-    let (of_store, of_settings) = (Rc::clone(&store), Arc::clone(&settings));
     let cluster = cluster_handle(node, post, &settings);
-    let proposals = Proposals::default();
-    let counters = Rc::<ReplicationCounters>::default();
-    let inter_broker_listener = &node.config.topology.inter_broker_listener;
-    let links_settings = LinksSettings {
-        node_id,
-        listener: inter_broker_listener.clone(),
-        ask_controller: proposals.way_out(runtime, &cluster),
-    };
-    let links = Links::new(runtime.clone(), Plain, links_settings, Rc::clone(&counters));
-    let to_peers = Rc::new(links.clone());
-    let table = PartitionTable::new(runtime.clone(), node_id, of_store, of_settings, node.shards, to_peers);
-    proposals.begin(&table);
-    let replicated: Rc<dyn Partitions> = Rc::<PartitionTable<R>>::clone(&table);
-    links.begin(Rc::downgrade(&replicated));
-    table.start_care(node.shards);
+    let (table, links) = partitions_and_links(runtime, node, &store, &settings, &cluster);
     let home = runtime.shard();
     let (local, outward) = (Rc::clone(&table), Rc::clone(post));
     let partitions = PartitionRouter::new(
@@ -152,10 +137,10 @@ async fn begin<R: Runtime>(
     let peers = PeerServer::new(
         runtime.clone(),
         node_id,
-        inter_broker_listener.clone(),
+        node.config.topology.inter_broker_listener.clone(),
         partitions.clone(),
         state.memory.clone(),
-        counters,
+        links.counters(),
     );
     let services = Services {
         runtime: runtime.clone(),
@@ -176,6 +161,31 @@ async fn begin<R: Runtime>(
         links,
         peers,
     })
+}
+
+/// The partitions of the shard, and the links to the brokers of their other replicas.
+fn partitions_and_links<R: Runtime>(
+    runtime: &R,
+    node: &Node,
+    store: &Rc<Store<R>>,
+    settings: &Arc<BrokerSettings>,
+    cluster: &ClusterHandle,
+) -> (Rc<PartitionTable<R>>, Links<R>) {
+    let node_id = settings.node.node_id;
+    let proposals = Proposals::default();
+    let links_settings = LinksSettings {
+        node_id,
+        listener: node.config.topology.inter_broker_listener.clone(),
+        ask_controller: proposals.way_out(runtime, cluster),
+    };
+    let links = Links::new(runtime.clone(), Plain, links_settings, Rc::<ReplicationCounters>::default());
+    let (of_store, of_settings, to_peers) = (Rc::clone(store), Arc::clone(settings), Rc::new(links.clone()));
+    let table = PartitionTable::new(runtime.clone(), node_id, of_store, of_settings, node.shards, to_peers);
+    proposals.begin(&table);
+    let replicated: Rc<dyn Partitions> = Rc::<PartitionTable<R>>::clone(&table);
+    links.begin(Rc::downgrade(&replicated));
+    table.start_care(node.shards);
+    (table, links)
 }
 
 fn cluster_handle<R: Runtime>(

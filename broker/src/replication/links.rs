@@ -126,8 +126,8 @@ impl<R: Runtime, T: Transport<R>> Links<R, T> {
 
     /// What the links have done.
     #[must_use]
-    pub fn counters(&self) -> &ReplicationCounters {
-        &self.0.counters
+    pub fn counters(&self) -> Rc<ReplicationCounters> {
+        Rc::clone(&self.0.counters)
     }
 
     fn remote(&self, node: NodeId) -> Rc<Remote> {

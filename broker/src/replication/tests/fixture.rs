@@ -438,7 +438,7 @@ impl<R: Runtime> Broker<R> {
     }
 
     pub fn sum(&self, of: impl Fn(&ReplicationCounters) -> u64) -> u64 {
-        self.shards.iter().map(|shard| of(shard.links.counters())).sum()
+        self.shards.iter().map(|shard| of(&shard.links.counters())).sum()
     }
 
     pub fn losses(&self) -> usize {
