@@ -3,7 +3,7 @@
 use crate::runtime::buffer::{Chunk, ChunkView};
 use logmill_wire::frame::journal::{
     ENTRY_HEADER_BYTES, GROUP_HEADER_BYTES, GroupHeader, Range, append_declare, append_extent, append_start,
-    seal_group, write_inline_header,
+    append_state, seal_group, write_inline_header,
 };
 use logmill_wire::ids::{Offset, TopicPartition};
 use logmill_wire::limits::PAGE_BYTES;
@@ -92,6 +92,14 @@ impl GroupBuilder {
     /// If the entry does not fit [`GroupBuilder::room`].
     pub fn add_start(&mut self, log: TopicPartition, start: Offset) {
         self.add(|into| append_start(into, log, start));
+    }
+
+    /// Says all that is known of a log from here on, and where the write cache begins to be of use.
+    ///
+    /// # Panics
+    /// If the entry does not fit [`GroupBuilder::room`].
+    pub fn add_state(&mut self, log: TopicPartition, written_from_sequence: u64, state: &[u8]) {
+        self.add(|into| append_state(into, log, written_from_sequence, state));
     }
 
     fn add(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {

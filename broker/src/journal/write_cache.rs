@@ -82,6 +82,12 @@ impl<R: Runtime> WriteCache<R> {
         Some(place.sequence)
     }
 
+    /// The number that the next append gets.
+    #[must_use]
+    pub const fn next_sequence(&self) -> u64 {
+        self.ring.next_sequence()
+    }
+
     /// The share of the cache that is in use, in percent.
     #[must_use]
     pub fn used_percent(&self) -> u32 {

@@ -8,6 +8,7 @@ use super::segment::{Segment, base_of_file_name, index_file_name, log_file_name,
 use super::start::LogStart;
 use super::store::Store;
 use super::tail::{page_ceil, page_floor};
+use super::truncation::{StateEntry, Truncation};
 use super::{LogError, LogSettings, Owner};
 use crate::runtime::buffer::{Chunk, ChunkView};
 use crate::runtime::{Durability, File, OpenMode, Runtime};
@@ -88,7 +89,7 @@ pub struct Log<R: Runtime> {
     /// The end of the last append that was not put into the write cache.
     pub(super) uncached_end: Cell<Option<(Offset, u64)>>,
     in_cache_queue: Cell<bool>,
-    filling: Cell<bool>,
+    pub(super) filling: Cell<bool>,
     pub(super) opened: Cell<bool>,
     /// Whether the log was used since the last sweep for idle logs.
     pub(super) used: Cell<bool>,
@@ -101,6 +102,7 @@ pub struct Log<R: Runtime> {
     pub(super) damage: RefCell<Option<String>>,
     pub(super) start: LogStart,
     pub(super) cleaning: Cleaning,
+    pub(super) truncation: Truncation,
 }
 
 /// A log, and what it has handed over for a group.
@@ -116,6 +118,8 @@ pub(super) struct Taken<R: Runtime> {
     pub(super) extent: Option<Box<TakenExtent<R>>>,
     /// Where the log is to start from now on.
     pub(super) start: Option<Offset>,
+    /// What the log is from now on, and then nothing else.
+    pub(super) state: Option<Rc<StateEntry>>,
 }
 
 /// Whole pages that go to the segment itself.
@@ -208,6 +212,7 @@ impl<R: Runtime> Log<R> {
             damage: RefCell::new(None),
             start: LogStart::at(start.unwrap_or(Offset(0)), closed_end.0),
             cleaning: Cleaning::default(),
+            truncation: Truncation::default(),
         })
     }
 
@@ -279,6 +284,9 @@ impl<R: Runtime> Log<R> {
         if settings.write_caching && !self.store.write_caching.is_decided() {
             return false;
         }
+        if !self.truncation.is_idle() {
+            return false;
+        }
         let inner = self.inner.borrow();
         let Some(active) = inner.segments.back() else { return false };
         active.index.is_some()
@@ -300,6 +308,7 @@ impl<R: Runtime> Log<R> {
         settings: &LogSettings,
     ) -> Result<(), LogError> {
         self.check_health()?;
+        self.check_not_truncated()?;
         let _busy = self.hold();
         while !self.store.takes(bytes) {
             if self.store.starved.get() {
@@ -636,6 +645,7 @@ impl<R: Runtime> Log<R> {
         self.store.runtime.spawn(async move {
             let outcome = log.fill_all(false).await;
             log.filling.set(false);
+            log.segments_changed.notify_all();
             if let Err(error) = outcome {
                 // The journal still has the bytes: the next checkpoint tries again, and fails loudly.
                 tracing::warn!(log = %log.directory_name, %error, "filling a segment failed");
@@ -684,22 +694,29 @@ impl<R: Runtime> Log<R> {
 
     /// The file of a segment, opened if it is not.
     pub(super) async fn file_of(&self, base: Offset) -> Result<Rc<R::File>, LogError> {
-        let (open, sealed) = {
-            let inner = self.inner.borrow();
-            let segment =
-                inner.segments.iter().find(|segment| segment.base == base).ok_or(LogError::OutOfRange)?;
-            (segment.file.clone(), segment.sealed)
-        };
-        if let Some(file) = open {
-            return Ok(file);
-        }
-        let mode = if sealed { OpenMode::Read } else { OpenMode::ReadWrite };
-        let opened = self.store.runtime.open(&self.path().join(log_file_name(base)), mode).await;
-        let mut inner = self.inner.borrow_mut();
-        match inner.segments.iter_mut().find(|segment| segment.base == base) {
-            Some(segment) => Ok(Rc::clone(segment.file.get_or_insert(Rc::new(opened?)))),
-            // It was removed meanwhile.
-            None => Err(LogError::OutOfRange),
+        loop {
+            let (open, sealed) = {
+                let inner = self.inner.borrow();
+                let segment =
+                    inner.segments.iter().find(|segment| segment.base == base).ok_or(LogError::OutOfRange)?;
+                (segment.file.clone(), segment.sealed)
+            };
+            if let Some(file) = open {
+                return Ok(file);
+            }
+            let truncations = self.truncation.count();
+            let mode = if sealed { OpenMode::Read } else { OpenMode::ReadWrite };
+            let opened = self.store.runtime.open(&self.path().join(log_file_name(base)), mode).await;
+            if truncations != self.truncation.count() {
+                // There may be another file of this name by now.
+                continue;
+            }
+            let mut inner = self.inner.borrow_mut();
+            return match inner.segments.iter_mut().find(|segment| segment.base == base) {
+                Some(segment) => Ok(Rc::clone(segment.file.get_or_insert(Rc::new(opened?)))),
+                // It was removed meanwhile.
+                None => Err(LogError::OutOfRange),
+            };
         }
     }
 

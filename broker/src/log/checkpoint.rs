@@ -41,6 +41,15 @@ pub(super) struct AtCut<R: Runtime> {
     pub(super) end: u64,
     /// Segments before this one have no journal entries after the cut.
     pub(super) free_below: Offset,
+    /// How often the log had been truncated.
+    pub(super) truncations: u64,
+}
+
+impl<R: Runtime> AtCut<R> {
+    /// Whether the log was truncated since: then all that it was at the cut was settled, and nothing holds of where.
+    fn is_truncated(&self) -> bool {
+        self.truncations != self.log.truncation.count()
+    }
 }
 
 /// Which log a state is of.
@@ -239,7 +248,7 @@ async fn try_make<R: Runtime>(
         }
     }
     for at in &*logs {
-        while !at.log.is_durable_to(at.segment_base, at.end) {
+        while !at.is_truncated() && !at.log.is_durable_to(at.segment_base, at.end) {
             if store.health.is_failed() {
                 return Err(LogError::DirectoryFailed(store.health.cause().unwrap_or_default()));
             }
@@ -261,10 +270,15 @@ async fn try_make<R: Runtime>(
         }
         !is_over
     });
-    let checkpoint = Checkpoint { journal_id: journal_id.0, replay_from_sequence: sequence, logs: states };
+    let checkpoint = Checkpoint {
+        journal_id: journal_id.0,
+        replay_from_sequence: sequence,
+        written_from_sequence: store.written_from(),
+        logs: states,
+    };
     let shard = store.runtime.shard();
     write(&store.runtime, &store.run.checkpoint(shard), &store.run.path(), checkpoint).await?;
-    for at in &*logs {
+    for at in logs.iter().filter(|at| !at.is_truncated()) {
         at.log.set_free(at.free_below);
     }
     Ok(())

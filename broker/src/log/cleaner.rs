@@ -129,12 +129,7 @@ impl<R: Runtime> Log<R> {
     ) -> Result<(), LogError> {
         self.goes_on()?;
         self.open().await?;
-        if let Some(span) = self.cleaning.replacing.get() {
-            // The last one met an error after the new segment had taken its place.
-            let is_empty = !self.closed_now().iter().any(|segment| segment.base == span.0);
-            self.finish_on_disk(span, is_empty).await?;
-            self.cleaning.replacing.set(None);
-        }
+        self.finish_replacement().await?;
         let throttle =
             Throttle { bytes_per_second: budget.io_bytes_per_second, owed_seconds: Cell::new(0.0) };
         let mut first_dirty = compaction.first_dirty;
@@ -156,6 +151,7 @@ impl<R: Runtime> Log<R> {
     /// An error if compaction has to end here.
     fn goes_on(&self) -> Result<(), LogError> {
         self.check_health()?;
+        self.check_not_truncated()?;
         if self.store.is_ending() {
             return Err(LogError::Io(io::ErrorKind::Interrupted, "the broker is being stopped".into()));
         }

@@ -8,9 +8,16 @@ use crate::runtime::{Durability, File, OpenMode, Runtime};
 use logmill_wire::ids::Offset;
 use logmill_wire::limits::PAGE_BYTES;
 use std::cell::Cell;
+use std::rc::Rc;
 
 const NOTE_NAME: &str = "cleaner-offset";
 const FRESH_NOTE_NAME: &str = "cleaner-offset.new";
+
+/// How far ahead of a gap that a leader's log has more gaps are taken for right: each note costs several flushes.
+const GAPS_NOTED_AHEAD: i64 = 1 << 20;
+
+/// Before which offset offsets may be missing, and to where the log was compacted.
+type Note = (Offset, Offset);
 
 /// Where compaction is with a log with a log.
 #[derive(Default)]
@@ -27,6 +34,8 @@ pub(super) struct Cleaning {
     pub(super) settling: Cell<bool>,
     /// Whether a compaction is under way.
     pub(super) running: Cell<bool>,
+    /// Whether the note is being written.
+    noting: Cell<bool>,
 }
 
 impl<R: Runtime> Log<R> {
@@ -75,12 +84,41 @@ impl<R: Runtime> Log<R> {
         if end <= self.cleaning.gaps_below.get() {
             return Ok(());
         }
-        self.write_note(end, self.cleaning.cleaned_to.get()).await
+        self.write_note(|(gaps_below, cleaned_to)| (end.max(gaps_below), cleaned_to)).await
+    }
+
+    /// Whether a batch may follow that begins at `offset`, behind the log's end: a leader's log has gaps where it was
+    /// compacted. If not, see [`Log::expect_gap_before`].
+    #[must_use]
+    pub fn takes_gap_before(&self, offset: Offset) -> bool {
+        self.opened.get() && offset <= self.cleaning.gaps_below.get()
+    }
+
+    /// Makes durable that offsets may be missing before `offset`, and some way on, so that the next gaps need no note.
+    ///
+    /// # Errors
+    /// If the log cannot be opened or written.
+    pub async fn expect_gap_before(self: &Rc<Self>, offset: Offset) -> Result<(), LogError> {
+        self.check_health()?;
+        let _busy = self.hold();
+        self.open().await?;
+        if self.takes_gap_before(offset) {
+            return Ok(());
+        }
+        self.expect_gaps_below(Offset(offset.0.saturating_add(GAPS_NOTED_AHEAD))).await
+    }
+
+    /// Makes durable that nothing from `end` on was compacted: it is cut off, and other records come there.
+    pub(super) async fn lower_cleaned_to(&self, end: Offset) -> Result<(), LogError> {
+        if end >= self.cleaning.cleaned_to.get() {
+            return Ok(());
+        }
+        self.write_note(|(gaps_below, cleaned_to)| (gaps_below, cleaned_to.min(end))).await
     }
 
     /// Makes durable that everything before `end` was compacted.
     pub(super) async fn note_cleaned_to(&self, end: Offset) -> Result<(), LogError> {
-        self.write_note(self.cleaning.gaps_below.get(), end.max(self.cleaning.cleaned_to.get())).await
+        self.write_note(|(gaps_below, cleaned_to)| (gaps_below, end.max(cleaned_to))).await
     }
 
     /// Flushes a file of compaction's; invariant 8 holds for it as for all others.
@@ -92,7 +130,19 @@ impl<R: Runtime> Log<R> {
         outcome.map_err(LogError::from)
     }
 
-    async fn write_note(&self, gaps_below: Offset, cleaned_to: Offset) -> Result<(), LogError> {
+    async fn write_note(&self, change: impl Fn(Note) -> Note) -> Result<(), LogError> {
+        while self.cleaning.noting.replace(true) {
+            self.segments_changed.wait().await;
+        }
+        let (gaps_below, cleaned_to) =
+            change((self.cleaning.gaps_below.get(), self.cleaning.cleaned_to.get()));
+        let outcome = self.write_note_alone(gaps_below, cleaned_to).await;
+        self.cleaning.noting.set(false);
+        self.segments_changed.notify_all();
+        outcome
+    }
+
+    async fn write_note_alone(&self, gaps_below: Offset, cleaned_to: Offset) -> Result<(), LogError> {
         let runtime = &self.store.runtime;
         let fresh = self.path().join(FRESH_NOTE_NAME);
         let text = note_text(gaps_below, cleaned_to);

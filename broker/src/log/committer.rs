@@ -115,11 +115,12 @@ impl<R: Runtime> Committer<R> {
         let mut logs = Vec::with_capacity(touched.len());
         for log in touched {
             if let Some(owner) = log.owner() {
-                let snapshot = owner.snapshot();
+                let snapshot = log.truncation.unseen().unwrap_or_else(|| owner.snapshot());
                 let (segment_base, end) = log.end_at_cut();
                 let state = to_state(&log, &snapshot, segment_base, end);
                 let free_below = log.free_at_cut();
-                logs.push(AtCut { log, state: Some(state), segment_base, end, free_below });
+                let truncations = log.truncation.count();
+                logs.push(AtCut { log, state: Some(state), segment_base, end, free_below, truncations });
             } else if !log.deleted.get() {
                 // Without its state the journal must not forget it.
                 let lost = format!("the partition of {} ended before its log", log.directory_name);
@@ -174,6 +175,10 @@ impl<R: Runtime> Committer<R> {
         for (log, taken) in taken {
             if failed {
                 log.fail();
+                continue;
+            }
+            if let Some(entry) = &taken.state {
+                log.truncated(entry);
                 continue;
             }
             let extent = taken.extent.map(|extent| {
@@ -251,6 +256,9 @@ impl<R: Runtime> Committer<R> {
             if let Some(start) = taken.start {
                 group.add_start(log.key, start);
             }
+            if let Some(entry) = &taken.state {
+                group.add_state(log.key, entry.written_from, &entry.bytes);
+            }
             if let Some(extent) = &taken.extent {
                 let mut position = extent.range.position;
                 let mut crc = 0;
@@ -286,5 +294,6 @@ fn size_in_group<R: Runtime>(log: &Log<R>, taken: &Taken<R>) -> usize {
     let start = if taken.start.is_some() { ENTRY_OVERHEAD_BYTES } else { 0 };
     let extent = if taken.extent.is_some() { ENTRY_OVERHEAD_BYTES } else { 0 };
     let inline: usize = taken.inline().map(|range| ENTRY_OVERHEAD_BYTES + range.length as usize).sum();
-    declare + start + extent + inline
+    let state = taken.state.as_ref().map_or(0, |entry| entry.bytes_in_group());
+    declare + start + extent + inline + state
 }

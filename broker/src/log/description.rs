@@ -88,6 +88,7 @@ impl<R: Runtime> Log<R> {
     /// Those of the disk; the log then goes on in the active segment.
     pub async fn roll_at_end(self: &Rc<Self>, next_offset: Offset) -> Result<(), LogError> {
         self.check_health()?;
+        self.check_not_truncated()?;
         let _busy = self.keep_open();
         self.open().await?;
         let is_empty = self.inner.borrow().segments.back().is_none_or(|active| active.end() == 0);

@@ -31,7 +31,11 @@ impl<R: Runtime> Log<R> {
     }
 
     async fn fill_segment(self: &Rc<Self>, base: Offset, partial: bool) -> Result<(), LogError> {
-        let file = self.file_of(base).await?;
+        let file = match self.file_of(base).await {
+            // The log was truncated meanwhile.
+            Err(LogError::OutOfRange) => return Ok(()),
+            file => file?,
+        };
         loop {
             let writing = self.with_segment(base, |segment| segment.writing).unwrap_or(false);
             if !writing {
@@ -77,8 +81,7 @@ impl<R: Runtime> Log<R> {
 
     /// Brings everything durable into the segments and flushes them; seals segments that are complete. After
     /// this, and once a checkpoint names the log's end, the journal may forget the log.
-    pub(super) async fn settle(self: &Rc<Self>) -> Result<(), LogError> {
-        let _busy = self.keep_open();
+    pub(super) async fn settle_alone(self: &Rc<Self>) -> Result<(), LogError> {
         let bases: Vec<Offset> = {
             let inner = self.inner.borrow();
             inner.segments.iter().filter(|segment| !segment.sealed).map(|segment| segment.base).collect()
@@ -182,7 +185,12 @@ impl<R: Runtime> Log<R> {
         }
         let mut inner = self.inner.borrow_mut();
         let quiet = inner.segments.iter().all(|segment| segment.durable == segment.end() && !segment.writing);
-        if !quiet || !self.opened.get() || self.busy.get() > 0 || !self.start.is_settled() {
+        if !quiet
+            || !self.opened.get()
+            || self.busy.get() > 0
+            || !self.start.is_settled()
+            || !self.truncation.is_done()
+        {
             return false;
         }
         let Some(last) = inner.segments.back() else { return false };

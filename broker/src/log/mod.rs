@@ -36,6 +36,7 @@ mod size;
 mod start;
 mod store;
 mod tail;
+mod truncation;
 mod write_caching;
 
 pub use appender::Log;
@@ -46,6 +47,7 @@ pub use reader::ReadOutcome;
 pub use recovery::{OpenedRun, Recovery, recover};
 pub use replication::{InMemory, WholeBatches};
 pub use store::{Store, StoreSettings};
+pub use truncation::Truncated;
 
 use logmill_state::partition::PartitionSnapshot;
 use logmill_wire::ids::Offset;

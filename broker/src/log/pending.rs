@@ -88,7 +88,7 @@ impl<R: Runtime> Log<R> {
         segment.taken = to;
         self.covered_cut.set(cut);
         let segment_base = segment.base;
-        Some(Taken { segment_base, to, declare, inline, extent, start: None })
+        Some(Taken { segment_base, to, declare, inline, extent, start: None, state: None })
     }
 
     /// Puts what was just taken into the group that is to be written.
@@ -114,7 +114,8 @@ impl<R: Runtime> Log<R> {
     #[inline]
     pub(super) fn has_pending(&self) -> bool {
         let bytes = self.inner.borrow().first_to_take().is_some();
-        let pending = bytes || (self.start.is_pending() && !self.deleted.get());
+        let others = self.start.is_pending() || self.truncation.is_waiting();
+        let pending = bytes || (others && !self.deleted.get());
         self.queued.set(pending);
         pending
     }

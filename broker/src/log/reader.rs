@@ -358,7 +358,7 @@ impl<R: Runtime> Log<R> {
     }
 
     /// As [`Log::scan`], with what an earlier scan has read of the file.
-    async fn scan_on(
+    pub(super) async fn scan_on(
         self: &Rc<Self>,
         readable: Readable,
         mut position: u64,
@@ -541,7 +541,7 @@ impl<R: Runtime> Log<R> {
         Ok(views.iter().flat_map(|view| view.iter().copied()).collect())
     }
 
-    fn with_index<T>(&self, base: Offset, action: impl FnOnce(&SparseIndex) -> T) -> Option<T> {
+    pub(super) fn with_index<T>(&self, base: Offset, action: impl FnOnce(&SparseIndex) -> T) -> Option<T> {
         let inner = self.inner.borrow();
         inner.segments.iter().find(|segment| segment.base == base)?.index.as_ref().map(action)
     }
@@ -586,6 +586,20 @@ impl<R: Runtime> Log<R> {
         let segment =
             inner.segments.iter().find(|segment| segment.base == base).ok_or(LogError::OutOfRange)?;
         Ok(Readable { base, limit: segment.end(), replacements: self.replacements() })
+    }
+
+    /// The headers of the batches from `from`, a batch's start, to where reading must end.
+    pub(super) async fn headers_from(
+        self: &Rc<Self>,
+        readable: Readable,
+        from: u64,
+    ) -> Result<Vec<BatchHeader>, LogError> {
+        let (mut position, mut window, mut headers) = (from, None, Vec::new());
+        while let Some(found) = self.scan_on(readable, position, &mut window, |_| true).await? {
+            headers.push(found.header);
+            position = found.position + found.bytes;
+        }
+        Ok(headers)
     }
 
     async fn index_of(self: &Rc<Self>, readable: Readable) -> Result<SparseIndex, LogError> {

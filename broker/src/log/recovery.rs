@@ -11,6 +11,7 @@ use super::redo::{Pieces, first_position, redo_segment};
 use super::restore::restore_written;
 use super::segment::{log_file_name, read_file};
 use super::tail::page_ceil;
+use super::truncation::{CutOff, remove_behind};
 use crate::journal::{Journal, replay};
 use crate::runtime::{File, OpenMode, Runtime};
 use logmill_state::partition::Leader;
@@ -92,27 +93,17 @@ async fn recover_shard<R: Runtime>(
         replay(runtime, &journal_path, Uuid(checkpoint.journal_id), checkpoint.replay_from_sequence)
             .await
             .map_err(|error| damaged(&error))?;
-    let mut states: BTreeMap<TopicPartition, LogState> =
-        checkpoint.logs.into_iter().map(|state| (key_of(&state), state)).collect();
-    let mut pieces: BTreeMap<TopicPartition, Pieces<'_>> = BTreeMap::new();
-    let mut starts: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
-    for entry in replayed.entries().map_err(|error| damaged(&error))? {
-        match entry {
-            Entry::Declare(log, name) => {
-                let Ok(name) = std::str::from_utf8(name) else {
-                    return Err(damaged(&"a log's name is not text"));
-                };
-                states.entry(log).or_insert_with(|| fresh_state(log, name));
-            }
-            Entry::Inline(range, bytes) => pieces.entry(range.log).or_default().add(range, Some(bytes), 0),
-            Entry::Extent(range, crc) => pieces.entry(range.log).or_default().add(range, None, crc),
-            Entry::Start(log, start) => {
-                let latest = starts.entry(log).or_insert(start);
-                *latest = start.max(*latest);
-            }
+    let journal_id = Uuid(checkpoint.journal_id);
+    let entries = replayed.entries().map_err(|error| damaged(&error))?;
+    let (mut states, live) = Live::of(checkpoint, entries).map_err(|error| damaged(&error))?;
+    for (log, cut_off) in live.cut_off {
+        let kept = live.pieces.get(&log).map(Pieces::bases).unwrap_or_default();
+        if let Some(state) = states.get_mut(&log) {
+            finish_truncation(runtime, run.log_directory(), state, (log, cut_off), &kept).await?;
+            recovery.has_new_damage |= state.damage.is_some();
         }
     }
-    for (log, pieces) in pieces {
+    for (log, pieces) in live.pieces {
         let Some(state) = states.get_mut(&log) else {
             return Err(damaged(&format!("it vouches for log {log}, which nothing names")));
         };
@@ -136,14 +127,104 @@ async fn recover_shard<R: Runtime>(
             }
         }
     }
-    let journal_id = Uuid(checkpoint.journal_id);
-    recovery.has_new_damage |= restore_written(runtime, &run, (shard, journal_id), &mut states).await?;
+    let cache = (shard, journal_id, live.written_from);
+    recovery.has_new_damage |= restore_written(runtime, &run, cache, &mut states).await?;
     // A log whose directory is gone has no start.
-    for (log, start) in starts {
+    for (log, start) in live.starts {
         states.get_mut(&log).into_iter().for_each(|state| move_start(state, start));
     }
     all.extend(states);
     Ok(())
+}
+
+/// What the journal has of logs over a checkpoint.
+#[derive(Default)]
+struct Live<'a> {
+    pieces: BTreeMap<TopicPartition, Pieces<'a>>,
+    starts: BTreeMap<TopicPartition, Offset>,
+    /// Logs that were cut, or emptied.
+    cut_off: BTreeMap<TopicPartition, CutOff>,
+    /// Where the write cache begins to be of use.
+    written_from: u64,
+}
+
+impl<'a> Live<'a> {
+    /// Also returns the logs' states: those of the checkpoint, and newer ones of the journal.
+    fn of(
+        checkpoint: Checkpoint,
+        entries: Vec<Entry<'a>>,
+    ) -> Result<(BTreeMap<TopicPartition, LogState>, Self), &'static str> {
+        let mut states: BTreeMap<TopicPartition, LogState> =
+            checkpoint.logs.into_iter().map(|state| (key_of(&state), state)).collect();
+        let mut live = Self { written_from: checkpoint.written_from_sequence, ..Self::default() };
+        for entry in entries {
+            match entry {
+                Entry::Declare(log, name) => {
+                    let name = std::str::from_utf8(name).map_err(|_| "a log's name is not text")?;
+                    states.entry(log).or_insert_with(|| fresh_state(log, name));
+                }
+                Entry::Inline(range, bytes) => {
+                    live.pieces.entry(range.log).or_default().add(range, Some(bytes), 0);
+                }
+                Entry::Extent(range, crc) => live.pieces.entry(range.log).or_default().add(range, None, crc),
+                Entry::Start(log, start) => {
+                    let latest = live.starts.entry(log).or_insert(start);
+                    *latest = start.max(*latest);
+                }
+                Entry::State(log, written_from, state) => {
+                    let state = frame::open_state(state).map_err(|_| "a log's state is not intact")?;
+                    if key_of(&state) != log {
+                        return Err("a log's state is another's");
+                    }
+                    live.written_from = live.written_from.max(written_from);
+                    live.pieces.remove(&log);
+                    live.starts.remove(&log);
+                    let (base, position) = (Offset(state.segment_base), state.end_position);
+                    live.cut_off.insert(log, CutOff { base, position });
+                    states.insert(log, state);
+                }
+            }
+        }
+        Ok((states, live))
+    }
+}
+
+/// Removes what a log that was truncated still has on disk; `kept` are the segments that it has bytes of since.
+async fn finish_truncation<R: Runtime>(
+    runtime: &R,
+    log_directory: &Path,
+    state: &mut LogState,
+    (log, cut_off): (TopicPartition, CutOff),
+    kept: &[Offset],
+) -> Result<(), LogDirectoryError> {
+    let path = log_directory.join(&state.directory);
+    // A directory that is not the log's is reported with what is to be written there.
+    if belongs(runtime, &path, log).await.map_err(at(&path))? != Belongs::Ours {
+        return Ok(());
+    }
+    remove_behind(runtime, &path, cut_off, kept).await.map_err(at(&path))?;
+    runtime.sync_directory(&path).await.map_err(at(&path))?;
+    if cut_off.position == 0 || kept.contains(&cut_off.base) {
+        return Ok(());
+    }
+    cut_settled(runtime, &path, state).await
+}
+
+/// Cuts a segment that the log has left, or has not gone on in, to its settled end.
+async fn cut_settled<R: Runtime>(
+    runtime: &R,
+    directory: &Path,
+    state: &mut LogState,
+) -> Result<(), LogDirectoryError> {
+    let name = log_file_name(Offset(state.segment_base));
+    let path = directory.join(&name);
+    match cut_to(runtime, &path, state.end_position).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            note_damage(state, &format!("segment {name} is missing"));
+            Ok(())
+        }
+        outcome => outcome.map_err(at(&path)),
+    }
 }
 
 pub(super) fn fresh_state(log: TopicPartition, directory: &str) -> LogState {
@@ -190,16 +271,9 @@ pub(super) async fn complete_log<R: Runtime>(
     if !bases.contains(&Offset(state.segment_base)) && state.end_position > 0 {
         // The log went on in another segment before anything was appended to this one: its file still has
         // the space that was taken ahead, which must not be read as records.
-        let path = directory.join(log_file_name(Offset(state.segment_base)));
-        match cut_to(runtime, &path, state.end_position).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                note_damage(
-                    state,
-                    &format!("segment {} is missing", log_file_name(Offset(state.segment_base))),
-                );
-                return Ok(());
-            }
-            outcome => outcome.map_err(at(&path))?,
+        cut_settled(runtime, &directory, state).await?;
+        if state.damage.is_some() {
+            return Ok(());
         }
     }
     for base in bases {
@@ -397,7 +471,8 @@ impl Recovery {
             let journal = run.journal(shard);
             Journal::<R>::create(runtime, &journal, journal_bytes(shard)).await.map_err(at(&journal))?;
             let logs = states.values().cloned().collect();
-            let checkpoint = Checkpoint { journal_id: id.0, replay_from_sequence: 1, logs };
+            let checkpoint =
+                Checkpoint { journal_id: id.0, replay_from_sequence: 1, written_from_sequence: 0, logs };
             let file = run.checkpoint(shard);
             write_checkpoint(runtime, &file, &path, checkpoint).await.map_err(at(&file))?;
             opened.push((id, states));

@@ -51,7 +51,7 @@ fn is_left_over(entry: &DirectoryEntry) -> bool {
     span_of(&entry.name, CLEANED_SUFFIX).or_else(|| span_of(&entry.name, SWAP_SUFFIX)).is_some()
 }
 
-fn base_of_index(name: &str) -> Option<Offset> {
+pub(super) fn base_of_index(name: &str) -> Option<Offset> {
     base_of_file_name(&format!("{}.log", name.strip_suffix(".index")?))
 }
 
@@ -131,6 +131,15 @@ impl<R: Runtime> Log<R> {
             }
         }
         Ok(true)
+    }
+
+    /// Goes through with a replacement that met an error after the new segment had taken its place.
+    pub(super) async fn finish_replacement(&self) -> Result<(), LogError> {
+        let Some(span) = self.cleaning.replacing.get() else { return Ok(()) };
+        let is_empty = !self.inner.borrow().segments.iter().any(|segment| segment.base == span.0);
+        self.finish_on_disk(span, is_empty).await?;
+        self.cleaning.replacing.set(None);
+        Ok(())
     }
 
     fn has_all_of(&self, (base, end): Span) -> bool {

@@ -13,7 +13,7 @@ use super::tail::page_floor;
 use crate::journal::{Replay, replay_written};
 use crate::runtime::{OpenMode, Runtime};
 use logmill_wire::frame::checkpoint::LogState;
-use logmill_wire::frame::journal::{Entry, Range};
+use logmill_wire::frame::journal::{Entry, Range, entries};
 use logmill_wire::ids::{Offset, ShardIndex, TopicPartition, Uuid};
 use logmill_wire::record_batch::BatchHeader;
 use std::collections::BTreeMap;
@@ -27,7 +27,8 @@ struct OfLog<'a> {
     appends: Vec<(Range, &'a [u8])>,
 }
 
-/// Appends to each log what follows in the write cache of the shard, in the run of this journal, on its durable end. `states` are as the journal leaves them.
+/// Appends to each log what follows in the write cache of the shard, in the run of this journal, on its durable end, from the
+/// group of number `from_sequence` on. `states` are as the journal leaves them.
 /// True if a log was found damaged.
 ///
 /// # Errors
@@ -35,13 +36,13 @@ struct OfLog<'a> {
 pub(super) async fn restore_written<R: Runtime>(
     runtime: &R,
     run: &RunDirectory,
-    (shard, journal_id): (ShardIndex, Uuid),
+    (shard, journal_id, from_sequence): (ShardIndex, Uuid, u64),
     states: &mut BTreeMap<TopicPartition, LogState>,
 ) -> Result<bool, LogDirectoryError> {
     let (log_directory, path) = (run.log_directory(), run.write_cache(shard));
     let written = replay_written(runtime, &path, journal_id).await.map_err(at(&path))?;
     let mut has_new_damage = false;
-    for (log, found) in by_log(&written) {
+    for (log, found) in by_log(&written, from_sequence) {
         let known = states.get(&log).cloned();
         let Some(mut state) = known.or_else(|| found.directory.map(|name| fresh_state(log, name))) else {
             // It was deleted.
@@ -101,16 +102,17 @@ pub(super) async fn restore_written<R: Runtime>(
 }
 
 /// What there is of each log, in the order in which it was appended.
-fn by_log(written: &Replay) -> BTreeMap<TopicPartition, OfLog<'_>> {
+fn by_log(written: &Replay, from_sequence: u64) -> BTreeMap<TopicPartition, OfLog<'_>> {
     let mut logs: BTreeMap<TopicPartition, OfLog<'_>> = BTreeMap::new();
-    // A group that passes its checksum and is not of entries was written by another version: nothing of it is known.
-    for entry in written.entries().into_iter().flatten() {
+    let of_use = written.groups().filter(|(sequence, _)| *sequence >= from_sequence);
+    // What passes its checksum and is no entry was written by another version: nothing of it is known.
+    for entry in of_use.flat_map(|(_, payload)| entries(payload)).flatten() {
         match entry {
             Entry::Declare(log, name) => {
                 logs.entry(log).or_default().directory = std::str::from_utf8(name).ok();
             }
             Entry::Inline(range, bytes) => logs.entry(range.log).or_default().appends.push((range, bytes)),
-            Entry::Extent(..) | Entry::Start(..) => {}
+            Entry::Extent(..) | Entry::Start(..) | Entry::State(..) => {}
         }
     }
     logs
@@ -124,7 +126,8 @@ fn chain_of<'a>(state: &LogState, appends: &[(Range, &'a [u8])]) -> Vec<(Range, 
     for &(range, bytes) in appends {
         let goes_on = range.segment_base == base && range.position == end;
         let is_rolled = range.segment_base > base && range.segment_base == next_offset && range.position == 0;
-        let header = BatchHeader::parse(bytes).filter(|header| header.base_offset == next_offset);
+        // A leader's log has gaps where it was compacted, and a follower's has them, too.
+        let header = BatchHeader::parse(bytes).filter(|header| header.base_offset >= next_offset);
         let Some(header) = header.filter(|_| goes_on || is_rolled) else { continue };
         base = range.segment_base;
         end = range.position + bytes.len() as u64;

@@ -53,6 +53,19 @@ impl LogStart {
         self.wanted.get() == self.durable.get() && !self.removing.get()
     }
 
+    /// Whether a restart would find the log where it is to start.
+    pub(super) fn is_durable(&self) -> bool {
+        self.wanted.get() == self.durable.get()
+    }
+
+    /// Takes note that the log was truncated, and goes on in segment `base`.
+    pub(super) fn go_back_to(&self, start: Offset, base: Offset) {
+        for known in [&self.wanted, &self.taken, &self.durable] {
+            known.set(start);
+        }
+        self.free_below.set(self.free_below.get().min(base));
+    }
+
     pub(super) fn forget_pending(&self) {
         self.wanted.set(self.taken.get());
     }
@@ -66,6 +79,7 @@ impl<R: Runtime> Log<R> {
     /// If the log cannot be written any more.
     pub fn advance_start(self: &Rc<Self>, start: Offset) -> Result<(), LogError> {
         self.check_health()?;
+        self.check_not_truncated()?;
         if start > self.start.wanted.get() {
             self.start.wanted.set(start);
             self.enqueue();
@@ -87,6 +101,9 @@ impl<R: Runtime> Log<R> {
     /// nothing is left.
     #[inline]
     pub(super) fn take(&self, inline_room: usize, extent_room: u64) -> Option<Taken<R>> {
+        if self.truncation.is_waiting() && !self.deleted.get() {
+            return self.take_state(inline_room);
+        }
         if self.deleted.get() || !self.start.is_pending() {
             return self.take_bytes(inline_room, extent_room);
         }
@@ -95,7 +112,7 @@ impl<R: Runtime> Log<R> {
         let mut taken = self.take_bytes(room, extent_room).unwrap_or_else(|| {
             let (segment_base, to) = self.durable_position();
             let declare = self.must_be_declared();
-            Taken { segment_base, to, declare, inline: None, extent: None, start: None }
+            Taken { segment_base, to, declare, inline: None, extent: None, start: None, state: None }
         });
         taken.start = Some(start);
         self.start.taken.set(start);

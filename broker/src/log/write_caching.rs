@@ -49,6 +49,8 @@ pub(super) struct WriteCaching<R: Runtime> {
     /// Logs whose appends the journal gets later.
     lazy: RefCell<Vec<Rc<Log<R>>>>,
     is_timed: Cell<bool>,
+    /// What has a lower number is of no use to a restart.
+    written_from: Cell<u64>,
 }
 
 impl<R: Runtime> Default for WriteCaching<R> {
@@ -58,6 +60,7 @@ impl<R: Runtime> Default for WriteCaching<R> {
             held: RefCell::default(),
             lazy: RefCell::default(),
             is_timed: Cell::new(false),
+            written_from: Cell::new(0),
         }
     }
 }
@@ -125,6 +128,30 @@ impl<R: Runtime> Store<R> {
         {
             cache.release_before(sequence + 1);
         }
+    }
+
+    /// The number that the next append in the write cache gets; 0 if there is none.
+    pub(super) fn next_written(&self) -> u64 {
+        match &*self.write_caching.state.borrow() {
+            State::Open(cache) => cache.next_sequence(),
+            _ => 0,
+        }
+    }
+
+    /// Whether the write cache has something with a lower number than `sequence` that is not durable.
+    pub(super) fn holds_written_before(&self, sequence: u64) -> bool {
+        self.write_caching.held.borrow().front().is_some_and(|first| first.sequence < sequence)
+    }
+
+    /// Takes note that the write cache is of no use to a restart before `sequence`.
+    pub(super) fn note_written_from(&self, sequence: u64) {
+        let known = &self.write_caching.written_from;
+        known.set(known.get().max(sequence));
+    }
+
+    /// Where the write cache begins to be of use to a restart.
+    pub(super) fn written_from(&self) -> u64 {
+        self.write_caching.written_from.get()
     }
 
     fn put(&self, log: &Rc<Log<R>>, written: &Written<'_>) -> bool {

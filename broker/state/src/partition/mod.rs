@@ -11,6 +11,7 @@ mod follower;
 mod leader;
 mod producers;
 mod replicas;
+mod rewind;
 mod snapshot;
 
 #[cfg(test)]
@@ -29,4 +30,5 @@ pub use replicas::{
     AlterPartition, AlterPartitionOutcome, FollowerEnds, FollowerError, LeaderEffects, NotEnoughReplicas,
     ReplicaAssignment, ReplicaBroker, ReplicationPolicy,
 };
+pub use rewind::Rewind;
 pub use snapshot::{PartitionSnapshot, ProducerSnapshot, SnapshotError};

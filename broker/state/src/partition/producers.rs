@@ -43,7 +43,7 @@ impl ProducerBatch {
 }
 
 /// The sequence number that lies `increment` records after `sequence`.
-fn sequence_after(sequence: i32, increment: i32) -> i32 {
+pub(super) fn sequence_after(sequence: i32, increment: i32) -> i32 {
     debug_assert!(sequence >= 0 && increment >= 0);
     // The sum stays below 2^32, and the numbers wrap at 2^31.
     (sequence.wrapping_add(increment)) & i32::MAX

@@ -6,7 +6,7 @@ use logmill_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestam
 
 use super::epochs::{EpochEntry, EpochHistory};
 use super::leader::Leader;
-use super::producers::{ProducerBatch, ProducerStates};
+use super::producers::{ProducerBatch, ProducerState, ProducerStates};
 
 /// Everything that a [`Leader`] knows. At a restart it is read back, and the batches of the log from
 /// `next_offset` on are applied to it.
@@ -43,6 +43,18 @@ pub struct ProducerSnapshot {
     pub batches: Vec<ProducerBatch>,
 }
 
+impl ProducerSnapshot {
+    pub(super) fn of(id: ProducerId, state: &ProducerState) -> Self {
+        Self {
+            producer_id: id.0,
+            producer_epoch: state.epoch().0,
+            last_offset: state.last_offset().0,
+            last_active_ms: state.last_active().map(|time| time.0),
+            batches: state.batches().to_vec(),
+        }
+    }
+}
+
 /// What is wrong with a snapshot; it is then to be thrown away and the state rebuilt from the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SnapshotError {
@@ -70,13 +82,7 @@ impl Leader {
     /// The state as a checkpoint keeps it.
     #[must_use]
     pub fn snapshot(&self) -> PartitionSnapshot {
-        let producers = self.producers.iter().map(|(id, state)| ProducerSnapshot {
-            producer_id: id.0,
-            producer_epoch: state.epoch().0,
-            last_offset: state.last_offset().0,
-            last_active_ms: state.last_active().map(|time| time.0),
-            batches: state.batches().to_vec(),
-        });
+        let producers = self.producers.iter().map(|(id, state)| ProducerSnapshot::of(id, state));
         PartitionSnapshot {
             log_start_offset: self.log_start_offset.0,
             next_offset: self.next_offset.0,

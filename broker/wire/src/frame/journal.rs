@@ -44,7 +44,7 @@ pub struct EntryHeader {
     pub topic_id: [u8; 16],
     /// The partition.
     pub partition: i32,
-    /// Which of several kinds: [`KIND_INLINE`], [`KIND_EXTENT`], [`KIND_DECLARE`] or [`KIND_START`].
+    /// Which of several kinds: [`KIND_INLINE`], [`KIND_EXTENT`], [`KIND_DECLARE`], [`KIND_START`] or [`KIND_STATE`].
     pub kind: u32,
     /// The base offset that names the segment.
     pub segment_base: i64,
@@ -70,6 +70,11 @@ pub const KIND_DECLARE: u32 = 3;
 
 /// The log starts at the offset in `segment_base` from here on; nothing follows.
 pub const KIND_START: u32 = 4;
+
+/// The bytes that follow are all that is known of the log from here on, as [`super::checkpoint::open_state`] reads them:
+/// what a checkpoint or the journal has of it before is void. `position` is the number of the first group of the write
+/// cache that is of any use.
+pub const KIND_STATE: u32 = 5;
 
 const _: () = assert!(GROUP_HEADER_BYTES == 56);
 const _: () = assert!(ENTRY_HEADER_BYTES == 48);
@@ -105,6 +110,8 @@ pub enum Entry<'a> {
     Declare(TopicPartition, &'a [u8]),
     /// The log's records before this offset were deleted.
     Start(TopicPartition, Offset),
+    /// The log was cut: this is its state from here on, and the write cache is of use from the group of this number on.
+    State(TopicPartition, u64, &'a [u8]),
 }
 
 /// Writes the header of an inline entry, whose bytes must follow, to the first [`ENTRY_HEADER_BYTES`] of `into`.
@@ -138,6 +145,14 @@ pub fn append_declare(into: &mut Vec<u8>, log: TopicPartition, directory: &str) 
 pub fn append_start(into: &mut Vec<u8>, log: TopicPartition, start: Offset) {
     let range = Range { log, segment_base: start, position: 0, length: 0, within_batch: false };
     append_header(into, &range, KIND_START, 0);
+}
+
+/// Appends the entry with all that is known of a log from here on.
+pub fn append_state(into: &mut Vec<u8>, log: TopicPartition, written_from_sequence: u64, state: &[u8]) {
+    let (position, length) = (written_from_sequence, state.len() as u32);
+    let range = Range { log, segment_base: Offset(0), position, length, within_batch: false };
+    append_header(into, &range, KIND_STATE, 0);
+    into.extend_from_slice(state);
 }
 
 fn append_header(into: &mut Vec<u8>, range: &Range, kind: u32, extent_crc: u32) {
@@ -251,14 +266,15 @@ fn next_entry(bytes: &[u8]) -> Result<(Entry<'_>, &[u8]), FrameError> {
     };
     let kind = header.kind & !WITHIN_BATCH;
     match kind {
-        KIND_INLINE | KIND_DECLARE => {
+        KIND_INLINE | KIND_DECLARE | KIND_STATE => {
             let (inline, after) =
                 rest.split_at_checked(header.length as usize).ok_or(FrameError::Truncated)?;
-            let declares = kind == KIND_DECLARE;
-            Ok((
-                if declares { Entry::Declare(range.log, inline) } else { Entry::Inline(range, inline) },
-                after,
-            ))
+            let entry = match kind {
+                KIND_DECLARE => Entry::Declare(range.log, inline),
+                KIND_STATE => Entry::State(range.log, range.position, inline),
+                _ => Entry::Inline(range, inline),
+            };
+            Ok((entry, after))
         }
         KIND_EXTENT => Ok((Entry::Extent(range, header.extent_crc), rest)),
         KIND_START if header.segment_base >= 0 => Ok((Entry::Start(range.log, range.segment_base), rest)),
@@ -345,6 +361,19 @@ mod tests {
         let mut negative = Vec::new();
         append_start(&mut negative, log, Offset(-1));
         assert!(entries(&negative).any(|entry| entry.is_err()));
+    }
+
+    #[test]
+    fn the_bytes_of_an_entry_with_a_state_are_fixed() {
+        let log = TopicPartition { topic_id: Uuid([7; 16]), partition: PartitionIndex(3) };
+        let mut payload = Vec::new();
+        append_state(&mut payload, log, 42, b"a state");
+        append_start(&mut payload, log, Offset(5));
+        let found: Vec<_> = entries(&payload).collect::<Result<_, _>>().unwrap();
+        assert_eq!(found, [Entry::State(log, 42, b"a state"), Entry::Start(log, Offset(5))]);
+        let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, include_str!("fixtures/journal-state-v0.hex").trim());
+        assert!(entries(&payload[..ENTRY_HEADER_BYTES + 3]).any(|entry| entry.is_err()));
     }
 
     #[test]
