@@ -9,6 +9,7 @@ pub mod faults;
 pub mod model;
 pub mod node;
 pub mod quorum;
+pub mod replica;
 pub mod rot;
 pub mod run;
 pub mod workload;

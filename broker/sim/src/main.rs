@@ -1,22 +1,31 @@
-//! `logmill-sim [--from SEED] [--count N]`: runs seeds one after another and says which failed.
+//! `logmill-sim [--replica] [--from SEED] [--count N]`: runs seeds one after another and says which failed; with
+//! `--replica` those of a follower's log.
 
+use logmill_sim::replica;
 use logmill_sim::run::{Outcome, run};
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let (mut from, mut count) = (0, 1);
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    let is_replica = arguments.next_if(|name| name == "--replica").is_some();
     while let Some(name) = arguments.next() {
         let value = arguments.next().and_then(|text| text.parse::<u64>().ok());
         match (name.as_str(), value) {
             ("--from" | "--seed", Some(value)) => from = value,
             ("--count", Some(value)) => count = value,
             _ => {
-                let _ = writeln!(std::io::stderr(), "error: usage: logmill-sim [--from SEED] [--count N]");
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "error: usage: logmill-sim [--replica] [--from SEED] [--count N]"
+                );
                 return ExitCode::from(2);
             }
         }
+    }
+    if is_replica {
+        return run_replicas(from, count);
     }
     let mut total = Outcome::default();
     let mut failed = 0;
@@ -56,6 +65,35 @@ fn main() -> ExitCode {
         total.stops,
         total.rotted,
         total.reported,
+        count - failed
+    );
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn run_replicas(from: u64, count: u64) -> ExitCode {
+    let mut total = replica::Outcome::default();
+    let mut failed = 0;
+    for seed in from..from.saturating_add(count) {
+        let outcome = replica::run(seed);
+        if let Some(broken) = &outcome.broken {
+            failed += 1;
+            let _ = writeln!(
+                std::io::stdout(),
+                "seed {seed}: {broken}\n  again: logmill-sim --replica --seed {seed}"
+            );
+        }
+        total.add(&outcome);
+    }
+    let _ = writeln!(
+        std::io::stdout(),
+        "seeds {from}..{}: {} appends, {} cuts, {} resets, {} refused by the disk, {} interrupted, {} of them made\n{} passed, {failed} failed",
+        from + count,
+        total.appends,
+        total.cuts,
+        total.resets,
+        total.refused,
+        total.interrupted,
+        total.made,
         count - failed
     );
     ExitCode::from(u8::from(failed > 0))

@@ -12,9 +12,9 @@
 //!
 //! A producer that was forgotten before the cut, because it was idle for too long or there were too many, stays so.
 
+use super::Leader;
 use super::producers::{ProducerStates, sequence_after};
 use super::snapshot::{PartitionSnapshot, ProducerSnapshot};
-use super::Leader;
 use logmill_wire::ids::{Offset, ProducerEpoch, ProducerId};
 use logmill_wire::limits::PRODUCER_BATCHES_KEPT;
 use logmill_wire::record_batch::BatchHeader;
