@@ -6,10 +6,10 @@
 
 pub mod check;
 pub mod faults;
+pub mod follower;
 pub mod model;
 pub mod node;
 pub mod quorum;
-pub mod replica;
 pub mod rot;
 pub mod run;
 pub mod workload;

@@ -1,7 +1,7 @@
-//! `logmill-sim [--replica] [--from SEED] [--count N]`: runs seeds one after another and says which failed; with
-//! `--replica` those of a follower's log.
+//! `logmill-sim [--follower] [--from SEED] [--count N]`: runs seeds one after another and says which failed; with
+//! `--follower` those of a follower's log.
 
-use logmill_sim::replica;
+use logmill_sim::follower;
 use logmill_sim::run::{Outcome, run};
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let (mut from, mut count) = (0, 1);
     let mut arguments = std::env::args().skip(1).peekable();
-    let is_replica = arguments.next_if(|name| name == "--replica").is_some();
+    let is_follower = arguments.next_if(|name| name == "--follower").is_some();
     while let Some(name) = arguments.next() {
         let value = arguments.next().and_then(|text| text.parse::<u64>().ok());
         match (name.as_str(), value) {
@@ -18,14 +18,14 @@ fn main() -> ExitCode {
             _ => {
                 let _ = writeln!(
                     std::io::stderr(),
-                    "error: usage: logmill-sim [--replica] [--from SEED] [--count N]"
+                    "error: usage: logmill-sim [--follower] [--from SEED] [--count N]"
                 );
                 return ExitCode::from(2);
             }
         }
     }
-    if is_replica {
-        return run_replicas(from, count);
+    if is_follower {
+        return run_followers(from, count);
     }
     let mut total = Outcome::default();
     let mut failed = 0;
@@ -70,16 +70,16 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
-fn run_replicas(from: u64, count: u64) -> ExitCode {
-    let mut total = replica::Outcome::default();
+fn run_followers(from: u64, count: u64) -> ExitCode {
+    let mut total = follower::Outcome::default();
     let mut failed = 0;
     for seed in from..from.saturating_add(count) {
-        let outcome = replica::run(seed);
+        let outcome = follower::run(seed);
         if let Some(broken) = &outcome.broken {
             failed += 1;
             let _ = writeln!(
                 std::io::stdout(),
-                "seed {seed}: {broken}\n  again: logmill-sim --replica --seed {seed}"
+                "seed {seed}: {broken}\n  again: logmill-sim --follower --seed {seed}"
             );
         }
         total.add(&outcome);

@@ -132,7 +132,9 @@ impl Replica {
     /// Reads everything back.
     pub async fn check_after_start(self: &Rc<Self>) {
         for log in &self.logs {
-            log.compare_all().await;
+            if let Err(error) = log.compare_all().await {
+                log.break_promise(&format!("NothingAcknowledgedLost: {error}"));
+            }
         }
     }
 }
@@ -286,26 +288,27 @@ impl Following {
     }
 
     /// Reads everything from the log's start on.
-    pub async fn compare_all(self: &Rc<Self>) {
+    ///
+    /// # Errors
+    /// Those of the disk; rot is a broken promise.
+    pub async fn compare_all(self: &Rc<Self>) -> Result<(), LogError> {
         let mut offset = self.promise(|promise| promise.start);
         let end = self.log.readable_end();
         while offset < end {
             let expected = self.promise(|promise| promise.stream_from(offset));
-            match self.log.read(offset, 100_000, true).await {
-                Ok(read) => {
-                    let bytes: Vec<u8> = read.views.iter().flat_map(|view| view.iter().copied()).collect();
-                    let Some(next) = end_of(&bytes).filter(|_| expected.starts_with(&bytes)) else {
-                        return self.break_promise(&format!(
-                            "BytesAsGiven: offset {offset} reads as something else"
-                        ));
-                    };
-                    offset = next;
+            let read = self.log.read(offset, 100_000, true).await.inspect_err(|error| {
+                if matches!(error, LogError::Damaged(_) | LogError::OutOfRange) {
+                    self.break_promise(&format!("NothingAcknowledgedLost: offset {offset}: {error}"));
                 }
-                Err(error) => {
-                    return self.break_promise(&format!("NothingAcknowledgedLost: offset {offset}: {error}"));
-                }
-            }
+            })?;
+            let bytes: Vec<u8> = read.views.iter().flat_map(|view| view.iter().copied()).collect();
+            let Some(next) = end_of(&bytes).filter(|_| expected.starts_with(&bytes)) else {
+                self.break_promise(&format!("BytesAsGiven: offset {offset} reads as something else"));
+                return Ok(());
+            };
+            offset = next;
         }
+        Ok(())
     }
 
     /// Reads somewhere while the log may be changing: what is served was there at the beginning or at the end.

@@ -62,7 +62,7 @@ async fn follow(replica: Rc<Replica>, log: Rc<Following>, mut chance: Chance) {
             }
             5 | 6 => log.rest(Duration::from_micros(chance.below(30_000))).await,
             7 => log.promise(|promise| promise.epoch += 1 + chance.below(2) as i32),
-            8 => log.compare_all().await,
+            8 => drop(log.compare_all().await),
             _ => {
                 let bytes = if chance.one_in(8) {
                     chance.below(replica.sizes.batch_bytes_max)

@@ -8,8 +8,8 @@ pub mod promise;
 pub mod replica;
 
 use crate::faults;
-use crate::replica::promise::{End, Promise};
-use crate::replica::replica::{Held, Replica, Shared, Sizes};
+use crate::follower::promise::{End, Promise};
+use crate::follower::replica::{Held, Replica, Shared, Sizes};
 use logmill::log::StoreSettings;
 use logmill::runtime::Runtime;
 use logmill::runtime::simulated::{Chance, Host, Options, World};

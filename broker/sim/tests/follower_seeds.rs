@@ -3,7 +3,7 @@
 //!
 //! `LOGMILL_SIM_SEEDS` says how many seeds.
 
-use logmill_sim::replica::{Outcome, run};
+use logmill_sim::follower::{Outcome, run};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const SEEDS: u64 = 100;
@@ -45,7 +45,7 @@ fn a_log_is_what_it_was_or_what_it_was_to_become() {
     let mut total = Outcome::default();
     results.iter().for_each(|(outcome, _)| total.add(outcome));
     let failed: Vec<String> = results.into_iter().flat_map(|(_, failed)| failed).collect();
-    assert!(failed.is_empty(), "again: logmill-sim --replica --seed SEED\n{}", failed.join("\n"));
+    assert!(failed.is_empty(), "again: logmill-sim --follower --seed SEED\n{}", failed.join("\n"));
     assert!(total.appends >= seeds * 20, "{total:?}");
     assert!(total.cuts >= seeds && total.resets * 4 >= seeds, "{total:?}");
     assert!(total.interrupted * 8 >= seeds && total.made > 0 && total.refused > 0, "{total:?}");
