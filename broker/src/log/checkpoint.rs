@@ -247,14 +247,7 @@ async fn try_make<R: Runtime>(
             store.runtime.sleep(taken.min(PAUSE_MAX)).await;
         }
     }
-    for at in &*logs {
-        while !at.is_truncated() && !at.log.is_durable_to(at.segment_base, at.end) {
-            if store.health.is_failed() {
-                return Err(LogError::DirectoryFailed(store.health.cause().unwrap_or_default()));
-            }
-            store.progress.wait().await;
-        }
-    }
+    wait_until_durable(store, logs).await?;
     for at in logs.iter_mut() {
         at.log.in_checkpoint.set(true);
         if let Some(state) = at.state.take() {
@@ -280,6 +273,19 @@ async fn try_make<R: Runtime>(
     write(&store.runtime, &store.run.checkpoint(shard), &store.run.path(), checkpoint).await?;
     for at in logs.iter().filter(|at| !at.is_truncated()) {
         at.log.set_free(at.free_below);
+    }
+    Ok(())
+}
+
+/// Waits until the journal has all that the logs had at the cut.
+async fn wait_until_durable<R: Runtime>(store: &Rc<Store<R>>, logs: &[AtCut<R>]) -> Result<(), LogError> {
+    for at in logs {
+        while !at.is_truncated() && !at.log.is_durable_to(at.segment_base, at.end) {
+            if store.health.is_failed() {
+                return Err(LogError::DirectoryFailed(store.health.cause().unwrap_or_default()));
+            }
+            store.progress.wait().await;
+        }
     }
     Ok(())
 }
