@@ -8,13 +8,9 @@ use crate::runtime::{Durability, File, OpenMode, Runtime};
 use logmill_wire::ids::Offset;
 use logmill_wire::limits::PAGE_BYTES;
 use std::cell::Cell;
-use std::rc::Rc;
 
 const NOTE_NAME: &str = "cleaner-offset";
 const FRESH_NOTE_NAME: &str = "cleaner-offset.new";
-
-/// How far ahead of a gap that a leader's log has more gaps are taken for right: each note costs several flushes.
-const GAPS_NOTED_AHEAD: i64 = 1 << 20;
 
 /// Before which offset offsets may be missing, and to where the log was compacted.
 type Note = (Offset, Offset);
@@ -85,27 +81,6 @@ impl<R: Runtime> Log<R> {
             return Ok(());
         }
         self.write_note(|(gaps_below, cleaned_to)| (end.max(gaps_below), cleaned_to)).await
-    }
-
-    /// Whether a batch may follow that begins at `offset`, behind the log's end: a leader's log has gaps where it was
-    /// compacted. If not, see [`Log::expect_gap_before`].
-    #[must_use]
-    pub fn takes_gap_before(&self, offset: Offset) -> bool {
-        self.opened.get() && offset <= self.cleaning.gaps_below.get()
-    }
-
-    /// Makes durable that offsets may be missing before `offset`, and some way on, so that the next gaps need no note.
-    ///
-    /// # Errors
-    /// If the log cannot be opened or written.
-    pub async fn expect_gap_before(self: &Rc<Self>, offset: Offset) -> Result<(), LogError> {
-        self.check_health()?;
-        let _busy = self.hold();
-        self.open().await?;
-        if self.takes_gap_before(offset) {
-            return Ok(());
-        }
-        self.expect_gaps_below(Offset(offset.0.saturating_add(GAPS_NOTED_AHEAD))).await
     }
 
     /// Makes durable that nothing from `end` on was compacted: it is cut off, and other records come there.

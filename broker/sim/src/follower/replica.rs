@@ -216,15 +216,18 @@ impl Following {
         let settings =
             LogSettings { segment_bytes: sizes.segment_bytes, segment_ms: i64::MAX, write_caching };
         let end = self.promise(|promise| promise.end());
-        if gap > 0 && !self.log.takes_gap_before(end.plus(gap)) {
-            self.log.expect_gap_before(end.plus(gap)).await?;
-        }
         let batch = self.promise(|promise| make_batch(promise, end.plus(gap), records, bytes));
         let length = batch.bytes.len() as u64;
         let now = runtime.wall_clock();
-        while !self.log.can_append(length, now, &settings) {
-            self.log.prepare(length, end, now, &settings).await?;
-            runtime.yield_now().await;
+        loop {
+            if !self.log.can_append(length, now, &settings) {
+                self.log.prepare(length, end, now, &settings).await?;
+                runtime.yield_now().await;
+            } else if gap > 0 && !self.log.expects_gaps_below(batch.header.base_offset) {
+                self.log.expect_gaps_below(batch.header.base_offset).await?;
+            } else {
+                break;
+            }
         }
         let is_written = self.log.append(&batch.header, &batch.bytes, now, write_caching);
         self.leader.borrow_mut().apply_batch(&batch.header);
@@ -296,7 +299,7 @@ impl Following {
         let end = self.log.readable_end();
         while offset < end {
             let expected = self.promise(|promise| promise.stream_from(offset));
-            let read = self.log.read(offset, 100_000, true).await.inspect_err(|error| {
+            let read = self.log.read(offset, 100_000, true, None).await.inspect_err(|error| {
                 if matches!(error, LogError::Damaged(_) | LogError::OutOfRange) {
                     self.break_promise(&format!("NothingAcknowledgedLost: offset {offset}: {error}"));
                 }
@@ -314,7 +317,7 @@ impl Following {
     /// Reads somewhere while the log may be changing: what is served was there at the beginning or at the end.
     pub async fn look(self: &Rc<Self>, offset: Offset, max_bytes: usize) {
         let before = self.promised();
-        let outcome = self.log.read(offset, max_bytes, true).await;
+        let outcome = self.log.read(offset, max_bytes, true, None).await;
         let after = self.promised();
         match outcome {
             Ok(read) => {
