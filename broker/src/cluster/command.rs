@@ -1,5 +1,6 @@
 //! What shards ask of the control shard.
 
+use super::placement_command::PlacementCommand;
 use super::quorum::ProposeError;
 use crate::runtime::oneshot;
 use bytes::Bytes;
@@ -96,6 +97,8 @@ pub enum MetadataCommand {
         /// The way back.
         reply: oneshot::Sender<Result<Vec<DeleteTopicResult>, MetadataError>>,
     },
+    /// Change where partitions lie and who leads them.
+    Placement(PlacementCommand),
     /// Reserve producer ids for this broker.
     AllocateProducerIds {
         /// The way back; the inner error is that of the decision.
@@ -187,6 +190,7 @@ impl MetadataCommand {
             Self::CreatePartitions { reply, .. } => reply.send(Err(error)),
             Self::AlterConfigs { reply, .. } => reply.send(Err(error)),
             Self::DeleteTopics { reply, .. } => reply.send(Err(error)),
+            Self::Placement(command) => command.refuse(error),
             Self::AllocateProducerIds { reply } => reply.send(Err(error)),
             Self::CreateMissingTopics { reply, .. } => reply.send(Err(error)),
             Self::AlterPartition { reply, .. } => reply.send(AlterPartitionOutcome::Unknown),

@@ -8,6 +8,7 @@ mod control_plane;
 mod controller;
 mod controller_calls;
 pub mod links;
+pub mod placement_command;
 mod proposals;
 mod publisher;
 pub mod quorum;

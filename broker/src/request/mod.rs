@@ -1,6 +1,7 @@
 //! Kafka's requests: one file per API, a router, and what they work with.
 
 pub mod alter_configs;
+pub mod alter_partition_reassignments;
 pub mod api_versions;
 pub mod call;
 mod config_resources;
@@ -16,6 +17,7 @@ pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_topic_partitions;
+pub mod elect_leaders;
 pub mod fetch;
 mod fetch_key;
 mod fetch_read;
@@ -30,7 +32,9 @@ pub mod leave_group;
 pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
 pub mod metadata;
+mod metadata_change;
 pub mod offset_commit;
 pub mod offset_delete;
 pub mod offset_fetch;
@@ -42,6 +46,7 @@ pub mod services;
 pub mod shard_state;
 pub mod sync_group;
 mod topics;
+pub mod unregister_broker;
 pub mod versions;
 
 #[cfg(test)]

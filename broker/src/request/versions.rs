@@ -95,9 +95,14 @@ apis! {
     create_partitions 0..=3 => controller
         "The broker's internal topics keep the number of partitions that they were created with.";
     delete_groups 0..=2 "";
+elect_leaders 0..=2 => controller "";
     incremental_alter_configs 0..=1 => controller "As AlterConfigs.";
+    alter_partition_reassignments 0..=1 => controller "";
+    list_partition_reassignments 0..=0 => controller "";
     offset_delete 0..=0 "";
     describe_cluster 0..=2 "The list of controllers is not offered.";
+    unregister_broker 0..=0 => controller
+        "What the broker still holds counts as lost: if it comes back it catches up from its peers.";
     consumer_group_heartbeat 0..=1 "";
     consumer_group_describe 0..=1 "";
     list_config_resources 0..=1 "";

@@ -96,7 +96,7 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    fn for_shard(records: Vec<Record>, settle: impl FnOnce(Result<u64, MetadataError>) + 'static) -> Self {
+    pub(super) fn for_shard(records: Vec<Record>, settle: impl FnOnce(Result<u64, MetadataError>) + 'static) -> Self {
         let (settle, elected) = (Box::new(settle) as Settle, Vec::new());
         Self { records, elected, is_for_shards: true, changes_rules: false, settle }
     }
@@ -279,6 +279,7 @@ impl Decider<'_> {
                     reply.send(outcome.map(|_| plan.results));
                 })
             }
+            MetadataCommand::Placement(command) => self.place(command),
             MetadataCommand::AllocateProducerIds { reply } => {
                 self.decide(ControllerCommand::AllocateProducerIds { node: self.node, reply })
             }

@@ -4,6 +4,7 @@
 //! one proposal is under way at a time. A proposal is bound to the term of the leadership in which it was decided.
 
 mod decide;
+mod placement;
 mod rules;
 mod sessions;
 

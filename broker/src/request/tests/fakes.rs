@@ -4,6 +4,7 @@ use super::NODE;
 use crate::cluster::command::{
     ClusterHandle, Creation, Forwarded, Forwarding, MetadataCommand, MetadataError,
 };
+use crate::cluster::placement_command::PlacementCommand;
 use crate::coordinator::CoordinatorTable;
 use crate::partition::command::{
     AppendReply, Appended, OffsetFound, OffsetQuery, PartitionCommand, PartitionError, ReadReply,
@@ -15,8 +16,8 @@ use crate::runtime::flags::Flag;
 use crate::runtime::simulated::SimulatedRuntime;
 use bytes::Bytes;
 use logmill_state::metadata::{
-    AlterConfigsContext, CreateTopicsContext, Endpoint, Image, NewTopic, PartitionAssignment, PartitionState,
-    Record,
+    AlterConfigsContext, ControllerContext, CreateTopicsContext, Endpoint, Image, NewTopic,
+    PartitionAssignment, PartitionPlan, PartitionState, Record,
 };
 use logmill_state::partition::{AlterPartitionOutcome, EpochEnd, FetchCheckError, LogStartError};
 use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, TimestampMs, TopicId, TopicPartition, Uuid};
@@ -287,6 +288,7 @@ impl FakeBroker {
                 self.apply(&plan.records);
                 reply.send(error.map_or(Ok(plan.results), Err));
             }
+            MetadataCommand::Placement(command) => self.place(command, error),
             MetadataCommand::AllocateProducerIds { reply } => {
                 let decided = self.image.borrow().decide_allocate_producer_ids(NODE);
                 let block = decided.map(|(record, block)| {
@@ -294,6 +296,37 @@ impl FakeBroker {
                     block
                 });
                 reply.send(error.map_or(Ok(block), Err));
+            }
+        }
+    }
+
+    fn place(&self, command: PlacementCommand, error: Option<MetadataError>) {
+        let image = self.image();
+        let context = ControllerContext {
+            min_in_sync: &|_| 1,
+            unclean_election: &|_| false,
+            write_caching: &|_| false,
+        };
+        let commit = |plan: &PartitionPlan| {
+            if error.is_none() {
+                self.apply(&plan.records);
+            }
+        };
+        match command {
+            PlacementCommand::ElectLeaders { partitions, election, reply } => {
+                let decided = image.decide_elect_leaders(partitions.as_deref(), election, &context);
+                commit(&decided.plan);
+                reply.send(error.map_or(Ok(decided.results), Err));
+            }
+            PlacementCommand::Reassign { partitions, allow_factor_change, reply } => {
+                let decided = image.decide_reassign(&partitions, allow_factor_change, &context);
+                commit(&decided.plan);
+                reply.send(error.map_or(Ok(decided.results), Err));
+            }
+            PlacementCommand::UnregisterBroker { broker, reply } => {
+                let decided = image.decide_unregister_broker(broker, &context);
+                let result = decided.map(|plan| commit(&plan));
+                reply.send(error.map_or(Ok(result), Err));
             }
         }
     }

@@ -12,6 +12,7 @@ mod log_dirs;
 mod lookups;
 mod metadata;
 mod mutations;
+mod placement;
 mod produce;
 mod small_apis;
 mod topic_partitions;

@@ -73,6 +73,10 @@ fn no_request_panics_or_leaks() {
     let topic_id = fixture.create("t", 2);
     fixture.broker.append(TopicPartition { topic_id, partition: PartitionIndex(0) }, &batch(1, 1));
     let mut answered = 0;
+    answered += storm::<api::alter_partition_reassignments::Request<'_>>(&fixture);
+    answered += storm::<api::elect_leaders::Request<'_>>(&fixture);
+    answered += storm::<api::list_partition_reassignments::Request<'_>>(&fixture);
+    answered += storm::<api::unregister_broker::Request>(&fixture);
     answered += storm::<api::api_versions::Request<'_>>(&fixture);
     answered += storm::<api::create_topics::Request<'_>>(&fixture);
     answered += storm::<api::delete_topics::Request<'_>>(&fixture);

@@ -8,6 +8,7 @@
 //! | … that has lost what was only written | it leaves those of topics with `write.caching` |
 //! | no heartbeat for `broker.session.timeout.ms` | fenced: it leaves the in-sync sets, and leads nothing |
 //! | a heartbeat with the metadata of its registration | unfenced: it may lead what has no leader |
+//! | unregistered | forgotten; it leaves the in-sync and eligible sets, and leads nothing |
 //! | a controlled shutdown | it leaves the in-sync sets that have others, and leads nothing that others can |
 
 use std::fmt;
@@ -120,6 +121,31 @@ impl Image {
         let after = self.with_broker(broker, true, broker.in_controlled_shutdown, &mut plan);
         after.change_all(node, context, &mut plan, |_, target| target.remove_in_sync(node));
         plan
+    }
+
+    /// Decides on a wish to forget a broker that will not come back (KIP-631). What it still holds of records counts as
+    /// lost: if it comes back nevertheless it begins as a replica that has to catch up.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotRegistered`].
+    pub fn decide_unregister_broker(
+        &self,
+        node: NodeId,
+        context: &ControllerContext<'_>,
+    ) -> Result<PartitionPlan, BrokerError> {
+        let broker = self.broker(node).ok_or(BrokerError::NotRegistered)?;
+        let unregistered =
+            Record::BrokerUnregistered { broker_id: node, leader_epoch_base: broker.leader_epoch_base };
+        let mut after = self.clone();
+        // The broker is there.
+        let _ = after.apply(&unregistered);
+        let mut plan = PartitionPlan { records: vec![unregistered], ..PartitionPlan::default() };
+        after.change_all(node, context, &mut plan, |_, target| {
+            target.lost.push(node);
+            target.state.eligible.retain(|&member| member != node);
+            target.remove_in_sync(node);
+        });
+        Ok(plan)
     }
 
     /// Decides that a broker is alive and has the metadata.

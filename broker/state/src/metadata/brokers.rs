@@ -103,7 +103,10 @@ impl Image {
             return Err(RegisterBrokerError::InvalidRegistration);
         }
         let leader_epoch_base = match self.broker(broker_id) {
-            None => 0,
+            None => self
+                .forgotten_epoch_base(broker_id)
+                .map_or(Some(0), |base| base.checked_add(1))
+                .ok_or(RegisterBrokerError::EpochsExhausted)?,
             Some(current) if current.incarnation == registration.incarnation => current.leader_epoch_base,
             Some(_) if previous_is_alive => {
                 return Err(RegisterBrokerError::DuplicateBroker { broker_id });

@@ -151,6 +151,8 @@ pub struct TopicsMark(SharedMap<Arc<str>, Arc<Topic>>);
 pub struct Image {
     cluster_id: Option<Uuid>,
     brokers: Arc<BTreeMap<NodeId, Arc<Broker>>>,
+    /// What brokers that are forgotten added to the leader epochs of the partitions that they led.
+    forgotten_brokers: Arc<BTreeMap<NodeId, i32>>,
     topics_by_name: SharedMap<Arc<str>, Arc<Topic>>,
     topics_by_id: SharedMap<TopicId, Arc<Topic>>,
     /// Of the topics with `.` or `_` in their name: its collision form, and the name.
@@ -270,7 +272,13 @@ impl Image {
     }
 
     pub(super) fn leader_epoch_base(&self, node: NodeId) -> i32 {
-        self.brokers.get(&node).map_or(0, |broker| broker.leader_epoch_base)
+        let forgotten = || self.forgotten_brokers.get(&node).copied();
+        self.brokers.get(&node).map(|broker| broker.leader_epoch_base).or_else(forgotten).unwrap_or(0)
+    }
+
+    /// What a broker that is forgotten added to the leader epochs of the partitions that it led.
+    pub(super) fn forgotten_epoch_base(&self, node: NodeId) -> Option<i32> {
+        self.forgotten_brokers.get(&node).copied()
     }
 
     /// Changes the image by one record of the metadata log; on an error it is as before.
@@ -301,6 +309,9 @@ impl Image {
                 }),
             Record::BrokerChanged { broker_id, fenced, in_controlled_shutdown, directories } => {
                 self.apply_broker_changed(*broker_id, *fenced, *in_controlled_shutdown, directories)
+            }
+            Record::BrokerUnregistered { broker_id, leader_epoch_base } => {
+                self.apply_broker_unregistered(*broker_id, *leader_epoch_base)
             }
             Record::PartitionChanged { topic_id, partition, state } => {
                 self.apply_partition_changed(*topic_id, *partition, state)
@@ -347,16 +358,30 @@ impl Image {
 
     fn apply_broker(&mut self, broker: Broker) -> Result<(), ApplyError> {
         let current = self.brokers.get(&broker.id);
-        let rises = current.map_or(broker.leader_epoch_base >= 0, |current| {
+        let forgotten = self.forgotten_epoch_base(broker.id).unwrap_or(-1);
+        let rises = current.map_or(broker.leader_epoch_base > forgotten, |current| {
             broker.leader_epoch_base > current.leader_epoch_base
                 || (broker.leader_epoch_base == current.leader_epoch_base
                     && broker.incarnation == current.incarnation)
         });
         if !rises {
-            let current = current.map_or(0, |current| current.leader_epoch_base);
+            let current = self.leader_epoch_base(broker.id);
             return Err(ApplyError::LeaderEpochBase { broker_id: broker.id, current });
         }
+        if self.forgotten_brokers.contains_key(&broker.id) {
+            Arc::make_mut(&mut self.forgotten_brokers).remove(&broker.id);
+        }
         Arc::make_mut(&mut self.brokers).insert(broker.id, Arc::new(broker));
+        Ok(())
+    }
+
+    fn apply_broker_unregistered(&mut self, broker_id: NodeId, base: i32) -> Result<(), ApplyError> {
+        let current = self.leader_epoch_base(broker_id);
+        if base < current {
+            return Err(ApplyError::LeaderEpochBase { broker_id, current });
+        }
+        Arc::make_mut(&mut self.brokers).remove(&broker_id);
+        Arc::make_mut(&mut self.forgotten_brokers).insert(broker_id, base);
         Ok(())
     }
 
@@ -488,7 +513,10 @@ impl Image {
             configs: BTreeMap::clone(configs),
         });
         let configs = broker_configs.chain(group_configs);
-        let brokers = brokers.chain(changed_brokers);
+        let forgotten = self.forgotten_brokers.iter().map(|(&broker_id, &leader_epoch_base)| {
+            Record::BrokerUnregistered { broker_id, leader_epoch_base }
+        });
+        let brokers = brokers.chain(changed_brokers).chain(forgotten);
         cluster_id.into_iter().chain(brokers).chain(topics).chain(producer_ids).chain(configs)
     }
 }

@@ -110,7 +110,7 @@ impl Topic {
 
 impl Image {
     /// The leader, epochs and replicas of a partition of `topic`. The leader of a partition with one replica is told
-    /// as [`NO_LEADER`] while its broker is fenced.
+    /// as [`NO_LEADER`] while its broker is fenced or forgotten.
     #[must_use]
     pub fn partition<'a>(&self, topic: &'a Topic, partition: PartitionIndex) -> Option<Partition<'a>> {
         if let Some(StoredState(state)) = topic.states.get(&partition).map(Arc::as_ref) {
@@ -150,8 +150,8 @@ impl Image {
     }
 
     fn told_leader(&self, leader: NodeId, replicas: &[NodeId]) -> NodeId {
-        let is_fenced = || self.broker(leader).is_some_and(|broker| broker.fenced);
-        if replicas.len() == 1 && is_fenced() { NO_LEADER } else { leader }
+        let is_dead = || self.broker(leader).is_none_or(|broker| broker.fenced);
+        if replicas.len() == 1 && is_dead() { NO_LEADER } else { leader }
     }
 
     /// A partition as its leader and its followers need to know it. A broker acts on it only if the image has its own

@@ -22,6 +22,13 @@ pub enum ReassignError {
     NotInProgress,
     /// INVALID_REPLICA_ASSIGNMENT.
     InvalidAssignment(String),
+    /// INVALID_REPLICATION_FACTOR: the request does not allow another one (KIP-860).
+    FactorChange {
+        /// The replicas that the partition has, or will have.
+        from: usize,
+        /// The replicas that are asked for.
+        to: usize,
+    },
 }
 
 impl fmt::Display for ReassignError {
@@ -30,6 +37,9 @@ impl fmt::Display for ReassignError {
             Self::UnknownPartition => f.write_str("there is no such partition"),
             Self::NotInProgress => f.write_str("the partition is not being reassigned"),
             Self::InvalidAssignment(message) => f.write_str(message),
+            Self::FactorChange { from, to } => {
+                write!(f, "The replication factor is changed from {from} to {to}")
+            }
         }
     }
 }
@@ -47,11 +57,12 @@ pub struct ReassignPlan {
 
 impl Image {
     /// Decides on reassignments: each partition with its new replicas, the preferred leader first, or with `None` to
-    /// take a reassignment back.
+    /// take a reassignment back. Without `allow_factor_change` a partition keeps the number of its replicas.
     #[must_use]
     pub fn decide_reassign(
         &self,
         partitions: &[(TopicPartition, Option<Vec<NodeId>>)],
+        allow_factor_change: bool,
         context: &ControllerContext<'_>,
     ) -> ReassignPlan {
         let mut decided = ReassignPlan::default();
@@ -61,12 +72,23 @@ impl Image {
                 _ if repeated => {
                     Err(ReassignError::InvalidAssignment("The request has this partition twice.".to_owned()))
                 }
-                Some(replicas) => self.reassign(*partition, replicas, context, &mut decided.plan),
+                Some(replicas) => {
+                    match self.factor_change(*partition, replicas).filter(|_| !allow_factor_change) {
+                        Some(error) => Err(error),
+                        None => self.reassign(*partition, replicas, context, &mut decided.plan),
+                    }
+                }
                 None => self.take_back(*partition, context, &mut decided.plan),
             };
             decided.results.push(result);
         }
         decided
+    }
+
+    fn factor_change(&self, partition: TopicPartition, wanted: &[NodeId]) -> Option<ReassignError> {
+        let (_, current) = self.located(partition)?;
+        let (from, to) = (current.replicas.len() - current.removing.len(), wanted.len());
+        (from != to).then_some(ReassignError::FactorChange { from, to })
     }
 
     fn reassign(

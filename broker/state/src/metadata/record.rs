@@ -100,6 +100,13 @@ pub enum Record {
         /// The ids of its log directories.
         directories: Vec<Uuid>,
     },
+    /// A broker is forgotten. What it led keeps its leader epochs, should it come back.
+    BrokerUnregistered {
+        /// The broker.
+        broker_id: NodeId,
+        /// What it added to the leader epochs of the partitions that it led.
+        leader_epoch_base: i32,
+    },
     /// A partition has another leader, in-sync set or replicas.
     PartitionChanged {
         /// The topic.

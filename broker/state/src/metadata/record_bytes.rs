@@ -27,6 +27,7 @@ const BROKER_CONFIGS_REPLACED: u8 = 7;
 const GROUP_CONFIGS_REPLACED: u8 = 8;
 const PARTITION_CHANGED: u8 = 9;
 const BROKER_CHANGED: u8 = 10;
+const BROKER_UNREGISTERED: u8 = 11;
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,6 +124,11 @@ impl Record {
                 to.count(directories.len());
                 directories.iter().for_each(|directory| to.uuid(*directory));
             }
+            Self::BrokerUnregistered { broker_id, leader_epoch_base } => {
+                to.u8(BROKER_UNREGISTERED);
+                to.i32(broker_id.0);
+                to.i32(*leader_epoch_base);
+            }
             Self::PartitionChanged { topic_id, partition, state } => {
                 to.u8(PARTITION_CHANGED);
                 to.uuid(*topic_id);
@@ -187,6 +193,9 @@ impl Record {
                 in_controlled_shutdown: from.flag()?,
                 directories: from.list(16, Reader::uuid)?,
             },
+            BROKER_UNREGISTERED => {
+                Self::BrokerUnregistered { broker_id: NodeId(from.i32()?), leader_epoch_base: from.i32()? }
+            }
             PARTITION_CHANGED => Self::PartitionChanged {
                 topic_id: from.uuid()?,
                 partition: PartitionIndex(from.i32()?),
@@ -456,11 +465,12 @@ mod tests {
                 in_controlled_shutdown: false,
                 directories: vec![id],
             },
+            Record::BrokerUnregistered { broker_id: NodeId(1), leader_epoch_base: 7 },
         ]
     }
 
     /// What version 0 wrote must be read for ever: these bytes are never to be changed.
-    const VERSION_0: [&str; 13] = [
+    const VERSION_0: [&str; 14] = [
         "b70000 30313233343536373839616263646566",
         "b70001 00000001 30313233343536373839616263646566 00000007 01 00000001 72 00000001 \
          00000009 504c41494e54455854 00000001 68 2384 0000",
@@ -479,6 +489,7 @@ mod tests {
          00000003 00000001 00000002 00000003 00000001 00000002 00000001 00000001 00000001 00000003 \
          00000001 00000001",
         "b7000a 00000001 01 00 00000001 30313233343536373839616263646566",
+        "b7000b 00000001 00000007",
     ];
 
     fn unhex(text: &str) -> Vec<u8> {

@@ -292,7 +292,8 @@ fn a_partition_moves_when_its_new_replicas_are_in_sync() {
     let mut image = image();
     let reassign = |image: &mut Image, wanted: Option<&[i32]>| {
         let wanted = wanted.map(|wanted| wanted.iter().copied().map(NodeId).collect());
-        let mut decided = with_rules(RULES, |context| image.decide_reassign(&[(PARTITION, wanted)], context));
+        let mut decided =
+            with_rules(RULES, |context| image.decide_reassign(&[(PARTITION, wanted)], true, context));
         commit(image, &decided.plan.records);
         decided.results.remove(0)
     };
@@ -304,7 +305,14 @@ fn a_partition_moves_when_its_new_replicas_are_in_sync() {
     for wrong in [&[][..], &[0, 0], &[0, 7]] {
         assert!(matches!(reassign(&mut image, Some(wrong)), Err(ReassignError::InvalidAssignment(_))));
     }
+    let smaller = [(PARTITION, Some(vec![NodeId(0)]))];
+    let kept = with_rules(RULES, |context| image.decide_reassign(&smaller, false, context));
+    assert_eq!(kept.results, [Err(ReassignError::FactorChange { from: 3, to: 1 })]);
     assert_eq!(reassign(&mut image, Some(&[3, 4, 1])), Ok(()));
+    // What counts is what the partition will have.
+    let again = [(PARTITION, Some(vec![NodeId(3), NodeId(4), NodeId(2)]))];
+    let kept = with_rules(RULES, |context| image.decide_reassign(&again, false, context));
+    assert_eq!(kept.results, [Ok(())]);
     assert_eq!(whole(&image), (vec![3, 4, 1, 0, 2], vec![3, 4], vec![0, 2], 0));
     assert_eq!(image.reassignments().collect::<Vec<_>>(), [PARTITION]);
     let proposal = propose(&image, &[0, 1, 2, 3]);
@@ -394,4 +402,49 @@ fn the_silent_are_found() {
     assert_eq!(liveness.silent(all(), at(99), 100), []);
     assert_eq!(liveness.silent(all(), at(100), 100), [NodeId(2)]);
     assert!(liveness.is_alive(NodeId(1), at(189), 100) && !liveness.is_alive(NodeId(1), at(190), 100));
+}
+
+#[test]
+fn a_broker_that_is_forgotten_leads_nothing_and_comes_back_in_later_epochs() {
+    let mut image = image();
+    let sole = TopicPartition { topic_id: Uuid([7; 16]), partition: PartitionIndex(0) };
+    let placement =
+        vec![PlacementRun { partition_count: 1, leader_epoch: LeaderEpoch(0), replicas: vec![NodeId(0)] }];
+    let (name, configs) = ("sole".to_owned(), BTreeMap::new());
+    commit(&mut image, &[Record::TopicCreated { topic_id: sole.topic_id, name, configs, placement }]);
+    let restarted = BrokerStart { starts_fenced: false, ..start(0, Uuid([77; 16])) };
+    let plan = with_rules(RULES, |context| image.decide_broker_start(&restarted, false, context)).unwrap();
+    commit(&mut image, &plan.records);
+    let before = image.leader_epoch(sole).unwrap();
+    fence(&mut image, 0, RULES);
+    fence(&mut image, 2, RULES);
+    assert_eq!(led(&image), (1, vec![1], vec![2]));
+    let unregister = |image: &mut Image, node| {
+        let plan = with_rules(RULES, |context| image.decide_unregister_broker(NodeId(node), context));
+        plan.map(|plan| commit(image, &plan.records))
+    };
+    assert_eq!(unregister(&mut image, 9), Err(BrokerError::NotRegistered));
+    assert_eq!(unregister(&mut image, 2), Ok(()));
+    assert_eq!(led(&image), (1, vec![1], vec![]), "what it holds counts as lost");
+    assert_eq!(unregister(&mut image, 0), Ok(()));
+    assert!(image.broker(NodeId(0)).is_none());
+    let leader = |image: &Image| {
+        let topic = image.topic_by_id(sole.topic_id).unwrap();
+        let found = image.partition(topic, sole.partition).unwrap();
+        assert_eq!(image.leader(topic, sole.partition), Some(found.leader));
+        (found.leader, found.leader_epoch)
+    };
+    assert_eq!(leader(&image), (NO_LEADER, before));
+    let forgotten = image.clone();
+    let back = BrokerStart { starts_fenced: false, ..start(0, Uuid([78; 16])) };
+    let plan = with_rules(RULES, |context| image.decide_broker_start(&back, false, context)).unwrap();
+    commit(&mut image, &plan.records);
+    assert_eq!(leader(&image), (NodeId(0), LeaderEpoch(before.0 + 1)), "no epoch is used again");
+    // Its first registration, once more, would go back.
+    let Record::BrokerRegistered { broker_id, incarnation, rack, endpoints, .. } = plan.records[0].clone()
+    else {
+        panic!("{plan:?}");
+    };
+    let old = Record::BrokerRegistered { broker_id, incarnation, leader_epoch_base: 1, rack, endpoints };
+    assert!(forgotten.clone().apply(&old).is_err());
 }

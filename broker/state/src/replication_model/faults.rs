@@ -88,11 +88,11 @@ impl Model {
                 let wanted: Vec<NodeId> =
                     (0..BROKERS).map(NodeId).filter(|&other| other != node).take(3).collect();
                 self.decide(|image, context| {
-                    (image.decide_reassign(&[(PARTITION, Some(wanted))], context).plan.records, ())
+                    (image.decide_reassign(&[(PARTITION, Some(wanted))], true, context).plan.records, ())
                 });
             }
             _ => self.decide(|image, context| {
-                (image.decide_reassign(&[(PARTITION, None)], context).plan.records, ())
+                (image.decide_reassign(&[(PARTITION, None)], true, context).plan.records, ())
             }),
         }
         self.count("administered");
