@@ -5,7 +5,8 @@ use crate::runtime::oneshot;
 use logmill_state::group::{GroupReply, GroupRequest, partition_of};
 use logmill_state::metadata::{Image, OFFSETS_TOPIC, Topic};
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::{NodeId, PartitionIndex, ShardIndex, TopicPartition};
+use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, ShardIndex, TopicPartition};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// A request for one coordinator, and the way back for its answer. The answer does not come if the shard stops.
@@ -40,15 +41,15 @@ pub fn coordinator_of(image: &Image, group_id: &str) -> Option<(TopicPartition, 
     Some((TopicPartition { topic_id: topic.id, partition }, leader))
 }
 
-/// All coordinators on this broker.
+/// All coordinators on this broker, by partition, each with the leader epoch that it works in.
 #[must_use]
-pub fn coordinators_on(image: &Image, node: NodeId) -> Vec<TopicPartition> {
-    let Some(topic) = offsets_topic(image) else { return Vec::new() };
-    (0..topic.partition_count())
-        .map(PartitionIndex)
-        .filter(|&partition| image.partition(topic, partition).is_some_and(|placed| placed.leader == node))
-        .map(|partition| TopicPartition { topic_id: topic.id, partition })
-        .collect()
+pub fn coordinators_on(image: &Image, node: NodeId) -> BTreeMap<TopicPartition, LeaderEpoch> {
+    let Some(topic) = offsets_topic(image) else { return BTreeMap::new() };
+    let led = (0..topic.partition_count()).map(PartitionIndex).filter_map(|partition| {
+        let placed = image.partition(topic, partition).filter(|placed| placed.leader == node)?;
+        Some((TopicPartition { topic_id: topic.id, partition }, placed.leader_epoch))
+    });
+    led.collect()
 }
 
 impl GroupRouter {

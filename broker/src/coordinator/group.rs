@@ -14,7 +14,7 @@ use logmill_state::group::{Context, Effects, GroupReply, GroupRequest, Groups, N
 use logmill_state::metadata::Image;
 use logmill_state::settings::GroupSettings;
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::{MonotonicNs, TopicPartition};
+use logmill_wire::ids::{LeaderEpoch, MonotonicNs, TopicPartition};
 use logmill_wire::primitives::EncodeError;
 use logmill_wire::record_batch::BatchBuilder;
 use std::cell::{Cell, RefCell};
@@ -44,6 +44,7 @@ enum Phase {
 pub struct GroupCoordinator<R: Runtime> {
     runtime: R,
     key: TopicPartition,
+    leader_epoch: LeaderEpoch,
     partitions: PartitionRouter,
     settings: Arc<GroupSettings>,
     image: RefCell<Arc<Image>>,
@@ -63,10 +64,10 @@ pub struct GroupCoordinator<R: Runtime> {
 }
 
 impl<R: Runtime> GroupCoordinator<R> {
-    /// Starts a coordinator, which reads its partition first.
+    /// Starts a coordinator, which reads its partition first. It works in one leader epoch.
     pub fn start(
         runtime: R,
-        key: TopicPartition,
+        (key, leader_epoch): (TopicPartition, LeaderEpoch),
         partitions: PartitionRouter,
         settings: Arc<GroupSettings>,
         image: Arc<Image>,
@@ -75,6 +76,7 @@ impl<R: Runtime> GroupCoordinator<R> {
             offsets_checked: Cell::new(runtime.monotonic()),
             runtime: runtime.clone(),
             key,
+            leader_epoch,
             partitions,
             settings,
             image: RefCell::new(image),
@@ -90,6 +92,11 @@ impl<R: Runtime> GroupCoordinator<R> {
         let running = Rc::clone(&coordinator);
         runtime.spawn(async move { running.run().await });
         coordinator
+    }
+
+    /// The epoch that it works in.
+    pub const fn leader_epoch(&self) -> LeaderEpoch {
+        self.leader_epoch
     }
 
     /// Takes over a newer image: offsets of topics that are gone are forgotten.
@@ -172,7 +179,7 @@ impl<R: Runtime> GroupCoordinator<R> {
 
     async fn run(&self) {
         while self.phase.get() != Phase::Gone {
-            let outcome = match load(&self.runtime, &self.partitions, self.key).await {
+            let outcome = match self.load().await {
                 Ok(groups) => self.serve(groups).await,
                 Err(error) => Err(error),
             };
@@ -181,7 +188,10 @@ impl<R: Runtime> GroupCoordinator<R> {
                 return;
             }
             self.phase.set(Phase::Loading);
-            self.give_up(ErrorCode::CoordinatorNotAvailable);
+            self.give_up(match error {
+                PartitionError::NotHosted | PartitionError::Epoch(_) => ErrorCode::NotCoordinator,
+                _ => ErrorCode::CoordinatorNotAvailable,
+            });
             tracing::warn!(
                 partition = %self.key,
                 error = error.message(),
@@ -189,6 +199,11 @@ impl<R: Runtime> GroupCoordinator<R> {
             );
             self.runtime.sleep(RELOAD_AFTER).await;
         }
+    }
+
+    async fn load(&self) -> Result<Groups, PartitionError> {
+        let is_wanted = || self.phase.get() != Phase::Gone;
+        load(&self.runtime, &self.partitions, (self.key, self.leader_epoch), is_wanted).await
     }
 
     /// Serves until the coordinator has to go, or an append fails.

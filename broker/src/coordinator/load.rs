@@ -1,4 +1,7 @@
 //! Reading a coordinator's partition from its start to its end.
+//!
+//! The end is that of the log when the broker began to lead, not the high watermark: a new leader learns only little by
+//! little what of its log the followers have, and the leaders before it may have answered for all of it.
 
 use crate::partition::command::{
     OffsetFound, OffsetQuery, PartitionCommand, PartitionError, ReadReply, ReadRequest,
@@ -6,15 +9,19 @@ use crate::partition::command::{
 use crate::partition::router::PartitionRouter;
 use crate::runtime::{Runtime, oneshot};
 use logmill_state::group::{GroupRecord, Groups};
-use logmill_state::partition::Isolation;
+use logmill_state::partition::{EpochEnd, Isolation};
 use logmill_wire::ids::{LeaderEpoch, Offset, TopicPartition};
 use logmill_wire::limits::DECOMPRESSED_BATCH_BYTES_MAX;
 use logmill_wire::record_batch::{BatchView, batches};
+use std::time::Duration;
 
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 1 << 20;
 
-/// Replays all records of the partition.
+/// How long after one look the next one is taken at whether more of the log is committed.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
+
+/// Replays all records that the partition has in a leader epoch, once they are committed, as long as `is_wanted`.
 ///
 /// # Errors
 /// If the partition cannot be read, or a batch in it is damaged. A record that cannot be understood is reported
@@ -22,12 +29,18 @@ const READ_BYTES: usize = 1 << 20;
 pub async fn load<R: Runtime>(
     runtime: &R,
     partitions: &PartitionRouter,
-    key: TopicPartition,
+    (key, leader_epoch): (TopicPartition, LeaderEpoch),
+    is_wanted: impl Fn() -> bool,
 ) -> Result<Groups, PartitionError> {
     let mut groups = Groups::default();
+    let end = end(partitions, key, leader_epoch).await?;
     let mut offset = start(partitions, key).await?;
+    if end < offset {
+        // The partition does not know of the epoch.
+        return Err(PartitionError::NotHosted);
+    }
     loop {
-        let read = read(partitions, key, offset).await?;
+        let read = read(partitions, key, leader_epoch, offset).await?;
         let parts = read.records?;
         let before = offset;
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
@@ -39,8 +52,19 @@ pub async fn load<R: Runtime>(
                 runtime.yield_now().await;
             }
         }
-        if offset >= read.high_watermark || offset == before {
+        if offset >= end || !is_wanted() {
             return Ok(groups);
+        }
+        if offset == before {
+            if !bytes.is_empty() {
+                return Err(PartitionError::Corrupt(format!("there is no whole batch at offset {offset}")));
+            }
+            if offset < read.high_watermark {
+                // Nothing is left but what compaction has taken.
+                offset = read.high_watermark;
+            } else {
+                runtime.sleep(LOOK_AGAIN_AFTER).await;
+            }
         }
     }
 }
@@ -57,9 +81,26 @@ async fn start(partitions: &PartitionRouter, key: TopicPartition) -> Result<Offs
     Ok(answer.await.map_err(|oneshot::Closed| PartitionError::Stopping)??.offset)
 }
 
+/// The end of the log.
+async fn end(
+    partitions: &PartitionRouter,
+    key: TopicPartition,
+    leader_epoch: LeaderEpoch,
+) -> Result<Offset, PartitionError> {
+    let (reply, answer) = oneshot::channel::<Result<EpochEnd, PartitionError>>();
+    partitions.send(PartitionCommand::EpochEnd {
+        partition: key,
+        current_leader_epoch: leader_epoch,
+        epoch: leader_epoch,
+        reply,
+    });
+    Ok(answer.await.map_err(|oneshot::Closed| PartitionError::Stopping)??.end_offset)
+}
+
 async fn read(
     partitions: &PartitionRouter,
     key: TopicPartition,
+    leader_epoch: LeaderEpoch,
     offset: Offset,
 ) -> Result<ReadReply, PartitionError> {
     let (reply, answer) = oneshot::channel();
@@ -67,7 +108,7 @@ async fn read(
         offset,
         max_bytes: READ_BYTES,
         at_least_one: true,
-        current_leader_epoch: LeaderEpoch::NONE,
+        current_leader_epoch: leader_epoch,
         last_fetched_epoch: LeaderEpoch::NONE,
         isolation: Isolation::ReadUncommitted,
         leader_only: true,

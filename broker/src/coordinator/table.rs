@@ -8,7 +8,7 @@ use logmill_state::group::GroupReply;
 use logmill_state::metadata::Image;
 use logmill_state::settings::GroupSettings;
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::{NodeId, TopicPartition};
+use logmill_wire::ids::{LeaderEpoch, NodeId, TopicPartition};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -24,6 +24,9 @@ pub struct CoordinatorTable<R: Runtime> {
     image: RefCell<Arc<Image>>,
     coordinators: RefCell<BTreeMap<TopicPartition, Rc<GroupCoordinator<R>>>>,
 }
+
+/// The coordinators that an image wants on one shard, with their leader epochs.
+type Wanted = BTreeMap<TopicPartition, LeaderEpoch>;
 
 impl<R: Runtime> CoordinatorTable<R> {
     /// An empty table; coordinators come with the first image that has their topic.
@@ -46,32 +49,48 @@ impl<R: Runtime> CoordinatorTable<R> {
         })
     }
 
-    /// Takes over a newer image, which the shard's partitions know already.
-    pub fn apply_image(&self, image: &Arc<Image>) {
-        let before = self.image.replace(Arc::clone(image));
+    fn wanted(&self, image: &Image) -> Wanted {
         let home = self.runtime.shard();
-        let wanted: Vec<TopicPartition> = coordinators_on(image, self.node_id)
-            .into_iter()
-            .filter(|&key| shard_of(key, self.shards) == home)
-            .collect();
-        let mut coordinators = self.coordinators.borrow_mut();
-        // A cluster without groups need not walk its topics with every change of them.
-        let some_topic_is_gone = !coordinators.is_empty()
-            && before.topics().any(|topic| image.topic_by_name(&topic.name).is_none());
-        coordinators.retain(|key, coordinator| {
-            let stays = wanted.binary_search(key).is_ok();
-            if stays {
-                coordinator.set_image(Arc::clone(image), some_topic_is_gone);
-            } else {
+        let mut wanted = coordinators_on(image, self.node_id);
+        wanted.retain(|&key, _| shard_of(key, self.shards) == home);
+        wanted
+    }
+
+    /// Ends the coordinators that a newer image has no place for: those of partitions that this broker leads no more, or
+    /// in another epoch. Between two epochs others may have written what the coordinator does not know. To be called
+    /// before the shard's partitions take the image over, so that nothing of the old epoch is appended in the new one.
+    pub fn retire_by(&self, image: &Image) {
+        let wanted = self.wanted(image);
+        self.retire_others(&wanted);
+    }
+
+    fn retire_others(&self, wanted: &Wanted) {
+        self.coordinators.borrow_mut().retain(|key, coordinator| {
+            let stays = wanted.get(key) == Some(&coordinator.leader_epoch());
+            if !stays {
                 coordinator.retire();
             }
             stays
         });
-        for key in wanted {
+    }
+
+    /// Takes over a newer image, which the shard's partitions know already.
+    pub fn apply_image(&self, image: &Arc<Image>) {
+        let before = self.image.replace(Arc::clone(image));
+        let wanted = self.wanted(image);
+        self.retire_others(&wanted);
+        let mut coordinators = self.coordinators.borrow_mut();
+        // A cluster without groups need not walk its topics with every change of them.
+        let some_topic_is_gone = !coordinators.is_empty()
+            && before.topics().any(|topic| image.topic_by_name(&topic.name).is_none());
+        for coordinator in coordinators.values() {
+            coordinator.set_image(Arc::clone(image), some_topic_is_gone);
+        }
+        for (key, leader_epoch) in wanted {
             coordinators.entry(key).or_insert_with(|| {
                 GroupCoordinator::start(
                     self.runtime.clone(),
-                    key,
+                    (key, leader_epoch),
                     self.partitions.clone(),
                     Arc::clone(&self.settings),
                     Arc::clone(image),

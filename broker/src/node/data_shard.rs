@@ -256,6 +256,7 @@ impl<R: Runtime> DataShard<R> {
             ShardMessage::Image(image, answer) => {
                 // Before the partitions, who speak to the processes that the image names.
                 self.links.apply_image(Arc::clone(&image));
+                self.coordinators.retire_by(&image);
                 // The partitions first: a request that sees a topic must find its partitions.
                 self.table.apply_image(Arc::clone(&image)).await;
                 self.coordinators.apply_image(&image);

@@ -85,8 +85,10 @@ fn create_offsets_topic<R: Runtime>(
     call: &Call<R>,
 ) -> impl Future<Output = Result<(), ErrorCode>> + 'static + use<R> {
     let settings = &call.services.settings.groups;
-    // One node must work with the defaults, so the replicas are no more than there are brokers to put them on.
-    let brokers = i16::try_from(call.services.image().brokers().filter(|broker| broker.is_active()).count());
+    // One node must work with the defaults, so the replicas are no more than there are brokers to put them on. One that is
+    // fenced gets its replica, and catches up when it is back.
+    let image = call.services.image();
+    let brokers = i16::try_from(image.brokers().filter(|broker| !broker.in_controlled_shutdown).count());
     let brokers = brokers.unwrap_or(i16::MAX).max(1);
     let config = |key: &str, value: String| (key.to_owned(), Some(value));
     let topic = NewTopic {

@@ -17,7 +17,7 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     };
     let services = &call.services;
     let asked: Vec<_> = coordinators_on(&services.image(), services.node_id)
-        .into_iter()
+        .into_keys()
         .map(|partition| services.groups.ask(partition, GroupRequest::List(list.clone())))
         .collect();
     Ok(Box::pin(async move {

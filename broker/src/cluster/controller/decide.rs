@@ -96,7 +96,10 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    pub(super) fn for_shard(records: Vec<Record>, settle: impl FnOnce(Result<u64, MetadataError>) + 'static) -> Self {
+    pub(super) fn for_shard(
+        records: Vec<Record>,
+        settle: impl FnOnce(Result<u64, MetadataError>) + 'static,
+    ) -> Self {
         let (settle, elected) = (Box::new(settle) as Settle, Vec::new());
         Self { records, elected, is_for_shards: true, changes_rules: false, settle }
     }

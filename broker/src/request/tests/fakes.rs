@@ -81,6 +81,8 @@ pub(crate) struct FakeBroker {
     pub errors: RefCell<BTreeMap<TopicPartition, PartitionError>>,
     /// What every change of the metadata fails with.
     pub metadata_error: RefCell<Option<MetadataError>>,
+    /// Where the high watermark of every log stays, if it does not follow the log's end.
+    pub high_watermark: Cell<Option<i64>>,
     /// What asking for sizes fails with.
     pub sizes_error: RefCell<Option<PartitionError>>,
     /// How long appends and changes of the metadata take.
@@ -108,6 +110,7 @@ impl FakeBroker {
             logs: RefCell::default(),
             errors: RefCell::default(),
             metadata_error: RefCell::default(),
+            high_watermark: Cell::default(),
             sizes_error: RefCell::default(),
             delay: Cell::default(),
             asked: RefCell::default(),
@@ -137,6 +140,7 @@ impl FakeBroker {
         }
         let coordinators = self.coordinators.borrow().upgrade();
         if let Some(coordinators) = coordinators {
+            coordinators.retire_by(&self.image());
             coordinators.apply_image(&self.image());
         }
         if let Some(services) = self.services.borrow().upgrade() {
@@ -353,6 +357,13 @@ impl FakeBroker {
         Offset(base)
     }
 
+    /// Takes the last batch away, as a leader that did not have it does.
+    pub fn truncate(&self, partition: TopicPartition) {
+        let mut logs = self.logs.borrow_mut();
+        let log = logs.get_mut(&partition).unwrap();
+        (log.end, _) = log.batches.pop().unwrap();
+    }
+
     pub fn watchers(&self, partition: TopicPartition) -> usize {
         self.logs.borrow().get(&partition).map_or(0, |log| log.watchers.len())
     }
@@ -404,7 +415,9 @@ impl FakeBroker {
                 let mut logs = self.logs.borrow_mut();
                 let log = logs.entry(partition).or_default();
                 let (mut parts, mut bytes) = (Vec::new(), 0);
-                for (_, batch) in log.batches.iter().filter(|(base, _)| *base >= request.offset.0) {
+                let high_watermark = self.high_watermark.get().map_or(log.end, |at| at.min(log.end));
+                let asked = |base: i64| (request.offset.0..high_watermark).contains(&base);
+                for (_, batch) in log.batches.iter().filter(|(base, _)| asked(*base)) {
                     let is_allowed = bytes + batch.len() <= request.max_bytes;
                     if !(is_allowed || request.at_least_one && parts.is_empty()) {
                         break;
@@ -423,7 +436,7 @@ impl FakeBroker {
                     None => Err(PartitionError::Fetch(out_of_range)),
                 };
                 reply.send(ReadReply {
-                    high_watermark: Offset(log.end),
+                    high_watermark: Offset(high_watermark),
                     last_stable_offset: Offset(log.end),
                     log_start_offset: Offset(0),
                     leader_epoch: self.leader_epoch(partition),

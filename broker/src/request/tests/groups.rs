@@ -11,7 +11,7 @@ use logmill_wire::api::{
     offset_fetch,
 };
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::{ShardIndex, TopicId};
+use logmill_wire::ids::{NodeId, ShardIndex, TopicId};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +22,10 @@ impl Fixture {
     pub(super) fn with_groups(self) -> Self {
         let request = find_coordinator::Request { key: "g".into(), ..Default::default() };
         self.ask(&request, 0, |response| assert_eq!(response.error_code, 0));
+        // Where the partition of the group came to lie is a matter of chance.
+        if coordinator_of(&self.broker.image(), "g").is_some_and(|(_, leader)| leader != NODE) {
+            lead(&self, NODE, 1);
+        }
         self.pass(Duration::from_millis(1));
         self
     }
@@ -347,4 +351,66 @@ fn a_deadline_that_comes_nearer_is_met() {
     fixture.pass(Duration::from_secs(30));
     // Now it waits for its next look at the offsets, minutes away, and this join leaves no record until it ends.
     join();
+}
+
+/// The partition that group `g` lives on, and moves its leadership to later epochs.
+fn lead(fixture: &Fixture, leader: NodeId, epochs: i32) {
+    let (partition, _) = coordinator_of(&fixture.broker.image(), "g").unwrap();
+    fixture.broker.change_partition(partition, |state| {
+        state.leader = leader;
+        state.leader_epoch.0 += epochs;
+    });
+}
+
+#[test]
+fn a_coordinator_ends_with_its_leadership_and_begins_with_the_next_one() {
+    let fixture = Fixture::new().with_groups();
+    let topic = ("t", fixture.create("t", 1));
+    let (partition, leader) = coordinator_of(&fixture.broker.image(), "g").unwrap();
+    assert_eq!(leader, NODE);
+    assert_eq!(fixture.commit(topic, &[(0, 1)], 9), [0]);
+    assert_eq!(fixture.commit(topic, &[(0, 2)], 9), [0]);
+    lead(&fixture, NodeId(2), 1);
+    let elsewhere = [ErrorCode::NotCoordinator.code()];
+    assert_eq!(fixture.commit(topic, &[(0, 3)], 9), elsewhere);
+    // Lost and won again between two images, while a leader in between did not have the last record.
+    lead(&fixture, NODE, 1);
+    fixture.pass(Duration::from_millis(1));
+    assert_eq!(fixture.committed()[0].2, 2);
+    fixture.broker.truncate(partition);
+    lead(&fixture, NODE, 2);
+    fixture.pass(Duration::from_millis(1));
+    assert_eq!(fixture.committed()[0].2, 1);
+    // What waits for an answer when the leadership ends is told so.
+    fixture.broker.delay.set(Some(Duration::from_millis(50)));
+    let request = heartbeat::Request { group_id: "g".into(), ..Default::default() };
+    lead(&fixture, NodeId(2), 1);
+    fixture.ask(&request, 4, |response| assert_eq!(response.error_code, elsewhere[0]));
+}
+
+#[test]
+fn a_new_coordinator_waits_for_all_that_its_log_has() {
+    let fixture = Fixture::new().with_groups();
+    let topic = ("t", fixture.create("t", 1));
+    assert_eq!(fixture.commit(topic, &[(0, 1)], 9), [0]);
+    assert_eq!(fixture.commit(topic, &[(0, 2)], 9), [0]);
+    // A new leader does not know yet that its followers have the last record.
+    fixture.broker.high_watermark.set(Some(1));
+    lead(&fixture, NODE, 1);
+    fixture.pass(Duration::from_millis(100));
+    let loading = [ErrorCode::CoordinatorLoadInProgress.code()];
+    assert_eq!(fixture.commit(topic, &[(0, 3)], 9), loading);
+    fixture.broker.high_watermark.set(None);
+    fixture.pass(Duration::from_millis(10));
+    assert_eq!(fixture.committed()[0].2, 2);
+    // One that is not wanted any more waits no longer.
+    fixture.broker.high_watermark.set(Some(1));
+    lead(&fixture, NODE, 1);
+    fixture.pass(Duration::from_millis(1));
+    lead(&fixture, NodeId(2), 1);
+    fixture.pass(Duration::from_millis(10));
+    let reads = || fixture.broker.asked.borrow().len();
+    let before = reads();
+    fixture.pass(Duration::from_secs(10));
+    assert_eq!(reads(), before);
 }

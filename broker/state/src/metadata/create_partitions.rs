@@ -6,7 +6,7 @@ use logmill_wire::ids::NodeId;
 use logmill_wire::limits::TOPIC_PARTITIONS_MAX;
 
 use super::image::{Image, Topic};
-use super::placement::{PlacementRun, place, runs_of};
+use super::placement::{PlacementRun, runs_of};
 use super::record::Record;
 use super::topic_name::is_internal_topic;
 
@@ -94,7 +94,7 @@ impl Image {
                 }
                 Some(_) => refuse(CreatePartitionsErrorKind::InvalidRequest, "Duplicate topic name."),
             };
-            let result = decided.map(|record| plan.records.push(record));
+            let result = decided.map(|records| plan.records.extend(records));
             plan.results.push(CreatePartitionsResult { name: wanted.name.clone(), result });
         }
         if validate_only {
@@ -107,7 +107,7 @@ impl Image {
         &self,
         wanted: &MorePartitions,
         random_bits: u128,
-    ) -> Result<Record, CreatePartitionsError> {
+    ) -> Result<Vec<Record>, CreatePartitionsError> {
         use CreatePartitionsErrorKind::{
             InvalidPartitions, InvalidReplicaAssignment, InvalidRequest, UnknownTopic,
         };
@@ -154,7 +154,15 @@ impl Image {
             Some(assignments) => self.check_new_assignments(topic, assignments)?,
             None => self.place_more(topic, additional, random_bits)?,
         };
-        Ok(Record::PartitionsAdded { topic_id: topic.id, first_partition: count, placement })
+        let states = self.begin_without_inactive(topic.id, count, &placement);
+        let Some(states) = states else {
+            return refuse(
+                InvalidReplicaAssignment,
+                "All brokers of a partition are fenced or in controlled shutdown.",
+            );
+        };
+        let added = Record::PartitionsAdded { topic_id: topic.id, first_partition: count, placement };
+        Ok(std::iter::once(added).chain(states).collect())
     }
 
     fn place_more(
@@ -163,22 +171,9 @@ impl Image {
         additional: u32,
         random_bits: u128,
     ) -> Result<Vec<PlacementRun>, CreatePartitionsError> {
-        let racks: BTreeMap<NodeId, Option<&str>> = self
-            .brokers()
-            .filter(|broker| broker.is_active())
-            .map(|broker| (broker.id, broker.rack.as_deref()))
-            .collect();
         let wanted = topic.placement.replication_factor();
-        if wanted == 0 || wanted > racks.len() {
-            return refuse(
-                CreatePartitionsErrorKind::InvalidReplicationFactor,
-                format!(
-                    "{wanted} replicas of a partition are not possible: {} broker(s) are registered.",
-                    racks.len()
-                ),
-            );
-        }
-        Ok(place(&racks, additional, wanted, random_bits))
+        self.place(additional, wanted, random_bits)
+            .or_else(|error| refuse(CreatePartitionsErrorKind::InvalidReplicationFactor, error.to_string()))
     }
 
     fn check_new_assignments(
@@ -194,7 +189,7 @@ impl Image {
             }
             let mut seen = BTreeSet::new();
             for replica in replicas {
-                if !self.is_active(*replica) {
+                if self.broker(*replica).is_none() {
                     return invalid(format!(
                         "The manual partition assignment includes broker {replica}, but no such broker is \
                          registered."
@@ -317,9 +312,10 @@ mod tests {
         let plan = image.decide_create_partitions(&[to("t", 6, None), to("u", 3, None)], false, &[0, 1]);
         plan.records.iter().for_each(|record| image.apply(record).unwrap());
         let topic = image.topic_by_name("t").unwrap();
-        let leaders: Vec<_> =
+        let mut leaders: Vec<_> =
             (2..6).map(|index| image.partition(topic, PartitionIndex(index)).unwrap().leader.0).collect();
-        assert_eq!(leaders, [1, 2, 1, 2]);
+        leaders.sort_unstable();
+        assert_eq!(leaders, [1, 1, 2, 2]);
         assert_eq!(image.topic_by_name("u").unwrap().partition_count(), 3);
     }
 

@@ -7,7 +7,7 @@ use logmill_wire::ids::{LeaderEpoch, NodeId, TopicId, Uuid};
 use logmill_wire::limits::TOPIC_PARTITIONS_MAX;
 
 use super::image::Image;
-use super::placement::{PlacementRun, place, runs_of};
+use super::placement::{PlacementRun, runs_of};
 use super::record::Record;
 use super::topic_name::{collision_form, validate_topic_name};
 
@@ -156,9 +156,13 @@ impl Image {
                     refuse(CreateTopicErrorKind::InvalidRequest, "The request has this topic more than once.")
                 }
             };
-            let result = decided.map(|(configs, placement)| {
+            let topic_id = new_topic_id(random_bits);
+            let begun = decided.and_then(|(configs, placement)| {
+                let states = self.begin_without_inactive(topic_id, 0, &placement).ok_or_else(none_active)?;
+                Ok((configs, placement, states))
+            });
+            let result = begun.map(|(configs, placement, states)| {
                 created_forms.extend(collision_form(&topic.name));
-                let topic_id = new_topic_id(random_bits);
                 let created = CreatedTopic {
                     topic_id,
                     partition_count: partitions_of(&placement),
@@ -167,6 +171,7 @@ impl Image {
                 };
                 let name = topic.name.clone();
                 plan.records.push(Record::TopicCreated { topic_id, name, configs, placement });
+                plan.records.extend(states);
                 created
             });
             plan.results.push(CreateTopicResult { name: topic.name.clone(), result });
@@ -260,22 +265,13 @@ impl Image {
                 format!("A topic has 1 to {TOPIC_PARTITIONS_MAX} partitions, not {partition_count}."),
             );
         }
-        let racks: BTreeMap<NodeId, Option<&str>> = self
-            .brokers()
-            .filter(|broker| broker.is_active())
-            .map(|broker| (broker.id, broker.rack.as_deref()))
-            .collect();
         let wanted = usize::try_from(replication_factor).unwrap_or(0);
-        if wanted == 0 || wanted > racks.len() {
-            return refuse(
+        self.place(partition_count.unsigned_abs(), wanted, random_bits).or_else(|error| {
+            refuse(
                 CreateTopicErrorKind::InvalidReplicationFactor,
-                format!(
-                    "{replication_factor} replicas of a partition are not possible: {} broker(s) are registered.",
-                    racks.len()
-                ),
-            );
-        }
-        Ok(place(&racks, partition_count.unsigned_abs(), wanted, random_bits))
+                format!("Unable to replicate the partition {replication_factor} time(s): {error}"),
+            )
+        })
     }
 
     fn check_assignments(&self, topic: &NewTopic) -> Result<Vec<PlacementRun>, CreateTopicError> {
@@ -296,10 +292,8 @@ impl Image {
             if replicas.is_empty() {
                 return invalid(format!("Partition {partition} has no replicas."));
             }
-            if let Some(unknown) = replicas.iter().find(|&&replica| !self.is_active(replica)) {
-                return invalid(format!(
-                    "Broker {unknown} of partition {partition} is not registered, or not available."
-                ));
+            if let Some(unknown) = replicas.iter().find(|&&replica| self.broker(replica).is_none()) {
+                return invalid(format!("Broker {unknown} of partition {partition} is not registered."));
             }
             if replicas.iter().collect::<BTreeSet<_>>().len() != replicas.len() {
                 return invalid(format!("Partition {partition} has a broker more than once."));
@@ -332,6 +326,13 @@ fn check_configs(
     match (context.check_configs)(&checked) {
         Ok(()) => Ok(checked),
         Err(message) => refuse(CreateTopicErrorKind::InvalidConfig, message),
+    }
+}
+
+fn none_active() -> CreateTopicError {
+    CreateTopicError {
+        kind: CreateTopicErrorKind::InvalidReplicaAssignment,
+        message: "All brokers of a partition are fenced or in controlled shutdown.".to_owned(),
     }
 }
 

@@ -22,6 +22,7 @@ mod producer_ids;
 mod reassignment;
 mod record;
 mod record_bytes;
+mod replica_placer;
 mod shared_map;
 mod topic_name;
 

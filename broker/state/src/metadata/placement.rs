@@ -1,7 +1,5 @@
 //! Which brokers hold which partitions of a topic.
 
-use std::collections::BTreeMap;
-
 use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex};
 
 /// Consecutive partitions with the same replicas, as a record carries them.
@@ -142,56 +140,18 @@ pub(super) fn runs_of(partitions: impl IntoIterator<Item = Vec<NodeId>>) -> Vec<
     runs
 }
 
-/// Spreads partitions over brokers: leaders go round, followers are the next brokers in an order in which the
-/// racks alternate, so that replicas lie in different racks as long as there are enough. `spread` turns the
-/// round, so that not every topic begins at the same broker.
-///
-/// `replication_factor` must be from 1 to the number of brokers.
-pub(super) fn place(
-    racks: &BTreeMap<NodeId, Option<&str>>,
-    partition_count: u32,
-    replication_factor: usize,
-    spread: u128,
-) -> Vec<PlacementRun> {
-    let brokers = alternate_racks(racks);
-    assert!(
-        (1..=brokers.len()).contains(&replication_factor),
-        "replication factor {replication_factor} for {} brokers",
-        brokers.len()
-    );
-    if brokers.len() == 1 {
-        return vec![PlacementRun { partition_count, leader_epoch: LeaderEpoch(0), replicas: brokers }];
-    }
-    let first = usize::try_from(spread % brokers.len() as u128).unwrap_or(0);
-    let replicas_of = |partition: u32| {
-        let start = (first + partition as usize) % brokers.len();
-        brokers.iter().cycle().skip(start).take(replication_factor).copied().collect()
-    };
-    runs_of((0..partition_count).map(replicas_of))
-}
-
-/// The brokers in an order that takes one of each rack in turn.
-fn alternate_racks(racks: &BTreeMap<NodeId, Option<&str>>) -> Vec<NodeId> {
-    let mut by_rack: BTreeMap<Option<&str>, Vec<NodeId>> = BTreeMap::new();
-    for (&broker, &rack) in racks {
-        by_rack.entry(rack).or_default().push(broker);
-    }
-    let longest = by_rack.values().map(Vec::len).max().unwrap_or(0);
-    (0..longest)
-        .flat_map(|turn| by_rack.values().filter_map(move |brokers| brokers.get(turn).copied()))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn one_broker_is_one_run() {
-        let racks = BTreeMap::from([(NodeId(1), None)]);
-        let runs = place(&racks, 100_000, 1, 77);
-        assert_eq!(runs.len(), 1);
-        let placement = Placement::from_runs(&runs, |_| 5).unwrap();
+    fn a_run_has_as_many_partitions_as_it_says() {
+        let run = PlacementRun {
+            partition_count: 100_000,
+            leader_epoch: LeaderEpoch(0),
+            replicas: vec![NodeId(1)],
+        };
+        let placement = Placement::from_runs(&[run], |_| 5).unwrap();
         assert_eq!(placement.partition_count(), 100_000);
         for partition in [0, 1, 99_999] {
             assert_eq!(placement.replicas(PartitionIndex(partition)), Some(&[NodeId(1)][..]));
@@ -200,26 +160,6 @@ mod tests {
         }
         assert_eq!(placement.replicas(PartitionIndex(100_000)), None);
         assert_eq!(placement.replicas(PartitionIndex(-1)), None);
-    }
-
-    #[test]
-    fn leaders_go_round_and_replicas_are_apart() {
-        let rack = |id: i32| if id < 3 { "a" } else { "b" };
-        let racks: BTreeMap<_, _> = (0..6).map(|id| (NodeId(id), Some(rack(id)))).collect();
-        let placement = Placement::from_runs(&place(&racks, 600, 2, 4), |_| 0).unwrap();
-        let mut led = [0; 6];
-        for partition in 0..600 {
-            let replicas = placement.replicas(PartitionIndex(partition)).unwrap();
-            led[replicas[0].0 as usize] += 1;
-            assert_ne!(rack(replicas[0].0), rack(replicas[1].0), "partition {partition}");
-        }
-        assert_eq!(led, [100; 6]);
-        let all = Placement::from_runs(&place(&racks, 12, 6, 1), |_| 0).unwrap();
-        for partition in 0..12 {
-            let mut replicas = all.replicas(PartitionIndex(partition)).unwrap().to_vec();
-            replicas.sort();
-            assert_eq!(replicas, (0..6).map(NodeId).collect::<Vec<_>>());
-        }
     }
 
     #[test]
