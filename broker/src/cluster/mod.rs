@@ -13,6 +13,9 @@ mod proposals;
 mod publisher;
 pub mod quorum;
 
+#[cfg(test)]
+mod tests;
+
 pub use broker_agent::{CONTROLLED_SHUTDOWN_MAX, Registered, StartError};
 pub use control_plane::{CarryOut, ControlPlane};
 pub use controller_calls::{CONTROL_CALL, Calling, ControllerCalls};
