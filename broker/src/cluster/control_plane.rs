@@ -83,6 +83,7 @@ impl<R: Runtime> ControlPlane<R> {
             Arc::clone(&settings),
             quorum.clone(),
             publisher.clone(),
+            Rc::clone(&calls),
         );
         let plane = Self(Rc::new(Plane {
             runtime: runtime.clone(),

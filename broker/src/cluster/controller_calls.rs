@@ -19,11 +19,18 @@ pub type Calling = Pin<Box<dyn Future<Output = Result<Bytes, CallFailed>>>>;
 pub trait ControllerCalls: 'static {
     /// Asks a node; the future is ready at the deadline at the latest.
     fn call(&self, to: NodeId, operation: u16, payload: Bytes, deadline: Duration) -> Calling;
+
+    /// Whether a connection to a node stands.
+    fn is_connected(&self, node: NodeId) -> bool;
 }
 
 impl<R: Runtime> ControllerCalls for ControlLinks<R> {
     fn call(&self, to: NodeId, operation: u16, payload: Bytes, deadline: Duration) -> Calling {
         let links = self.clone();
         Box::pin(async move { Self::call(&links, to, operation, payload, deadline).await })
+    }
+
+    fn is_connected(&self, node: NodeId) -> bool {
+        Self::is_connected(self, node)
     }
 }

@@ -62,6 +62,15 @@ pub(in crate::cluster) enum ControllerCommand {
     },
     /// The session of a broker has ended.
     Fence(NodeId),
+    /// The host of a broker refuses connections to it: its process has ended.
+    FenceLost {
+        /// The broker.
+        node: NodeId,
+        /// Its process.
+        incarnation: Uuid,
+        /// How often it had been heard before.
+        heard: u64,
+    },
 }
 
 impl ControllerCommand {
@@ -73,7 +82,7 @@ impl ControllerCommand {
             Self::Heartbeat { reply, .. } => reply.send(Err(error)),
             Self::AlterPartitions { reply, .. } => reply.send(Err(error)),
             Self::AllocateProducerIds { reply, .. } => reply.send(Err(error)),
-            Self::Fence(_) => {}
+            Self::Fence(_) | Self::FenceLost { .. } => {}
         }
     }
 }
@@ -164,7 +173,21 @@ impl Decider<'_> {
                     Err(error) => refused(reply, error),
                 }
             }
-            ControllerCommand::Fence(node) => self.fence(node),
+            ControllerCommand::Fence(node) => {
+                // It may have been heard from since.
+                let is_silent = !self.sessions.borrow().is_alive(node);
+                self.fence(node, is_silent)
+            }
+            ControllerCommand::FenceLost { node, incarnation, heard } => {
+                let is_same = self.draft.broker(node).is_some_and(|broker| broker.incarnation == incarnation);
+                let mut sessions = self.sessions.borrow_mut();
+                let is_silent = is_same && sessions.heartbeats(node) == heard;
+                if is_silent {
+                    sessions.note_found_lost(incarnation);
+                }
+                drop(sessions);
+                self.fence(node, is_silent)
+            }
         }
     }
 
@@ -232,12 +255,11 @@ impl Decider<'_> {
         })
     }
 
-    fn fence(&self, node: NodeId) -> Decision {
-        // It may have been heard from since.
-        let plan = if self.sessions.borrow().is_alive(node) {
-            PartitionPlan::default()
-        } else {
+    fn fence(&self, node: NodeId, is_silent: bool) -> Decision {
+        let plan = if is_silent {
             self.rules.with_context(|context| self.draft.decide_fence_broker(node, context))
+        } else {
+            PartitionPlan::default()
         };
         let is_change = !plan.records.is_empty();
         Decision::for_broker(plan, move |outcome| match outcome {

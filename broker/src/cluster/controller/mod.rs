@@ -5,10 +5,12 @@
 
 mod decide;
 mod placement;
+mod probe;
 mod rules;
 mod sessions;
 
 use super::command::MetadataError;
+use super::controller_calls::ControllerCalls;
 use super::publisher::Publisher;
 use super::quorum::Quorum;
 use crate::runtime::Runtime;
@@ -21,7 +23,7 @@ use logmill_wire::ids::NodeId;
 use rules::Rules;
 use sessions::Sessions;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -46,6 +48,9 @@ struct State<R: Runtime> {
     queue: RefCell<VecDeque<ControllerCommand>>,
     work: Signal,
     sessions: Rc<RefCell<Sessions>>,
+    calls: Rc<dyn ControllerCalls>,
+    /// The brokers that are being looked for.
+    probing: RefCell<BTreeSet<NodeId>>,
     is_stopping: Cell<bool>,
 }
 
@@ -67,6 +72,7 @@ impl<R: Runtime> Controller<R> {
         started_with: Arc<BrokerSettings>,
         quorum: Quorum,
         publisher: Publisher,
+        calls: Rc<dyn ControllerCalls>,
     ) -> Self {
         let times = &started_with.node;
         let sessions = Sessions::new(times.broker_session_timeout_ms, times.broker_heartbeat_interval_ms);
@@ -79,9 +85,12 @@ impl<R: Runtime> Controller<R> {
             queue: RefCell::default(),
             work: Signal::default(),
             sessions: Rc::new(RefCell::new(sessions)),
+            calls,
+            probing: RefCell::default(),
             is_stopping: Cell::new(false),
         }));
-        let (deciding, watching) = (controller.clone(), controller.clone());
+        let (deciding, watching, probing) = (controller.clone(), controller.clone(), controller.clone());
+        runtime.spawn(async move { probing.0.watch_links().await });
         runtime.spawn(async move { deciding.0.run().await });
         runtime.spawn(async move { watching.0.watch_sessions().await });
         controller
@@ -226,13 +235,18 @@ impl<R: Runtime> State<R> {
         }
     }
 
+    /// Waits until this node leads and there is a broker besides its own; false if the quorum goes on without this node.
+    async fn until_leading_others(&self) -> bool {
+        let (quorum, node) = (self.quorum.clone(), self.node);
+        let has_others = move || quorum.image().brokers().any(|broker| broker.id != node);
+        self.quorum.wait_until(|status| status.is_current && has_others()).await
+    }
+
     /// Looks for sessions that have ended, while this node leads and there is a broker besides its own.
     async fn watch_sessions(&self) {
         let interval = self.sessions.borrow().interval();
         while !self.is_stopping.get() {
-            let (quorum, node) = (self.quorum.clone(), self.node);
-            let has_others = move || quorum.image().brokers().any(|broker| broker.id != node);
-            if !self.quorum.wait_until(|status| status.is_current && has_others()).await {
+            if !self.until_leading_others().await {
                 return;
             }
             let status = self.quorum.status();

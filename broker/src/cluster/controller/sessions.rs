@@ -6,7 +6,7 @@
 
 use logmill_state::metadata::{Broker, Image, Liveness};
 use logmill_wire::ids::{MonotonicNs, NodeId, Uuid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Looks within one session.
@@ -26,6 +26,9 @@ pub(super) struct Sessions {
     liveness: Liveness,
     /// Who has spoken to this controller.
     heard: BTreeMap<NodeId, Uuid>,
+    heartbeats: BTreeMap<NodeId, u64>,
+    /// Processes that were held to be dead because they refused a connection.
+    found_lost: BTreeSet<Uuid>,
     registered: BTreeMap<NodeId, (Uuid, u64)>,
 }
 
@@ -41,6 +44,8 @@ impl Sessions {
             began: MonotonicNs(0),
             liveness: Liveness::default(),
             heard: BTreeMap::new(),
+            heartbeats: BTreeMap::new(),
+            found_lost: BTreeSet::new(),
             registered: BTreeMap::new(),
         }
     }
@@ -74,6 +79,22 @@ impl Sessions {
         self.advance(now);
         self.liveness.heard(node, incarnation, self.clock);
         self.heard.insert(node, incarnation);
+        *self.heartbeats.entry(node).or_default() += 1;
+    }
+
+    /// How often a broker has been heard.
+    pub fn heartbeats(&self, node: NodeId) -> u64 {
+        self.heartbeats.get(&node).copied().unwrap_or(0)
+    }
+
+    /// A process has refused a connection, and is held to be dead.
+    pub fn note_found_lost(&mut self, incarnation: Uuid) {
+        self.found_lost.insert(incarnation);
+    }
+
+    /// Whether a process was held to be dead because it refused a connection.
+    pub fn was_found_lost(&self, incarnation: Uuid) -> bool {
+        self.found_lost.contains(&incarnation)
     }
 
     /// A broker's registration is committed.

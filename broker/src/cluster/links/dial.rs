@@ -79,7 +79,11 @@ async fn attempt<R: Runtime>(runtime: &R, address: &Address) -> Result<R::Connec
     within(runtime, ATTEMPT_MAX, connecting).await.unwrap_or_else(|| Err("no answer in time".into()))
 }
 
-async fn resolve<R: Runtime>(runtime: &R, address: &Address) -> Result<SocketAddr, String> {
+/// The address of a host: at once, or by the system's resolver on the pool.
+pub(in crate::cluster) async fn resolve<R: Runtime>(
+    runtime: &R,
+    address: &Address,
+) -> Result<SocketAddr, String> {
     if let Ok(ip) = address.host.parse::<IpAddr>() {
         return Ok(SocketAddr::new(ip, address.port));
     }

@@ -20,6 +20,7 @@ use crate::runtime::Runtime;
 use crate::shard::deadline::within;
 use crate::shard::signal::Signal;
 use bytes::Bytes;
+pub(super) use dial::resolve;
 use lane::Lane;
 use logmill_wire::frame::control_link::ControlKind;
 use logmill_wire::ids::{NodeId, Uuid};

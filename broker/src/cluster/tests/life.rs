@@ -95,9 +95,12 @@ fn a_controller_that_stood_still_fences_nobody() {
         (0..3).for_each(|node| cluster.start(node));
         assert!(cluster.wait(10 * SECOND, |cluster| (0..3).all(|node| cluster.is_started(node))));
         let incarnations: Vec<_> = (0..3).map(|node| cluster.broker(node).unwrap().incarnation).collect();
+        // What they say meanwhile is lost.
+        (1..3).for_each(|node| cluster.network.cut(id(node), id(0)));
         cluster.hosts[0].pause();
         cluster.world.run_for(10 * SESSION);
         cluster.hosts[0].resume();
+        cluster.network.mend();
         assert!(cluster.wait(SECOND, |cluster| cluster.controller() == Some(0)));
         let anybody_fenced = cluster.wait(3 * SESSION, |cluster| (0..3).any(|node| cluster.is_fenced(node)));
         assert!(!anybody_fenced);
@@ -130,7 +133,7 @@ fn a_second_process_with_the_id_of_a_live_broker_is_refused() {
     let cluster = Cluster::of_three(5);
     let controller = cluster.controller().unwrap();
     let node = (0..3).find(|&node| node != controller).unwrap();
-    let mut second = Cluster::broker_start(node);
+    let mut second = cluster.broker_start(node);
     second.registration.incarnation = Uuid([77; 16]);
     let cluster_id = cluster.image().cluster_id().unwrap();
     second.registration.cluster_id = cluster_id;
@@ -171,7 +174,7 @@ fn who_belongs_to_another_cluster_does_not_start() {
     let cluster = Cluster::new(2, 1, 1);
     cluster.start(0);
     assert!(cluster.wait(5 * SECOND, |cluster| cluster.is_started(0)));
-    let mut start = Cluster::broker_start(0);
+    let mut start = cluster.broker_start(0);
     start.registration.cluster_id = Uuid([9; 16]);
     let plane = cluster.plane(0);
     let refused = cluster.world.block_on(&cluster.runtime(0), async move { plane.register(start).await });
@@ -234,4 +237,49 @@ fn who_is_not_the_controller_says_who_is() {
         cluster.call(node, node, &ControlRequest::AllocateProducerIds(id(node).0))
             == Some(ControlAnswer::NotController(NO_NODE))
     }));
+}
+
+#[test]
+fn whose_host_refuses_connections_is_fenced_at_once() {
+    for seed in SEEDS {
+        let cluster = Cluster::of_three(seed);
+        cluster.network.tells_of_ends.set(true);
+        cluster.create_topic("orders");
+        cluster.world.run_for(SECOND);
+        assert!((0..3).all(|node| !cluster.is_fenced(node)));
+        let dead = (cluster.controller().unwrap() + 1) % 3;
+        cluster.kill(dead);
+        // The host is up, its process is not.
+        cluster.hosts[dead].restart();
+        assert!(cluster.wait(SESSION / 4, |cluster| cluster.is_fenced(dead)));
+        assert!(!leaders(&cluster.image(), "orders").contains(&id(dead)));
+        cluster.start(dead);
+        assert!(cluster.wait(SECOND, |cluster| cluster.is_started(dead)), "it need not wait either");
+        // The controller's own broker is found out by the next one.
+        let dead = cluster.controller().unwrap();
+        cluster.kill(dead);
+        cluster.hosts[dead].restart();
+        assert!(cluster.wait(5 * SECOND, |cluster| cluster.controller().is_some_and(|node| node != dead)));
+        assert!(cluster.wait(SESSION / 4, |cluster| cluster.is_fenced(dead)));
+    }
+}
+
+#[test]
+fn silence_alone_is_no_refusal() {
+    let cluster = Cluster::of_three(6);
+    cluster.network.tells_of_ends.set(true);
+    let controller = cluster.controller().unwrap();
+    let node = (controller + 1) % 3;
+    cluster.world.run_for(SESSION / 2);
+    // Its listener answers, or nothing does.
+    cluster.network.cut(id(controller), id(node));
+    cluster.world.run_for(SESSION / 2);
+    assert!(!cluster.is_fenced(node));
+    cluster.network.mend();
+    cluster.world.run_for(SESSION);
+    cluster.hosts[node].pause();
+    cluster.network.cut(id(controller), id(node));
+    cluster.world.run_for(SESSION / 2);
+    assert!(!cluster.is_fenced(node));
+    assert!(cluster.wait(2 * SESSION, |cluster| cluster.is_fenced(node)));
 }

@@ -8,7 +8,7 @@ use super::command::MetadataCommand;
 use super::quorum::{DiskSettings, MemberKey, Quorum, QuorumConfig, QuorumSettings, Role};
 use super::{CONTROL_CALL, CarryOut, ControlPlane, Publisher, StartError};
 use crate::runtime::simulated::{Host, Options, SimulatedRuntime, World};
-use crate::runtime::{Runtime, oneshot};
+use crate::runtime::{Listener, Runtime, oneshot};
 use logmill_state::metadata::{
     Broker, BrokerRegistration, BrokerStart, Endpoint, Image, NewTopic, Partition,
 };
@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
+const PORT: u16 = 9092;
 /// The session of a broker, in the tests.
 const SESSION: Duration = Duration::from_millis(1_000);
 
@@ -92,11 +93,11 @@ impl Cluster {
         Uuid([node as u8 + 1; 16])
     }
 
-    pub fn broker_start(node: usize) -> BrokerStart {
+    pub fn broker_start(&self, node: usize) -> BrokerStart {
         let endpoint = Endpoint {
             listener: "PLAINTEXT".to_owned(),
-            host: format!("node{node}"),
-            port: 9092,
+            host: self.hosts[node].ip().to_string(),
+            port: PORT,
             security_protocol: 0,
         };
         let registration = BrokerRegistration {
@@ -122,11 +123,14 @@ impl Cluster {
         }
         let runtime = self.hosts[node].runtime(ShardIndex(0));
         let plug = self.network.plug(id(node), runtime.clone());
+        let (broker_start, address) = (self.broker_start(node), self.hosts[node].address(PORT));
         let (network, state, voters) =
             (Rc::clone(&self.network), Rc::clone(&self.nodes[node]), self.voters.clone());
         runtime.clone().spawn(async move {
             let _ = runtime.create_directory(&PathBuf::from("/data")).await;
             let _ = runtime.sync_directory(&PathBuf::from("/")).await;
+            let listener = runtime.listen(address).await.unwrap();
+            runtime.spawn(async move { while listener.accept().await.is_ok() {} });
             let config = QuorumConfig {
                 key: MemberKey { node: id(node), directory: Self::directory(node) },
                 endpoints: Vec::new(),
@@ -151,7 +155,7 @@ impl Cluster {
             }
             network.set_handler(id(node), plane.call_handler());
             state.borrow_mut().life = Some(Life { plane: plane.clone(), quorum: quorum.clone() });
-            if let Err(error) = plane.register(Self::broker_start(node)).await {
+            if let Err(error) = plane.register(broker_start).await {
                 state.borrow_mut().refused = Some(error);
                 return;
             }

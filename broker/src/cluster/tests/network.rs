@@ -34,6 +34,8 @@ pub struct Network {
     /// Of each message, the probability that it is lost, and that it comes twice.
     pub loss: Cell<f64>,
     pub doubling: Cell<f64>,
+    /// Whether nodes notice that others are unplugged.
+    pub tells_of_ends: Cell<bool>,
     sites: RefCell<BTreeMap<NodeId, Site>>,
     cuts: RefCell<BTreeSet<(NodeId, NodeId)>>,
 }
@@ -44,6 +46,7 @@ impl Network {
             world: Rc::downgrade(world),
             loss: Cell::new(0.0),
             doubling: Cell::new(0.0),
+            tells_of_ends: Cell::new(false),
             sites: RefCell::default(),
             cuts: RefCell::default(),
         })
@@ -157,6 +160,12 @@ impl QuorumLink for Plug {
 }
 
 impl ControllerCalls for Plug {
+    fn is_connected(&self, node: NodeId) -> bool {
+        !self.network.tells_of_ends.get()
+            || self.network.sites.borrow().contains_key(&node)
+                && !self.network.cuts.borrow().contains(&(self.node, node))
+    }
+
     fn call(&self, to: NodeId, operation: u16, payload: Bytes, deadline: Duration) -> Calling {
         let answer = self.network.ask(self.node, to, operation, payload);
         let runtime = self.runtime.clone();
