@@ -14,9 +14,25 @@ from hosts import command
 CLIENT_PORT, CONTROLLER_PORT = 9092, 9093
 START_S = 120
 STOP_S = 30
+# What else Apache Kafka needs to elect a controller soon; Logmill's quorum has no such settings.
+QUICK_QUORUM = {"controller.quorum.election.timeout.ms": 1000, "controller.quorum.fetch.timeout.ms": 2000}
 CLUSTER_ID = "bG9nbWlsbC1uZW1lc2lzLQ"
 DISK_MIB = 384
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+
+
+def replication(brokers):
+    """The settings that a cluster of so many brokers needs."""
+    factor, minimum = min(3, brokers), min(2, brokers)
+    return {
+        "default.replication.factor": factor,
+        "min.insync.replicas": minimum,
+        "offsets.topic.replication.factor": factor,
+        "offsets.topic.num.partitions": 4,
+        "transaction.state.log.replication.factor": factor,
+        "transaction.state.log.min.isr": minimum,
+        "auto.create.topics.enable": "false",
+    }
 
 
 class Broker:
@@ -190,6 +206,7 @@ class Kafka(Broker):
 
     def settings(self):
         ours = {name: value for name, value in super().settings().items() if not name.startswith("logmill.")}
+        ours |= QUICK_QUORUM if self.cluster.options.quick else {}
         # Its quorum's log is on another disk: a voter that is wiped may elect itself (KIP-853).
         return {
             **ours,
@@ -240,7 +257,9 @@ class Cluster:
     def wait(self, what, condition, patience_s):
         deadline = time.monotonic() + patience_s
         while not condition():
-            if time.monotonic() > deadline:
+            gone = [one.host.name for one in self.brokers if one.note_death()]
+            if time.monotonic() > deadline or gone:
+                what += f"; ended by themselves: {' '.join(gone)}" if gone else ""
                 tails = "\n".join(f"-- {one.host.name}\n{one.end_of_output()}" for one in self.brokers)
                 raise RuntimeError(f"no sign of this within {patience_s} s: {what}\n{tails}")
             time.sleep(0.05)
@@ -264,6 +283,16 @@ class Cluster:
         return all(state == states[0] for state in states) and all(
             one.leader >= 0 and one.in_sync == one.replicas for one in states[0].values()
         )
+
+    def has_begun(self, topic):
+        """Whether every leader leads; Apache Kafka names it earlier, and may take a second batch before the first."""
+        try:
+            for (_, partition), state in self.any_state([topic]).items():
+                with protocol.Connection(self.brokers[state.leader - 1].address) as connection:
+                    connection.fetch(topic, partition, 0)
+        except (OSError, ValueError, protocol.Refused):
+            return False
+        return True
 
     def stop(self):
         for broker in self.brokers:

@@ -20,16 +20,6 @@ from workload import PYTHON, Client
 
 TOPIC = "failover"
 PATIENCE_S = 60
-# Only what a cluster of three needs; its timers are its own, or what --setting says.
-SETTINGS = {
-    "default.replication.factor": 3,
-    "min.insync.replicas": 2,
-    "offsets.topic.replication.factor": 3,
-    "offsets.topic.num.partitions": 4,
-    "transaction.state.log.replication.factor": 3,
-    "transaction.state.log.min.isr": 2,
-    "auto.create.topics.enable": "false",
-}
 
 
 class Watch(threading.Thread):
@@ -57,7 +47,8 @@ class Failover:
         self.folder = pathlib.Path(options.work) / "failover"
         self.histories = self.folder / "histories"
         self.histories.mkdir(parents=True)
-        settings = {**SETTINGS, **dict(one.split("=", 1) for one in options.setting)}
+        # Its timers are its own, or what --setting says.
+        settings = {**brokers.replication(3), **dict(one.split("=", 1) for one in options.setting)}
         self.cluster = brokers.Cluster(options, self.folder, network.hosts[:3], settings)
         self.host = network.hosts[3]
         # What the clients' processes ask for.
@@ -96,6 +87,7 @@ class Failover:
         admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap})
         admin.create_topics([NewTopic(TOPIC, 1, 3)], operation_timeout=20)[TOPIC].result(30)
         self.wait_until_whole()
+        self.cluster.wait("the leader leads", lambda: self.cluster.has_begun(TOPIC), PATIENCE_S)
         sending = {"acks": -1, "idempotent": True, "rate": self.options.rate, "timeout_ms": 120_000, "linger_ms": 0}
         clients = [Client(self, self.host, "librdkafka", PYTHON, "producer", **sending)]
         if self.options.java:
@@ -153,7 +145,9 @@ def parse():
     parser.add_argument("--verbose", action="store_true", help="tells of every kill")
     for name in ("work", "binary", "jars", "java", "histories", "again"):
         parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.quick = False
+    return options
 
 
 def main():

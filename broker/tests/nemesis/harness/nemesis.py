@@ -28,19 +28,10 @@ CLIENT_S = 130
 JUDGE_S = 600
 # What both brokers get: quick to notice a death, so that a short run sees many changes of leaders.
 SETTINGS = {
-    "default.replication.factor": 3,
-    "min.insync.replicas": 2,
-    "offsets.topic.replication.factor": 3,
-    "offsets.topic.num.partitions": 4,
-    "transaction.state.log.replication.factor": 3,
-    "transaction.state.log.min.isr": 2,
     "group.initial.rebalance.delay.ms": 200,
     "broker.session.timeout.ms": 3000,
     "broker.heartbeat.interval.ms": 500,
     "replica.lag.time.max.ms": 4000,
-    "controller.quorum.election.timeout.ms": 1000,
-    "controller.quorum.fetch.timeout.ms": 2000,
-    "auto.create.topics.enable": "false",
 }
 
 
@@ -54,7 +45,11 @@ class Run:
         self.histories.mkdir(parents=True)
         hosts = network.hosts
         self.client_hosts = hosts[options.brokers :]
-        settings = {**SETTINGS, **dict(one.split("=", 1) for one in options.setting)}
+        settings = {
+            **brokers.replication(options.brokers),
+            **SETTINGS,
+            **dict(one.split("=", 1) for one in options.setting),
+        }
         self.cluster = brokers.Cluster(options, self.folder, hosts[: options.brokers], settings)
         self.history = HistoryFile(self.histories / "nemesis.jsonl", "nemesis")
         self.problems, self.clients = [], []
@@ -109,6 +104,7 @@ class Run:
                 time.sleep(1)
         whole = lambda: self.cluster.is_whole([self.topic], self.options.partitions)  # noqa: E731
         self.cluster.wait("the topic's replicas are in sync", whole, 30)
+        self.cluster.wait("the topic's leaders lead", lambda: self.cluster.has_begun(self.topic), 30)
 
     def start_clients(self):
         options, one, other = self.options, self.client_hosts[0], self.client_hosts[-1]
@@ -290,6 +286,7 @@ def parse():
     for name in ("work", "binary", "jars", "java", "histories", "again"):
         parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.quick = True
     options.faults = [] if options.faults == "none" else options.faults.split(",")
     if unknown := set(options.faults) - set(faults.KINDS):
         parser.error(f"no such faults: {' '.join(sorted(unknown))}; there are {' '.join(faults.KINDS)}")
