@@ -19,7 +19,7 @@ from hosts import Network
 from workload import PYTHON, Client
 
 TOPIC = "failover"
-PATIENCE_S = 60
+PATIENCE_S = 120
 
 
 class Watch(threading.Thread):
@@ -56,6 +56,7 @@ class Failover:
         options.partitions = 1
         self.random = random.Random(options.seed)
         self.kills = []
+        self.failed = False
 
     def wait_until_whole(self):
         self.cluster.wait("all replicas are in sync", lambda: self.cluster.is_whole([TOPIC], 1), PATIENCE_S)
@@ -93,18 +94,28 @@ class Failover:
         if self.options.java:
             clients.append(Client(self, self.host, "java", json.loads(self.options.java), "producer", **sending))
         time.sleep(5)
-        for number in range(self.options.kills):
-            self.kill_the_leader()
-            if self.options.verbose:
-                print(f"  {number + 1}: another leader after {self.kills[-1][2] * 1000:.0f} ms", flush=True)
+        try:
+            self.kill_again_and_again()
+        except RuntimeError as failure:
+            # What was measured until then counts.
+            print(f"error: {failure}", flush=True)
+            self.failed = True
         for client in clients:
             client.finish()
         for client in clients:
             if problem := client.wait(time.monotonic() + PATIENCE_S):
                 raise RuntimeError(problem)
+        if not self.kills:
+            raise RuntimeError("nothing was measured")
         self.report("metadata of all brokers", [elected_s for _, _, elected_s in self.kills])
         for client in clients:
             self.report(f"acknowledgement, {client.name}", self.outages(client.name))
+
+    def kill_again_and_again(self):
+        for number in range(self.options.kills):
+            self.kill_the_leader()
+            if self.options.verbose:
+                print(f"  {number + 1}: another leader after {self.kills[-1][2] * 1000:.0f} ms", flush=True)
 
     def outages(self, name):
         """For each kill, how long it took until a record that was sent after it was acknowledged."""
@@ -155,13 +166,13 @@ def main():
     failover = Failover(parse(), Network(["b1", "b2", "b3", "c1"]))
     try:
         failover.play()
+        return 1 if failover.failed else 0
     except RuntimeError as failure:
         print(f"error: {failure}", flush=True)
         return 1
     finally:
         failover.cluster.remove()
         shutil.rmtree(failover.folder, ignore_errors=True)
-    return 0
 
 
 if __name__ == "__main__":
