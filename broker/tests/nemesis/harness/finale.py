@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from history_file import HistoryFile, identity_of
 
 PATIENCE_S = 60
+ELECTION_S = 20
 NOT_LEADER_OR_FOLLOWER = 6
 
 
@@ -39,6 +40,11 @@ class Finale:
                 self.read_replica(broker, partition, ends.get(partition, 0))
         for group in self.groups:
             self.read_committed(group)
+        for broker in [one for one in self.cluster.brokers if one.number in self.unread]:
+            if self.let_lead(broker):
+                self.unread.discard(broker.number)
+                for partition in range(self.partitions):
+                    self.read_replica(broker, partition, ends.get(partition, 0))
 
     def read_leaders(self):
         consumer, partitions = (
@@ -121,6 +127,33 @@ class Finale:
             end=position,
             records=records,
         )
+
+    def let_lead(self, broker):
+        """Makes a broker that serves only what it leads the leader of all partitions that it has a replica of."""
+        deadline, wanted = time.monotonic() + ELECTION_S, {}
+        for (_, partition), state in self.cluster.any_state([self.topic]).items():
+            if broker.number not in state.replicas:
+                return False
+            wanted[partition] = [broker.number, *sorted(state.replicas - {broker.number})]
+        while time.monotonic() < deadline:
+            for one in self.cluster.brokers:
+                # Any of them may have to pass it on, or be unable to.
+                with (
+                    contextlib.suppress(OSError, ValueError, protocol.Refused),
+                    protocol.Connection(one.address) as connection,
+                ):
+                    connection.reassign(self.topic, wanted)
+                    connection.elect_preferred(self.topic, list(wanted))
+                    break
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                states = self.cluster.states([self.topic])
+                if len(states) == len(self.cluster.brokers) and all(
+                    state.leader == broker.number for one in states.values() for state in one.values()
+                ):
+                    return self.cluster.has_begun(self.topic)
+                time.sleep(0.1)
+        return False
 
     def read_committed(self, group):
         consumer, deadline = self.consumer(group), time.monotonic() + PATIENCE_S

@@ -8,7 +8,8 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-METADATA, FETCH, ALTER_REASSIGNMENTS = 3, 1, 45
+METADATA, FETCH, ELECT_LEADERS, ALTER_REASSIGNMENTS = 3, 1, 43, 45
+PREFERRED = 0
 CONSUMER = -1
 MAXIMUM_FRAME = 64 << 20
 
@@ -141,6 +142,15 @@ class Connection:
         cursor.number("i")
         if code := cursor.number("h"):
             raise Refused(code, f"the reassignment of {topic}")
+
+    def elect_preferred(self, topic, partitions):
+        """Asks the controller to let the first of the replicas lead."""
+        body = struct.pack(">bi", PREFERRED, 1) + string(topic)
+        body += struct.pack(f">i{len(partitions)}i", len(partitions), *partitions) + struct.pack(">i", 10000)
+        cursor = self.ask(ELECT_LEADERS, 1, body)
+        cursor.number("i")
+        if code := cursor.number("h"):
+            raise Refused(code, f"an election for {topic}")
 
 
 @dataclass(frozen=True)
