@@ -442,3 +442,51 @@ fn a_follower_catches_up_from_disk() {
     cluster.append(0, 1, 1_000);
     assert_eq!(cluster.readable(0), 131);
 }
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_network_and_brokers_do() {
+    for seed in 0..6 {
+        let mut cluster = Cluster::new(100 + seed, [1, 2, 2], store(), 2);
+        let (mut under_way, mut acknowledged, mut unknown) = (Vec::new(), [0_i64; 2], [0_i64; 2]);
+        for _ in 0..40 {
+            let draw = |below: u64| cluster.world.draw(|chance| chance.below(below));
+            let (deed, one, other, pause) = (draw(9), draw(3) as usize, draw(3) as usize, draw(150));
+            let (from, to) = (cluster.hosts[one].clone(), cluster.hosts[other].clone());
+            let (node, others) = (NodeId(one as i32 + 1), cluster.members.len());
+            match deed {
+                0 | 1 => cluster.world.reset_connections(&from, &to),
+                2 | 3 => cluster.world.cut(&from, &to),
+                // One is left at least that has everything.
+                4 if others == 3 && (0..2).all(|index| cluster.in_sync(index) == 3) => cluster.kill(node),
+                5 if !cluster.members.contains_key(&node) => cluster.start(node),
+                _ => cluster.world.mend_all(),
+            }
+            for index in 0..2 {
+                (0..5).for_each(|_| under_way.push((index, cluster.begin_append(index as i32, 2_000))));
+            }
+            (0..pause).for_each(|_| cluster.tick());
+        }
+        cluster.world.mend_all();
+        let all_are_there = (1..=3).filter(|&node| !cluster.members.contains_key(&NodeId(node)));
+        all_are_there.collect::<Vec<_>>().into_iter().for_each(|node| cluster.start(NodeId(node)));
+        cluster.until("all are in sync", |cluster| (0..2).all(|index| cluster.in_sync(index) == 3));
+        cluster.append(0, 1, 100);
+        cluster.append(1, 1, 100);
+        for (index, slot) in under_way {
+            match slot.take() {
+                Some(Ok(_)) => acknowledged[index] += 1,
+                // It died with its leader, or it was refused; the record may be there.
+                _ => unknown[index] += 1,
+            }
+        }
+        cluster.kill(A);
+        cluster.kill(B);
+        for (index, (acknowledged, unknown)) in acknowledged.into_iter().zip(unknown).enumerate() {
+            cluster.append(index as i32, 1, 100);
+            let readable = cluster.readable(index as i32);
+            let least = acknowledged + 2;
+            assert!(acknowledged > 50, "seed {seed}: only {acknowledged} were acknowledged");
+            assert!((least..=least + unknown).contains(&readable), "seed {seed}: {readable} of {least}");
+        }
+    }
+}
