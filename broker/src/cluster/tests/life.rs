@@ -277,9 +277,10 @@ fn silence_alone_is_no_refusal() {
     assert!(!cluster.is_fenced(node));
     cluster.network.mend();
     cluster.world.run_for(SESSION);
+    cluster.world.cut(&cluster.hosts[controller], &cluster.hosts[node]);
     cluster.hosts[node].pause();
     cluster.network.cut(id(controller), id(node));
-    cluster.world.run_for(SESSION / 2);
+    cluster.world.run_for(SESSION * 7 / 10);
     assert!(!cluster.is_fenced(node));
     assert!(cluster.wait(2 * SESSION, |cluster| cluster.is_fenced(node)));
 }
