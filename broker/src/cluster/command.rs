@@ -2,6 +2,7 @@
 
 use super::placement_command::PlacementCommand;
 use super::quorum::ProposeError;
+use super::quorum_command::QuorumCommand;
 use crate::runtime::oneshot;
 use bytes::Bytes;
 use logmill_state::admission::authorizer::RequestContext;
@@ -99,6 +100,8 @@ pub enum MetadataCommand {
     },
     /// Change where partitions lie and who leads them.
     Placement(PlacementCommand),
+    /// Describe the quorum, or change its voters.
+    Quorum(QuorumCommand),
     /// Reserve producer ids for this broker.
     AllocateProducerIds {
         /// The way back; the inner error is that of the decision.
@@ -191,6 +194,7 @@ impl MetadataCommand {
             Self::AlterConfigs { reply, .. } => reply.send(Err(error)),
             Self::DeleteTopics { reply, .. } => reply.send(Err(error)),
             Self::Placement(command) => command.refuse(error),
+            Self::Quorum(command) => command.refuse(error),
             Self::AllocateProducerIds { reply } => reply.send(Err(error)),
             Self::CreateMissingTopics { reply, .. } => reply.send(Err(error)),
             Self::AlterPartition { reply, .. } => reply.send(AlterPartitionOutcome::Unknown),

@@ -13,6 +13,7 @@ use super::controller_calls::{CONTROL_CALL, ControllerCalls};
 use super::links::CallHandler;
 use super::publisher::Publisher;
 use super::quorum::{Quorum, QuorumStatus};
+use super::voters::carry_out;
 use crate::runtime::{Runtime, oneshot};
 use crate::shard::deadline::{Either, either, within};
 use crate::shard::signal::Signal;
@@ -141,6 +142,9 @@ impl<R: Runtime> ControlPlane<R> {
             }
             MetadataCommand::AlterPartition { partition, proposal, reply } => {
                 plane.proposals.add(partition, proposal, reply);
+            }
+            MetadataCommand::Quorum(command) if plane.is_active() => {
+                carry_out(&plane.runtime, &plane.quorum, command);
             }
             command => plane.controller.send(ControllerCommand::Shard(command)),
         }

@@ -12,6 +12,8 @@ pub mod placement_command;
 mod proposals;
 mod publisher;
 pub mod quorum;
+pub mod quorum_command;
+mod voters;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use logmill_wire::api::api_versions::{
 use logmill_wire::error_codes::ErrorCode;
 
 /// A feature stands here only when it works: `group.version` 1 is KIP-848.
-const FEATURES: &[(&str, i16)] = &[("group.version", 1)];
+pub(super) const FEATURES: &[(&str, i16)] = &[("group.version", 1)];
 
 /// The epoch of the finalized features: they do not change while the broker runs.
 const FEATURES_EPOCH: i64 = 0;

@@ -1,5 +1,6 @@
 //! Kafka's requests: one file per API, a router, and what they work with.
 
+pub mod add_raft_voter;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
 pub mod api_versions;
@@ -16,6 +17,7 @@ pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_log_dirs;
+pub mod describe_quorum;
 pub mod describe_topic_partitions;
 pub mod elect_leaders;
 pub mod fetch;
@@ -41,12 +43,14 @@ pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod producer_ids;
+pub mod remove_raft_voter;
 pub mod router;
 pub mod services;
 pub mod shard_state;
 pub mod sync_group;
 mod topics;
 pub mod unregister_broker;
+pub mod update_features;
 pub mod versions;
 
 #[cfg(test)]

@@ -100,6 +100,9 @@ elect_leaders 0..=2 => controller "";
     alter_partition_reassignments 0..=1 => controller "";
     list_partition_reassignments 0..=0 => controller "";
     offset_delete 0..=0 "";
+    describe_quorum 0..=2 => controller "";
+    update_features 0..=2 => controller
+        "Every feature that there is is on, at its one level: nothing else can be asked for.";
     describe_cluster 0..=2 "The list of controllers is not offered.";
     unregister_broker 0..=0 => controller
         "What the broker still holds counts as lost: if it comes back it catches up from its peers.";
@@ -107,6 +110,8 @@ elect_leaders 0..=2 => controller "";
     consumer_group_describe 0..=1 "";
     list_config_resources 0..=1 "";
     describe_topic_partitions 0..=0 "";
+    add_raft_voter 0..=1 => controller "";
+    remove_raft_voter 0..=0 => controller "";
 }
 
 /// The API with this key, if it is advertised.

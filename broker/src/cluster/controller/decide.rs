@@ -71,6 +71,8 @@ pub(in crate::cluster) enum ControllerCommand {
         /// How often it had been heard before.
         heard: u64,
     },
+    /// Preferred leaders are to lead again.
+    Balance,
 }
 
 impl ControllerCommand {
@@ -82,7 +84,7 @@ impl ControllerCommand {
             Self::Heartbeat { reply, .. } => reply.send(Err(error)),
             Self::AlterPartitions { reply, .. } => reply.send(Err(error)),
             Self::AllocateProducerIds { reply, .. } => reply.send(Err(error)),
-            Self::Fence(_) | Self::FenceLost { .. } => {}
+            Self::Fence(_) | Self::FenceLost { .. } | Self::Balance => {}
         }
     }
 }
@@ -113,7 +115,10 @@ impl Decision {
         Self { records, elected, is_for_shards: true, changes_rules: false, settle }
     }
 
-    fn for_broker(plan: PartitionPlan, settle: impl FnOnce(Result<u64, MetadataError>) + 'static) -> Self {
+    pub(super) fn for_broker(
+        plan: PartitionPlan,
+        settle: impl FnOnce(Result<u64, MetadataError>) + 'static,
+    ) -> Self {
         let PartitionPlan { records, elected } = plan;
         let settle = Box::new(settle);
         Self { records, elected, is_for_shards: false, changes_rules: false, settle }
@@ -188,6 +193,7 @@ impl Decider<'_> {
                 drop(sessions);
                 self.fence(node, is_silent)
             }
+            ControllerCommand::Balance => self.balance(),
         }
     }
 
@@ -309,11 +315,11 @@ impl Decider<'_> {
                 self.decide(ControllerCommand::AllocateProducerIds { node: self.node, reply })
             }
             // These are for the control plane, which turns them into others.
-            command @ (MetadataCommand::AlterPartition { .. } | MetadataCommand::Forward { .. }) => {
-                Decision::for_shard(Vec::new(), move |_| {
-                    command.refuse(MetadataError::NotController(None));
-                })
-            }
+            command @ (MetadataCommand::AlterPartition { .. }
+            | MetadataCommand::Forward { .. }
+            | MetadataCommand::Quorum(_)) => Decision::for_shard(Vec::new(), move |_| {
+                command.refuse(MetadataError::NotController(None));
+            }),
         }
     }
 

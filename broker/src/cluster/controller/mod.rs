@@ -26,6 +26,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bytes of records with which a proposal takes no more commands.
 const PROPOSAL_BYTES: usize = 256 << 10;
@@ -91,6 +92,10 @@ impl<R: Runtime> Controller<R> {
         }));
         let (deciding, watching, probing) = (controller.clone(), controller.clone(), controller.clone());
         runtime.spawn(async move { probing.0.watch_links().await });
+        if controller.0.started_with.cluster.auto_leader_rebalance {
+            let balancing = controller.clone();
+            runtime.spawn(async move { balancing.0.balance_leaders().await });
+        }
         runtime.spawn(async move { deciding.0.run().await });
         runtime.spawn(async move { watching.0.watch_sessions().await });
         controller
@@ -240,6 +245,19 @@ impl<R: Runtime> State<R> {
         let (quorum, node) = (self.quorum.clone(), self.node);
         let has_others = move || quorum.image().brokers().any(|broker| broker.id != node);
         self.quorum.wait_until(|status| status.is_current && has_others()).await
+    }
+
+    /// Has preferred leaders lead again, now and then, while this node leads and there is another broker.
+    async fn balance_leaders(&self) {
+        let interval = Duration::from_secs(self.started_with.cluster.leader_imbalance_check_interval_seconds);
+        while !self.is_stopping.get() {
+            if !self.until_leading_others().await {
+                return;
+            }
+            self.runtime.sleep(interval).await;
+            self.queue.borrow_mut().push_back(ControllerCommand::Balance);
+            self.work.notify_all();
+        }
     }
 
     /// Looks for sessions that have ended, while this node leads and there is a broker besides its own.

@@ -4,6 +4,17 @@ use super::decide::{Decider, Decision};
 use crate::cluster::placement_command::PlacementCommand;
 
 impl Decider<'_> {
+    /// Has preferred leaders lead again, as many as are elected at once.
+    pub(super) fn balance(&self) -> Decision {
+        let decided = self.rules.with_context(|context| self.draft.decide_balance_leaders(context));
+        let count = decided.plan.elected.len();
+        Decision::for_broker(decided.plan, move |outcome| match outcome {
+            Ok(_) if count > 0 => tracing::info!(count, "preferred leaders lead again"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "preferred leaders could not be elected"),
+        })
+    }
+
     /// Decides on one command.
     pub(super) fn place(&self, command: PlacementCommand) -> Decision {
         let draft = self.draft;

@@ -4,6 +4,7 @@
 //! the messages, then the answers. A slow disk makes turns long and their ticks few, so its node does not stand for
 //! election because of it.
 
+use super::description::{FollowerTimes, QuorumDescription};
 use super::disk::{DiskSettings, Found, QuorumDisk, QuorumDiskError};
 use super::engine::{Engine, EngineSettings, Outcome, QuorumStatus, Role};
 use super::founding::Founding;
@@ -21,7 +22,7 @@ use crate::shard::signal::Signal;
 use bytes::Bytes;
 use logmill_state::metadata::{Image, Record};
 use logmill_wire::frame::quorum::IdentityHeader;
-use logmill_wire::ids::{NodeId, Uuid};
+use logmill_wire::ids::{NodeId, TimestampMs, Uuid};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -112,6 +113,8 @@ struct Shared {
     ended: RefCell<Option<String>>,
     work: Signal,
     status: RefCell<QuorumStatus>,
+    times: RefCell<FollowerTimes>,
+    me: MemberKey,
     image: RefCell<Image>,
     changed: Signal,
 }
@@ -143,6 +146,8 @@ impl Quorum {
             ended: RefCell::default(),
             work: Signal::default(),
             status: RefCell::new(fresh_status()),
+            times: RefCell::default(),
+            me: config.key,
             image: RefCell::default(),
             changed: Signal::default(),
         });
@@ -225,6 +230,12 @@ impl Quorum {
     #[must_use]
     pub fn status(&self) -> QuorumStatus {
         self.0.status.borrow().clone()
+    }
+
+    /// How the members stand at a time, as this node knows it if it leads.
+    #[must_use]
+    pub fn describe(&self, now: TimestampMs) -> QuorumDescription {
+        self.0.times.borrow().describe(self.0.me, &self.0.status.borrow(), now)
     }
 
     /// The image as of [`QuorumStatus::applied`].
@@ -545,7 +556,11 @@ impl<R: Runtime, L: QuorumLink> Driver<R, L> {
             PeerMessage::Hello { .. } => self.welcome(envelope.from),
             PeerMessage::HelloReply { leader, .. } => self.hinted = leader,
             PeerMessage::Raft(message) => {
-                note_unfit(envelope.from, running.engine.step(envelope.from, *message))
+                note_unfit(envelope.from, running.engine.step(envelope.from, *message));
+                if let Some((matched, end)) = running.engine.progress_of(envelope.from) {
+                    let (term, now) = (running.engine.term(), self.runtime.wall_clock());
+                    self.shared.times.borrow_mut().hear(term, envelope.from, matched, end, now);
+                }
             }
             PeerMessage::SnapshotOffer(offer) => self.consider(envelope.from, offer),
             PeerMessage::SnapshotFetch { id, position } => {

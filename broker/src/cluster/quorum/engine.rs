@@ -214,6 +214,13 @@ impl Engine {
         self.raw.raft.term
     }
 
+    /// How far a follower has the log durably, by what this node knows as its leader, and how far this node has it.
+    pub fn progress_of(&self, follower: MemberKey) -> Option<(u64, u64)> {
+        let raft = &self.raw.raft;
+        let progress = raft.prs().get(follower.raft_id()).filter(|_| self.is_leader())?;
+        Some((progress.matched, raft.raft_log.last_index()))
+    }
+
     /// Whether this node leads and has applied an entry of its own term, and with it all before.
     pub fn is_current(&self) -> bool {
         self.is_leader() && self.raw.store().term_at(self.applied()) == Some(self.raw.raft.term)

@@ -15,6 +15,7 @@
 //! engine does, because the crate panics on nonsense; [`disk`] makes durable what the engine says, before the messages
 //! that depend on it leave; [`driver`] is the task that brings them together; [`link`] is what it needs of a network.
 
+mod description;
 mod disk;
 mod driver;
 mod engine;
@@ -31,6 +32,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use description::{MemberDescription, QuorumDescription};
 pub use disk::{DiskSettings, QuorumDiskError};
 pub use driver::{Quorum, QuorumConfig, QuorumSettings};
 pub use engine::{QuorumStatus, Role};

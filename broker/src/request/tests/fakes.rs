@@ -5,6 +5,8 @@ use crate::cluster::command::{
     ClusterHandle, Creation, Forwarded, Forwarding, MetadataCommand, MetadataError,
 };
 use crate::cluster::placement_command::PlacementCommand;
+use crate::cluster::quorum::{MemberKey, QuorumDescription};
+use crate::cluster::quorum_command::{QuorumCommand, VoterError};
 use crate::coordinator::CoordinatorTable;
 use crate::partition::command::{
     AppendReply, Appended, OffsetFound, OffsetQuery, PartitionCommand, PartitionError, ReadReply,
@@ -83,6 +85,12 @@ pub(crate) struct FakeBroker {
     pub metadata_error: RefCell<Option<MetadataError>>,
     /// Where the high watermark of every log stays, if it does not follow the log's end.
     pub high_watermark: Cell<Option<i64>>,
+    /// How the quorum stands.
+    pub quorum: RefCell<Option<QuorumDescription>>,
+    /// What every change of the voters fails with.
+    pub voter_error: RefCell<Option<VoterError>>,
+    /// Whom the voters were to be changed by, and with how many listeners.
+    pub voters_asked: RefCell<Vec<(MemberKey, usize)>>,
     /// What asking for sizes fails with.
     pub sizes_error: RefCell<Option<PartitionError>>,
     /// How long appends and changes of the metadata take.
@@ -111,6 +119,9 @@ impl FakeBroker {
             errors: RefCell::default(),
             metadata_error: RefCell::default(),
             high_watermark: Cell::default(),
+            quorum: RefCell::default(),
+            voter_error: RefCell::default(),
+            voters_asked: RefCell::default(),
             sizes_error: RefCell::default(),
             delay: Cell::default(),
             asked: RefCell::default(),
@@ -293,6 +304,7 @@ impl FakeBroker {
                 reply.send(error.map_or(Ok(plan.results), Err));
             }
             MetadataCommand::Placement(command) => self.place(command, error),
+            MetadataCommand::Quorum(command) => self.serve_quorum(command, error),
             MetadataCommand::AllocateProducerIds { reply } => {
                 let decided = self.image.borrow().decide_allocate_producer_ids(NODE);
                 let block = decided.map(|(record, block)| {
@@ -302,6 +314,20 @@ impl FakeBroker {
                 reply.send(error.map_or(Ok(block), Err));
             }
         }
+    }
+
+    fn serve_quorum(&self, command: QuorumCommand, error: Option<MetadataError>) {
+        let (key, listeners, reply) = match command {
+            QuorumCommand::Describe { reply } => {
+                let described = self.quorum.borrow().clone().ok_or(MetadataError::Stopping);
+                return reply.send(error.map_or(described, Err));
+            }
+            QuorumCommand::AddVoter { key, endpoints, reply, .. } => (key, endpoints.len(), reply),
+            QuorumCommand::RemoveVoter { key, reply, .. } => (key, 0, reply),
+        };
+        self.voters_asked.borrow_mut().push((key, listeners));
+        let result = self.voter_error.borrow().clone().map_or(Ok(()), Err);
+        reply.send(error.map_or(Ok(result), Err));
     }
 
     fn place(&self, command: PlacementCommand, error: Option<MetadataError>) {

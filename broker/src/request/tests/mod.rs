@@ -14,6 +14,7 @@ mod metadata;
 mod mutations;
 mod placement;
 mod produce;
+mod quorum;
 mod small_apis;
 mod topic_partitions;
 

@@ -74,6 +74,10 @@ fn no_request_panics_or_leaks() {
     fixture.broker.append(TopicPartition { topic_id, partition: PartitionIndex(0) }, &batch(1, 1));
     let mut answered = 0;
     answered += storm::<api::alter_partition_reassignments::Request<'_>>(&fixture);
+    answered += storm::<api::add_raft_voter::Request<'_>>(&fixture);
+    answered += storm::<api::describe_quorum::Request<'_>>(&fixture);
+    answered += storm::<api::remove_raft_voter::Request<'_>>(&fixture);
+    answered += storm::<api::update_features::Request<'_>>(&fixture);
     answered += storm::<api::elect_leaders::Request<'_>>(&fixture);
     answered += storm::<api::list_partition_reassignments::Request<'_>>(&fixture);
     answered += storm::<api::unregister_broker::Request>(&fixture);

@@ -12,7 +12,7 @@ use super::record::Record;
 use super::topic_name::{collision_form, validate_topic_name};
 
 /// The metadata log's own topic, which nobody may create.
-const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
+pub const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 
 /// The value of a number in a request that means "the broker's default" (KIP-464).
 const DEFAULT: i32 = -1;

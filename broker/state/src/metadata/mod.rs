@@ -7,6 +7,7 @@
 
 mod alter_configs;
 mod alter_partition;
+mod balance;
 mod broker_lifecycle;
 mod brokers;
 mod create_partitions;
@@ -36,6 +37,7 @@ pub use alter_configs::{
     ConfigOperation, ConfigResource, ResourceEdits,
 };
 pub use alter_partition::{AlterPartitionPlan, InSyncError, InSyncProposal};
+pub use balance::{BALANCE_ELECTIONS_MAX, BalancePlan};
 pub use broker_lifecycle::{BrokerError, BrokerStart, ShutdownPlan};
 pub use brokers::{BrokerRegistration, RegisterBrokerError};
 pub use create_partitions::{
@@ -43,8 +45,8 @@ pub use create_partitions::{
     MorePartitions,
 };
 pub use create_topics::{
-    ConfigsCheck, CreateTopicError, CreateTopicErrorKind, CreateTopicResult, CreateTopicsContext,
-    CreateTopicsPlan, CreatedTopic, NewTopic, PartitionAssignment,
+    CLUSTER_METADATA_TOPIC, ConfigsCheck, CreateTopicError, CreateTopicErrorKind, CreateTopicResult,
+    CreateTopicsContext, CreateTopicsPlan, CreatedTopic, NewTopic, PartitionAssignment,
 };
 pub use delete_topics::{DeleteTopicError, DeleteTopicResult, DeleteTopicsPlan, TopicSelector};
 pub use elect_leaders::{ElectLeaderError, ElectLeadersPlan, ElectionType};

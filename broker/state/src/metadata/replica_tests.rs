@@ -448,3 +448,19 @@ fn a_broker_that_is_forgotten_leads_nothing_and_comes_back_in_later_epochs() {
     let old = Record::BrokerRegistered { broker_id, incarnation, leader_epoch_base: 1, rack, endpoints };
     assert!(forgotten.clone().apply(&old).is_err());
 }
+
+#[test]
+fn preferred_leaders_come_back_by_themselves() {
+    let mut image = image();
+    fence(&mut image, 0, RULES);
+    unfence(&mut image, 0);
+    let balance = |image: &Image| with_rules(RULES, |context| image.decide_balance_leaders(context));
+    assert_eq!(balance(&image), BalancePlan::default(), "the first replica is not in sync");
+    let proposal = propose(&image, &[0, 1, 2]);
+    alter(&mut image, &proposal).unwrap();
+    let plan = balance(&image);
+    assert_eq!((plan.plan.elected.len(), plan.has_more), (1, false));
+    commit(&mut image, &plan.plan.records);
+    assert_eq!(led(&image).0, 0);
+    assert_eq!(balance(&image), BalancePlan::default());
+}
