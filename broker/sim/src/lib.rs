@@ -10,6 +10,7 @@ pub mod follower;
 pub mod model;
 pub mod node;
 pub mod quorum;
+pub mod replicas;
 pub mod rot;
 pub mod run;
 pub mod workload;

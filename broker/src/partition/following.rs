@@ -15,6 +15,10 @@ use logmill_wire::frame::replication::{EpochAnswer, EpochQuery, PartitionEnds, P
 use logmill_wire::ids::Offset;
 use logmill_wire::record_batch::{BatchError, BatchHeader, BatchView, validate_stored_header};
 use std::rc::Rc;
+use std::time::Duration;
+
+/// How long after a log could not be cut it is tried again.
+const CHANGE_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// A push that waits, or is being taken.
 pub(super) struct QueuedPush {
@@ -287,7 +291,26 @@ impl<R: Runtime> Partition<R> {
 
     /// Changes the log as the leader's demands it.
     async fn change_log(self: &Rc<Self>, replicated: &Replicated, change: LogChange) {
-        tracing::error!(log = %self.log.key(), leader = %replicated.leader(), ?change, "the log is no prefix of its leader's and cannot be cut; this replica stays out of sync");
+        let truncated = match self.log.truncate(change).await {
+            Ok(truncated) => truncated,
+            Err(_) if self.is_gone() => return,
+            Err(error) => {
+                tracing::error!(log = %self.log.key(), ?change, %error, "the log could not be cut to where its leader's goes on; it is tried again");
+                self.runtime.sleep(CHANGE_AGAIN_AFTER).await;
+                replicated.change.set(Some(change));
+                return;
+            }
+        };
+        // Nothing is awaited between the log's change and the state's.
+        let effects = match self.role.borrow_mut().follower_mut() {
+            Some(follower) => follower.on_log_changed(change, truncated.end, truncated.producers),
+            None => return,
+        };
+        self.after_following(replicated, effects);
+        if replicated.leader() == replicated.placed().local.0 {
+            // It was to lead meanwhile.
+            self.assume_role(replicated);
+        }
     }
 
     /// Says again to the leader what it has to know: the open question, or where it has to go on.
