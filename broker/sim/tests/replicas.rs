@@ -3,11 +3,12 @@
 //! `LOGMILL_SIM_SEEDS` says how many seeds the last test takes.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
-use logmill::partition::command::{Acks, AppendResult, PartitionError};
+use logmill::partition::command::{Acks, AppendResult, PartitionCommand, PartitionError};
 use logmill::runtime::simulated::Options;
 use logmill_sim::replicas::{Answer, Cluster, Start, run};
+use logmill_state::metadata::{PartitionState, Record};
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, TimestampMs};
+use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, TimestampMs};
 use logmill_wire::record_batch::{BatchBuilder, batches};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -167,6 +168,113 @@ fn a_tail_that_no_other_has_is_cut_when_another_leads() {
     cluster.start(ONE, false);
     assert!(are_in_sync(&cluster, &[ONE, TWO, THREE]));
     assert_eq!(log_to(&cluster, ONE, 2), expected, "a restart brings nothing back");
+}
+
+fn start_of(cluster: &Rc<Cluster>, node: NodeId) -> Option<Offset> {
+    assert!(cluster.until(|| cluster.is_up(node)));
+    cluster.wait(&cluster.read(node, 0, Offset(0))).map(|reply| reply.log_start_offset)
+}
+
+fn come_to(cluster: &Rc<Cluster>, what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if holds() {
+            return;
+        }
+        cluster.world.run_for(Duration::from_millis(5));
+    }
+    panic!("{what}: never");
+}
+
+#[test]
+fn followers_delete_what_the_leader_deletes() {
+    let cluster = cluster(5, &[]);
+    for number in 0..10 {
+        assert_eq!(appended(&cluster, ONE, "a", Acks::All), Offset(number));
+    }
+    let partition = cluster.key(0);
+    let delete = |node, before| {
+        let deleted = cluster.ask(node, |reply| PartitionCommand::DeleteRecords { partition, before, reply });
+        cluster.wait(&deleted).unwrap()
+    };
+    assert_eq!(delete(TWO, Offset(6)), Err(PartitionError::NotLeader));
+    assert_eq!(delete(ONE, Offset(6)), Ok(Offset(6)));
+    for node in [TWO, THREE] {
+        come_to(&cluster, "the start of a follower", || start_of(&cluster, node) == Some(Offset(6)));
+    }
+    // A disk that is new begins where records are left.
+    cluster.stop(TWO, true, true);
+    cluster.fence(TWO);
+    cluster.start(TWO, true);
+    assert!(are_in_sync(&cluster, &[ONE, TWO, THREE]));
+    come_to(&cluster, "the start of a new disk", || start_of(&cluster, TWO) == Some(Offset(6)));
+    assert_eq!(appended(&cluster, ONE, "b", Acks::All), Offset(10));
+    cluster.stop(THREE, true, false);
+    cluster.start(THREE, true);
+    come_to(&cluster, "the start after a power cut", || start_of(&cluster, THREE) == Some(Offset(6)));
+}
+
+#[test]
+fn a_replica_that_is_taken_away_deletes_its_log_and_one_that_is_added_gets_it() {
+    let cluster = cluster(6, &[]);
+    assert_eq!(appended(&cluster, ONE, "a", Acks::All), Offset(0));
+    let place = |replicas: &[NodeId], in_sync: &[NodeId]| {
+        let image = cluster.image();
+        let topic = image.topic_by_id(cluster.key(0).topic_id).unwrap();
+        let before = image.partition(topic, PartitionIndex(0)).unwrap().to_state();
+        let partition_epoch = before.partition_epoch + 1;
+        let (replicas, in_sync) = (replicas.to_vec(), in_sync.to_vec());
+        let state = PartitionState { partition_epoch, replicas, in_sync, ..before };
+        let (topic_id, partition) = (topic.id, PartitionIndex(0));
+        cluster.commit(&[Record::PartitionChanged { topic_id, partition, state }]);
+    };
+    place(&[ONE, TWO], &[ONE, TWO]);
+    come_to(&cluster, "the end of the replica", || {
+        let read = cluster.wait(&cluster.read(THREE, 0, Offset(0))).unwrap();
+        read.records == Err(PartitionError::NotHosted)
+    });
+    let sizes = |node| {
+        let partitions = Some(vec![cluster.key(0)]);
+        let sizes = cluster.ask(node, |reply| PartitionCommand::Sizes { partitions, reply });
+        cluster.wait(&sizes).unwrap().unwrap().len()
+    };
+    assert_eq!((sizes(ONE), sizes(THREE)), (1, 0));
+    assert_eq!(appended(&cluster, ONE, "b", Acks::All), Offset(1));
+    // One replica alone, and then all of them again.
+    place(&[ONE], &[ONE]);
+    assert_eq!(appended(&cluster, ONE, "c", Acks::All), Offset(2));
+    place(&[ONE, TWO, THREE], &[ONE]);
+    assert!(are_in_sync(&cluster, &[ONE, TWO, THREE]));
+    assert_eq!(appended(&cluster, ONE, "d", Acks::All), Offset(3));
+    let expected = log_to(&cluster, ONE, 4);
+    assert_eq!(log_to(&cluster, TWO, 4), expected);
+    assert_eq!(log_to(&cluster, THREE, 4), expected);
+}
+
+#[test]
+fn offsets_that_compaction_removed_are_not_missed_at_a_follower() {
+    let cluster = cluster(
+        7,
+        &[("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.0"), ("segment.ms", "100")],
+    );
+    for number in 0..30 {
+        let mut batch = BatchBuilder::new();
+        batch.append(cluster.now(), Some(b"k"), Some(format!("{number}").as_bytes()), &[]);
+        let answer = cluster.append(ONE, 0, batch.finish().unwrap(), Acks::All);
+        assert_eq!(cluster.wait(&answer).unwrap().unwrap().base_offset, Offset(number));
+        cluster.world.run_for(Duration::from_millis(150));
+    }
+    come_to(&cluster, "a compaction", || {
+        cluster.world.run_for(Duration::from_secs(1));
+        log_to(&cluster, ONE, 30).len() < 10
+    });
+    cluster.stop(TWO, true, true);
+    cluster.fence(TWO);
+    cluster.start(TWO, true);
+    assert!(are_in_sync(&cluster, &[ONE, TWO, THREE]));
+    assert_eq!(log_to(&cluster, TWO, 30), log_to(&cluster, ONE, 30));
+    cluster.stop(TWO, true, false);
+    cluster.start(TWO, true);
+    assert_eq!(log_to(&cluster, TWO, 30), log_to(&cluster, ONE, 30), "after a restart, too");
 }
 
 #[test]

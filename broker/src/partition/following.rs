@@ -256,11 +256,7 @@ impl<R: Runtime> Partition<R> {
             replicated.change.set(Some(change));
             self.start_preparing();
         }
-        if let Some(start) = effects.log_start
-            && let Err(error) = self.log.advance_start(start)
-        {
-            tracing::warn!(log = %self.log.key(), %error, "the log's start could not be moved behind its leader's");
-        }
+        self.start_as_leader(effects.log_start);
         if effects.high_watermark_moved {
             self.watchers.wake(self.role.borrow().log().high_watermark());
         }
@@ -269,6 +265,14 @@ impl<R: Runtime> Partition<R> {
         }
         if let Some(ends) = effects.answer {
             self.tell(replicated, ends);
+        }
+    }
+
+    fn start_as_leader(&self, start: Option<Offset>) {
+        if let Some(start) = start
+            && let Err(error) = self.log.advance_start(start)
+        {
+            tracing::warn!(log = %self.log.key(), %error, "the log's start could not be moved behind its leader's");
         }
     }
 
@@ -281,6 +285,7 @@ impl<R: Runtime> Partition<R> {
         let high_watermark = follower.log().high_watermark();
         drop(role);
         let Some(replicated) = self.replicated.get() else { return };
+        self.start_as_leader(effects.log_start);
         if effects.high_watermark_moved {
             self.watchers.wake(high_watermark);
         }

@@ -17,7 +17,9 @@ use logmill_state::metadata::{
 };
 use logmill_state::partition::{AlterPartitionOutcome, Isolation};
 use logmill_state::settings::BrokerSettings;
-use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, ShardIndex, TopicPartition, Uuid};
+use logmill_wire::ids::{
+    LeaderEpoch, NodeId, Offset, PartitionIndex, ShardIndex, TimestampMs, TopicPartition, Uuid,
+};
 use logmill_wire::record_batch::batches;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -138,6 +140,12 @@ impl Cluster {
             cluster.start(node, false);
         }
         cluster
+    }
+
+    /// The time of day.
+    #[must_use]
+    pub fn now(&self) -> TimestampMs {
+        self.network.runtime().wall_clock()
     }
 
     /// One of the topic's partitions.

@@ -197,6 +197,8 @@ pub struct Follower {
     durable: Offset,
     /// What the leader of this epoch has said at the most.
     leader_high_watermark: Offset,
+    /// Where it has said at the most that its log starts: records are deleted here once they are committed here.
+    leader_log_start: Offset,
 }
 
 impl Default for Follower {
@@ -223,6 +225,7 @@ impl Follower {
             written: counted,
             durable: counted,
             leader_high_watermark: log.high_watermark,
+            leader_log_start: log.log_start_offset,
             log,
             write_caching,
             state: State::Idle,
@@ -262,6 +265,7 @@ impl Follower {
         }
         self.leader_epoch = epoch;
         self.leader_high_watermark = self.log.high_watermark;
+        self.leader_log_start = self.log.log_start_offset;
         if let State::Changing { then_follow, .. } = &mut self.state {
             *then_follow = false;
             return FollowerEffects::default();
@@ -391,6 +395,7 @@ impl Follower {
         }
         self.log.producers = producers;
         self.leader_high_watermark = self.log.high_watermark;
+        self.leader_log_start = self.log.log_start_offset;
         self.log.assert_order();
         self.go_on(then_follow)
     }
@@ -427,10 +432,10 @@ impl Follower {
         let appended = Batches { skip, count: batches.len() - skip };
         self.leader_high_watermark = self.leader_high_watermark.max(push.high_watermark);
         let high_watermark_moved = self.raise_high_watermark();
-        let log_start = push.log_start.min(self.log.high_watermark);
+        self.leader_log_start = self.leader_log_start.max(push.log_start);
         Ok(FollowerEffects {
             append: (appended.count > 0).then_some(appended),
-            log_start: (log_start > self.log.log_start_offset).then_some(log_start),
+            log_start: self.log_start_to_come(),
             high_watermark_moved,
             answer: Some(self.ends(false)),
             ..FollowerEffects::default()
@@ -495,7 +500,13 @@ impl Follower {
         self.log.note_durable(if self.write_caching { self.written } else { self.durable });
         let high_watermark_moved = self.is_following() && self.raise_high_watermark();
         let answer = self.is_following().then(|| self.ends(false));
-        FollowerEffects { high_watermark_moved, answer, ..FollowerEffects::default() }
+        let log_start = self.log_start_to_come().filter(|_| self.is_following());
+        FollowerEffects { high_watermark_moved, log_start, answer, ..FollowerEffects::default() }
+    }
+
+    fn log_start_to_come(&self) -> Option<Offset> {
+        let start = self.leader_log_start.min(self.log.high_watermark);
+        (start > self.log.log_start_offset).then_some(start)
     }
 
     fn raise_high_watermark(&mut self) -> bool {
