@@ -75,14 +75,8 @@ impl Record {
                 to.u8(CLUSTER_ID_MINTED);
                 to.uuid(*cluster_id);
             }
-            Self::BrokerRegistered { broker_id, incarnation, leader_epoch_base, rack, endpoints } => {
-                to.u8(BROKER_REGISTERED);
-                to.i32(broker_id.0);
-                to.uuid(*incarnation);
-                to.i32(*leader_epoch_base);
-                to.u8(u8::from(rack.is_some()));
-                rack.iter().for_each(|rack| to.text(rack));
-                to.endpoints(endpoints);
+            Self::BrokerRegistered { .. } | Self::BrokerChanged { .. } | Self::BrokerUnregistered { .. } => {
+                self.encode_broker(&mut to);
             }
             Self::TopicCreated { topic_id, name, configs, placement } => {
                 to.u8(TOPIC_CREATED);
@@ -117,18 +111,6 @@ impl Record {
                 to.u8(TOPIC_DELETED);
                 to.uuid(*topic_id);
             }
-            Self::BrokerChanged { broker_id, fenced, in_controlled_shutdown, directories } => {
-                to.u8(BROKER_CHANGED);
-                to.i32(broker_id.0);
-                to.bytes(&[u8::from(*fenced), u8::from(*in_controlled_shutdown)]);
-                to.count(directories.len());
-                directories.iter().for_each(|directory| to.uuid(*directory));
-            }
-            Self::BrokerUnregistered { broker_id, leader_epoch_base } => {
-                to.u8(BROKER_UNREGISTERED);
-                to.i32(broker_id.0);
-                to.i32(*leader_epoch_base);
-            }
             Self::PartitionChanged { topic_id, partition, state } => {
                 to.u8(PARTITION_CHANGED);
                 to.uuid(*topic_id);
@@ -142,6 +124,33 @@ impl Record {
             }
         }
         to.0
+    }
+
+    fn encode_broker(&self, to: &mut Writer) {
+        match self {
+            Self::BrokerRegistered { broker_id, incarnation, leader_epoch_base, rack, endpoints } => {
+                to.u8(BROKER_REGISTERED);
+                to.i32(broker_id.0);
+                to.uuid(*incarnation);
+                to.i32(*leader_epoch_base);
+                to.u8(u8::from(rack.is_some()));
+                rack.iter().for_each(|rack| to.text(rack));
+                to.endpoints(endpoints);
+            }
+            Self::BrokerChanged { broker_id, fenced, in_controlled_shutdown, directories } => {
+                to.u8(BROKER_CHANGED);
+                to.i32(broker_id.0);
+                to.bytes(&[u8::from(*fenced), u8::from(*in_controlled_shutdown)]);
+                to.count(directories.len());
+                directories.iter().for_each(|directory| to.uuid(*directory));
+            }
+            Self::BrokerUnregistered { broker_id, leader_epoch_base } => {
+                to.u8(BROKER_UNREGISTERED);
+                to.i32(broker_id.0);
+                to.i32(*leader_epoch_base);
+            }
+            _ => {}
+        }
     }
 
     /// Reads what [`Record::encode`] wrote, in this version or an earlier one.

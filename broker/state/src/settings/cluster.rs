@@ -24,12 +24,10 @@ settings_group! {
         /// lives, the records are lost.
         unclean_leader_election: bool = "unclean.leader.election.enable", Kind::Boolean, Some("false"), ClusterWide;
         /// Whether leadership goes back to the first replica of a partition by itself.
-        auto_leader_rebalance: bool = "auto.leader.rebalance.enable", Kind::Boolean, Some("true"), ReadOnly,
-            inert "a cluster is one node";
+        auto_leader_rebalance: bool = "auto.leader.rebalance.enable", Kind::Boolean, Some("true"), ReadOnly;
         /// How often leadership is looked over for that, in seconds.
         leader_imbalance_check_interval_seconds: u64 = "leader.imbalance.check.interval.seconds", Kind::long_from(1),
-            Some("300"), ReadOnly,
-            inert "a cluster is one node";
+            Some("300"), ReadOnly;
         /// Whether a broker that is stopped hands its partitions over first.
         controlled_shutdown: bool = "controlled.shutdown.enable", Kind::Boolean, Some("true"), ReadOnly;
     }
