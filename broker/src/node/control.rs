@@ -79,6 +79,8 @@ impl<R: Runtime> Control<R> {
         }
         let links = self.link();
         let quorum = self.open_quorum(health, &of_controllers, &links).await?;
+        let told = quorum.clone();
+        links.set_on_gone(Rc::new(move |node| told.is_gone(node)));
         self.accept_nodes(of_controllers, &links);
         let settings = Arc::new(self.node.config.settings.clone());
         let publisher = Publisher::default();

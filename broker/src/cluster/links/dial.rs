@@ -6,6 +6,8 @@ use crate::shard::deadline::within;
 use crate::shard::signal::Signal;
 use logmill_wire::ids::NodeId;
 use std::cell::Cell;
+use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::time::Duration;
@@ -45,16 +47,24 @@ pub(super) fn follow_addresses<R: Runtime>(shared: &Rc<Shared<R>>) {
 }
 
 async fn keep_connected<R: Runtime>(shared: Rc<Shared<R>>, node: NodeId, dialer: Rc<Dialer>) {
-    let (mut pause_ms, mut told) = (PAUSE_MS.0, String::new());
+    let (mut pause_ms, mut told, mut was_connected) = (PAUSE_MS.0, String::new(), false);
     while !dialer.is_ended.get() {
         let address = shared.addresses.borrow().get(&node).cloned();
         let Some(address) = address else { return };
         let began = shared.runtime.monotonic();
-        let cause = match attempt(&shared.runtime, &address).await {
-            Ok(connection) => connection::carry(&shared, connection, Some(node)).await.err(),
-            Err(cause) => Some(cause),
+        let attempted = attempt(&shared.runtime, &address).await;
+        let is_refused = matches!(&attempted, Err(Failed::Refused));
+        let stood_before = std::mem::replace(&mut was_connected, attempted.is_ok());
+        let cause = match attempted {
+            Ok(connection) => {
+                connection::carry(&shared, connection, Some(node)).await.err().unwrap_or_default()
+            }
+            Err(failed) => failed.to_string(),
         };
-        let cause = cause.unwrap_or_default();
+        let on_gone = shared.on_gone.borrow().clone();
+        if let Some(on_gone) = on_gone.filter(|_| stood_before && is_refused && !dialer.is_ended.get()) {
+            on_gone(node);
+        }
         if dialer.is_ended.get() {
             return;
         }
@@ -64,19 +74,43 @@ async fn keep_connected<R: Runtime>(shared: Rc<Shared<R>>, node: NodeId, dialer:
         }
         // One that stood for a while begins anew with short pauses.
         let stood = shared.runtime.monotonic().since(began) > 2 * ATTEMPT_MAX.as_nanos() as u64;
-        pause_ms = if stood { PAUSE_MS.0 } else { pause_ms };
+        if was_connected && stood {
+            // Whether the process has ended is known at once.
+            pause_ms = PAUSE_MS.0;
+            continue;
+        }
         let drawn = pause_ms + shared.runtime.random_u64() % pause_ms;
         within(&shared.runtime, Duration::from_millis(drawn), dialer.ended.wait()).await;
         pause_ms = (pause_ms * 2).min(PAUSE_MS.1);
     }
 }
 
-async fn attempt<R: Runtime>(runtime: &R, address: &Address) -> Result<R::Connection, String> {
+/// Why there is no connection.
+enum Failed {
+    /// The host lives, and nobody listens there.
+    Refused,
+    Otherwise(String),
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "nobody listens there",
+            Self::Otherwise(cause) => cause,
+        })
+    }
+}
+
+async fn attempt<R: Runtime>(runtime: &R, address: &Address) -> Result<R::Connection, Failed> {
     let connecting = async {
-        let resolved = resolve(runtime, address).await?;
-        runtime.connect(resolved).await.map_err(|error| error.to_string())
+        let resolved = resolve(runtime, address).await.map_err(Failed::Otherwise)?;
+        runtime.connect(resolved).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => Failed::Refused,
+            _ => Failed::Otherwise(error.to_string()),
+        })
     };
-    within(runtime, ATTEMPT_MAX, connecting).await.unwrap_or_else(|| Err("no answer in time".into()))
+    let late = || Err(Failed::Otherwise("no answer in time".to_owned()));
+    within(runtime, ATTEMPT_MAX, connecting).await.unwrap_or_else(late)
 }
 
 /// The address of a host: at once, or by the system's resolver on the pool.

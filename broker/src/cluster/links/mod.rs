@@ -104,6 +104,8 @@ struct Shared<R: Runtime> {
     has_connected: Signal,
     inbox: Rc<Inbox>,
     handler: RefCell<Option<CallHandler>>,
+    /// Told of nodes whose processes have ended.
+    on_gone: RefCell<Option<Rc<dyn Fn(NodeId)>>>,
     is_stopping: Cell<bool>,
 }
 
@@ -128,6 +130,7 @@ impl<R: Runtime> ControlLinks<R> {
             has_connected: Signal::default(),
             inbox: Rc::default(),
             handler: RefCell::default(),
+            on_gone: RefCell::default(),
             is_stopping: Cell::new(false),
         }))
     }
@@ -150,6 +153,12 @@ impl<R: Runtime> ControlLinks<R> {
     /// What carries out calls of other nodes, and of this one to itself.
     pub fn set_handler(&self, handler: CallHandler) {
         self.0.handler.replace(Some(handler));
+    }
+
+    /// Whom to tell of nodes whose processes have ended: their connection broke, and their host, which lives, refuses
+    /// another one. Of hosts that fall silent nothing is said.
+    pub fn set_on_gone(&self, on_gone: Rc<dyn Fn(NodeId)>) {
+        self.0.on_gone.replace(Some(on_gone));
     }
 
     /// Serves a connection that was accepted, in a task of its own; `held` is dropped when it has ended.

@@ -36,6 +36,10 @@ const FRAMES_MAX: usize = 1024;
 /// Ticks between the hellos of a node that belongs to no quorum.
 const HELLO_TICKS: u32 = 3;
 
+/// When the first voter stands that has heard of the leader's end, and how much later each next one: long enough for all
+/// of them to have heard, and for an election.
+const STAND_AFTER_MS: (u64, u64) = (20, 30);
+
 /// The place in the log, and the term, of the founding snapshot.
 const FOUNDING: SnapshotId = SnapshotId { index: 1, term: 1 };
 
@@ -106,6 +110,10 @@ struct Shared {
     frames: RefCell<VecDeque<Bytes>>,
     commands: RefCell<VecDeque<Command>>,
     has_ticked: Cell<bool>,
+    /// A node of which it was said that it is gone.
+    gone: Cell<Option<NodeId>>,
+    /// The term in which this node wanted to stand because the leader was gone.
+    stands_in: Cell<Option<u64>>,
     /// Whether this node leads and has no peers: then time means nothing, and an idle node sleeps.
     is_alone: Cell<bool>,
     is_stopping: Cell<bool>,
@@ -141,6 +149,8 @@ impl Quorum {
             frames: RefCell::default(),
             commands: RefCell::default(),
             has_ticked: Cell::new(false),
+            gone: Cell::new(None),
+            stands_in: Cell::new(None),
             is_alone: Cell::new(false),
             is_stopping: Cell::new(false),
             ended: RefCell::default(),
@@ -264,6 +274,13 @@ impl Quorum {
         }
     }
 
+    /// Says that the process of a node has ended: if it led, nobody needs to wait until its silence shows it. It may be
+    /// said in error; then most voters still hear the leader, and refuse to elect another one.
+    pub fn is_gone(&self, node: NodeId) {
+        self.0.gone.set(Some(node));
+        self.0.work.notify_all();
+    }
+
     /// Ends the driver. What was proposed and is not decided may be committed later.
     pub fn stop(&self) {
         self.0.is_stopping.set(true);
@@ -356,7 +373,8 @@ impl<R: Runtime, L: QuorumLink> Driver<R, L> {
         while outcome.is_ok() && !self.shared.is_stopping.get() {
             let work = self.shared.work.wait();
             let is_idle = self.shared.frames.borrow().is_empty() && self.shared.commands.borrow().is_empty();
-            if is_idle && !self.shared.has_ticked.get() {
+            let is_told = self.shared.gone.get().is_some() || self.shared.stands_in.get().is_some();
+            if is_idle && !is_told && !self.shared.has_ticked.get() {
                 work.await;
                 continue;
             }
@@ -399,10 +417,30 @@ impl<R: Runtime, L: QuorumLink> Driver<R, L> {
             let Some(command) = command else { break };
             self.carry_out(command);
         }
+        self.go_on_without_leader();
         if self.shared.has_ticked.take() {
             self.tick().await?;
         }
         self.settle().await
+    }
+
+    /// Doubts a leader that is said to be gone, and stands some time later if nobody else leads by then.
+    fn go_on_without_leader(&mut self) {
+        let (gone, stands_in) = (self.shared.gone.take(), self.shared.stands_in.take());
+        let Phase::Running(running) = &mut self.phase else { return };
+        let engine = &mut running.engine;
+        if stands_in == Some(engine.term()) && engine.doubts_leader() {
+            engine.campaign();
+        }
+        let Some(place) = gone.and_then(|node| engine.doubt_leader(node)) else { return };
+        let (first, next) = STAND_AFTER_MS;
+        let drawn = first + place as u64 * next + self.runtime.random_u64() % (next / 3);
+        let (shared, runtime, term) = (Rc::clone(&self.shared), self.runtime.clone(), engine.term());
+        self.runtime.spawn(async move {
+            runtime.sleep(Duration::from_millis(drawn)).await;
+            shared.stands_in.set(Some(term));
+            shared.work.notify_all();
+        });
     }
 
     /// Begins to work with a durable state.

@@ -327,6 +327,24 @@ impl Engine {
         self.note_reset();
     }
 
+    /// Stops waiting for a leader that is said to be gone: whoever asks gets this node's vote, and it may stand itself.
+    /// If it votes and follows that leader, returns its place among the other voters, for them not to stand together.
+    pub fn doubt_leader(&mut self, node: NodeId) -> Option<usize> {
+        if self.leader() != Some(node) || self.raw.raft.state != StateRole::Follower || !self.is_voter() {
+            return None;
+        }
+        let raft = &mut self.raw.raft;
+        raft.election_elapsed = raft.election_elapsed.max(self.settings.election_ticks);
+        let others = self.members.voters().filter(|member| member.key.node != node);
+        Some(others.take_while(|member| member.key != self.me).count())
+    }
+
+    /// Whether this node follows a leader of which it has heard nothing for an election timeout, or since it doubted it.
+    pub fn doubts_leader(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.state == StateRole::Follower && raft.election_elapsed >= self.settings.election_ticks
+    }
+
     /// Stands for election at once.
     pub fn campaign(&mut self) {
         if self.raw.raft.promotable() {

@@ -88,6 +88,31 @@ fn when_the_controller_dies_nobody_else_is_fenced() {
 }
 
 #[test]
+fn another_controller_leads_at_once_where_the_end_of_the_first_is_known() {
+    for seed in SEEDS {
+        let cluster = Cluster::of_three(seed);
+        let dead = cluster.controller().unwrap();
+        let term = cluster.quorum(dead).unwrap().status().term;
+        cluster.kill(dead);
+        let others = || (0..3).filter(|&node| node != dead);
+        others().for_each(|node| cluster.quorum(node).unwrap().is_gone(id(dead)));
+        let is_led =
+            cluster.wait(SECOND / 5, |cluster| cluster.controller().is_some_and(|node| node != dead));
+        assert!(is_led, "a silent leader would have been waited for a second");
+        // One that lives is not replaced because somebody thinks otherwise.
+        let second = cluster.controller().unwrap();
+        let third = others().find(|&node| node != second).unwrap();
+        cluster.start(dead);
+        cluster.world.run_for(SECOND);
+        cluster.quorum(third).unwrap().is_gone(id(second));
+        cluster.world.run_for(2 * SECOND);
+        assert_eq!(cluster.controller(), Some(second));
+        let now = cluster.quorum(second).unwrap().status().term;
+        assert!(now > term && now <= term + 2, "term {now} after {term}");
+    }
+}
+
+#[test]
 fn a_controller_that_stood_still_fences_nobody() {
     for seed in SEEDS {
         // It is the only voter, so nobody takes over.
