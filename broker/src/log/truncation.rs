@@ -198,7 +198,9 @@ impl<R: Runtime> Log<R> {
         let (cut_off, snapshot) = match change {
             LogChange::Cut { to } if to >= self.readable_end() => return Ok(self.as_it_is(&before)),
             LogChange::Cut { to } => self.plan_cut(to, before).await?,
-            LogChange::Reset { start } if self.is_empty_at(start) => return Ok(self.as_it_is(&before)),
+            LogChange::Reset { start } if self.is_empty_at(start, &before) => {
+                return Ok(self.as_it_is(&before));
+            }
             LogChange::Reset { start } => emptied(start),
         };
         self.lower_cleaned_to(Offset(snapshot.next_offset)).await?;
@@ -214,9 +216,10 @@ impl<R: Runtime> Log<R> {
         Truncated { end: Offset(snapshot.next_offset), producers: snapshot.producer_states() }
     }
 
-    fn is_empty_at(&self, start: Offset) -> bool {
+    /// Whether a reset to `start` would change nothing.
+    fn is_empty_at(&self, start: Offset, before: &PartitionSnapshot) -> bool {
         let is_empty = self.inner.borrow().segments.iter().all(|segment| segment.end() == 0);
-        is_empty && self.readable_end() == start && self.start_offset() == start
+        is_empty && self.start_offset() == start && *before == PartitionSnapshot::empty_at(start)
     }
 
     /// Whether all that was appended is durable, and the log's start is.

@@ -73,22 +73,28 @@ impl Promise {
         Some(last.header.next_offset())
     }
 
-    /// Where the log may end, and start, after a change.
+    /// Whether a change may leave the log from `start` to `end`.
     #[must_use]
-    pub fn allowed(&self, change: LogChange) -> Vec<(Offset, Offset)> {
+    pub fn allows(&self, change: LogChange, start: Offset, end: Offset) -> bool {
         match change {
-            LogChange::Reset { start } => vec![(start, start)],
-            LogChange::Cut { to } if to >= self.end() => vec![(self.start, self.end())],
+            LogChange::Reset { start: at } => (start, end) == (at, at),
+            LogChange::Cut { to } if to >= self.end() => (start, end) == (self.start, self.end()),
+            LogChange::Cut { to } => match self.end_of_kept(to).filter(|kept| *kept >= self.start) {
+                Some(kept) => (start, end) == (self.start, kept),
+                // It begins again where the last batch ends of those before its start, if any is still there.
+                None => start == end && end <= to.min(self.start),
+            },
+        }
+    }
+
+    /// Where a change is expected to leave the log.
+    #[must_use]
+    pub fn expected(&self, change: LogChange) -> (Offset, Offset) {
+        match change {
+            LogChange::Reset { start } => (start, start),
             LogChange::Cut { to } => {
-                let kept = self.end_of_kept(to);
-                let mut allowed = Vec::new();
-                allowed.extend(kept.map(|end| (self.start.min(end), end)));
-                if kept.is_none_or(|end| end < self.start) {
-                    // What is before the start may be gone.
-                    let at = to.min(self.start).max(Offset(0));
-                    allowed.push((at, at));
-                }
-                allowed
+                let kept = self.end_of_kept(to).filter(|kept| *kept >= self.start);
+                kept.map_or((to.min(self.start), to.min(self.start)), |kept| (self.start, kept))
             }
         }
     }
@@ -135,8 +141,10 @@ impl Promise {
         let is_emptied =
             matches!(self.pending, Some(LogChange::Reset { start: at }) if at == end && at == start);
         match self.pending {
-            Some(change) if (!is_old || is_emptied) && self.allowed(change).contains(&(start, end)) => {
+            Some(change) if (!is_old || is_emptied) && self.allows(change, start, end) => {
                 self.changed(change, start, end);
+                // It cannot be told from a log that was empty there before.
+                self.is_whole &= !is_old;
             }
             _ if is_old => {
                 self.batches.retain(|batch| batch.header.next_offset() <= end);
@@ -148,9 +156,8 @@ impl Promise {
                 self.changes += 1;
             }
             pending => {
-                let allowed = pending.map(|change| self.allowed(change));
                 return Err(format!(
-                    "the log is {start}..{end}; it was {}..{}, of which {least} was acknowledged, and was to become one of {allowed:?}",
+                    "the log is {start}..{end}; it was {}..{}, of which {least} was acknowledged, and {pending:?} was asked for",
                     self.start,
                     self.end()
                 ));

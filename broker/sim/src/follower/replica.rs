@@ -183,6 +183,11 @@ impl Following {
         action(&mut held.promises[self.at])
     }
 
+    /// Lets later appends be of a newer leader.
+    pub fn begin_epoch(&self) {
+        self.promise(|promise| promise.epoch += 1);
+    }
+
     /// A copy of what was promised.
     #[must_use]
     pub fn promised(&self) -> Promise {
@@ -256,14 +261,15 @@ impl Following {
                 return Err(error);
             }
         };
-        let allowed = self.promise(|promise| promise.allowed(change));
-        let Some(&(start, end)) = allowed.iter().find(|(_, end)| *end == truncated.end) else {
-            self.break_promise(&format!(
-                "Truncated: {change:?} led to {}, not to one of {allowed:?}",
-                truncated.end
-            ));
-            return Ok(());
+        let end = truncated.end;
+        let start = match change {
+            LogChange::Reset { start } => start,
+            LogChange::Cut { .. } => end.min(self.promise(|promise| promise.start)),
         };
+        if !self.promise(|promise| promise.allows(change, start, end)) {
+            self.break_promise(&format!("Truncated: {change:?} led to {end}"));
+            return Ok(());
+        }
         let before = self.snapshot();
         self.promise(|promise| promise.changed(change, start, end));
         let promise = self.promised();
@@ -324,9 +330,8 @@ impl Following {
                 let bytes: Vec<u8> = read.views.iter().flat_map(|view| view.iter().copied()).collect();
                 let is_of = |promise: &Promise| promise.stream_from(offset).starts_with(&bytes);
                 let mut made = after.clone();
-                if let Some(change) = after.pending
-                    && let Some(&(start, end)) = after.allowed(change).first()
-                {
+                if let Some(change) = after.pending {
+                    let (start, end) = after.expected(change);
                     made.changed(change, start, end);
                 }
                 if ![&before, &after, &made].into_iter().any(is_of) {
