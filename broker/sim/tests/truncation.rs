@@ -61,7 +61,12 @@ impl Bench {
         let log = self.log();
         self.run(async move {
             for number in 0..count {
-                log.append((3, 1_500), if number % 3 == 1 { 2 } else { 0 }, &sizes()).await.unwrap();
+                let appended = log.append((3, 1_500), if number % 3 == 1 { 2 } else { 0 }, &sizes()).await;
+                if appended.is_err() && log.log.health().is_failed() {
+                    // A checkpoint has met the error.
+                    return;
+                }
+                appended.unwrap();
                 if number % 5 == 4 {
                     log.begin_epoch();
                 }

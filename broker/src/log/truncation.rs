@@ -462,9 +462,14 @@ impl<R: Runtime> Log<R> {
             }
             self.segments_changed.wait().await;
         }
-        let outcome = match self.finish_truncation().await {
-            Ok(()) => self.settle_alone().await,
-            error => error,
+        let outcome = if self.store.health.is_failed() {
+            // A truncation may have met the error: what its flush has lost, another flush does not bring back.
+            Err(LogError::DirectoryFailed(self.store.health.cause().unwrap_or_default()))
+        } else {
+            match self.finish_truncation().await {
+                Ok(()) => self.settle_alone().await,
+                error => error,
+            }
         };
         self.truncation.settling.set(false);
         self.segments_changed.notify_all();
