@@ -82,6 +82,9 @@ impl std::error::Error for CallFailed {}
 /// What carries out a call of a node: given the operation and the payload, the answer, or `None` to refuse.
 pub type CallHandler = Rc<dyn Fn(NodeId, u16, Bytes) -> Pin<Box<dyn Future<Output = Option<Bytes>>>>>;
 
+/// Who is told of a node's end.
+type OnGone = Rc<dyn Fn(NodeId)>;
+
 /// The connections of this node's control shard. A clone is the same.
 pub struct ControlLinks<R: Runtime>(Rc<Shared<R>>);
 
@@ -105,7 +108,7 @@ struct Shared<R: Runtime> {
     inbox: Rc<Inbox>,
     handler: RefCell<Option<CallHandler>>,
     /// Told of nodes whose processes have ended.
-    on_gone: RefCell<Option<Rc<dyn Fn(NodeId)>>>,
+    on_gone: RefCell<Option<OnGone>>,
     is_stopping: Cell<bool>,
 }
 
