@@ -30,6 +30,8 @@ pub(super) struct Cleaning {
     pub(super) settling: Cell<bool>,
     /// Whether a compaction is under way.
     pub(super) running: Cell<bool>,
+    /// Whether the note comes from a process that may not have come to make its name durable.
+    is_note_unsure: Cell<bool>,
     /// Whether the note is being written.
     noting: Cell<bool>,
 }
@@ -61,6 +63,7 @@ impl<R: Runtime> Log<R> {
             // Any gap may be right.
             (Offset(i64::MAX), Offset(0))
         });
+        self.cleaning.is_note_unsure.set(true);
         self.cleaning.gaps_below.set(gaps_below.max(self.cleaning.gaps_below.get()));
         self.cleaning.cleaned_to.set(cleaned_to.max(self.cleaning.cleaned_to.get()));
         Ok(())
@@ -69,7 +72,7 @@ impl<R: Runtime> Log<R> {
     /// Whether it is noted that offsets may be missing before `end`.
     #[must_use]
     pub fn expects_gaps_below(&self, end: Offset) -> bool {
-        end <= self.cleaning.gaps_below.get()
+        end <= self.cleaning.gaps_below.get() && !self.cleaning.is_note_unsure.get()
     }
 
     /// Makes durable that offsets may be missing before `end`, before the first one is. The log is open.
@@ -78,6 +81,10 @@ impl<R: Runtime> Log<R> {
     /// Those of the disk.
     pub async fn expect_gaps_below(&self, end: Offset) -> Result<(), LogError> {
         if end <= self.cleaning.gaps_below.get() {
+            if self.cleaning.is_note_unsure.get() {
+                self.store.sync_names(&self.path()).await?;
+                self.cleaning.is_note_unsure.set(false);
+            }
             return Ok(());
         }
         self.write_note(|(gaps_below, cleaned_to)| (end.max(gaps_below), cleaned_to)).await
@@ -130,6 +137,7 @@ impl<R: Runtime> Log<R> {
         self.flush(&file, "the note of a compaction").await?;
         runtime.rename(&fresh, &self.path().join(NOTE_NAME)).await?;
         self.store.sync_names(&self.path()).await?;
+        self.cleaning.is_note_unsure.set(false);
         self.cleaning.gaps_below.set(gaps_below);
         self.cleaning.cleaned_to.set(cleaned_to);
         Ok(())
