@@ -8,8 +8,8 @@ use std::thread;
 /// that the signals are blocked, so that only the thread made here gets them.
 pub fn set_on_termination(event: Event) -> io::Result<()> {
     on_termination(move || {
-        tracing::info!("stopping; a second signal ends the process at once");
         event.set();
+        tracing::info!("stopping; a second signal ends the process at once");
     })
 }
 

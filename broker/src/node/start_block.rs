@@ -12,6 +12,8 @@ pub fn begin_logging(filter: &str) {
         .with_max_level(level.unwrap_or(tracing::Level::INFO))
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // It would say on standard error that standard error is closed, which panics.
+        .log_internal_errors(false)
         .try_init();
 }
 

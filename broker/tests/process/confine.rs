@@ -101,6 +101,20 @@ pub fn with_filesystem(
     }
 }
 
+/// Nobody reads standard error any more.
+pub fn unheard() -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
+    || {
+        let mut ends = [0; 2];
+        // SAFETY: the pipe's ends are this function's own until one of them is standard error.
+        let is_done = unsafe {
+            libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) == 0
+                && libc::dup2(ends[1], libc::STDERR_FILENO) >= 0
+                && libc::close(ends[0]) == 0
+        };
+        if is_done { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
 /// Whether a process can be prepared so; if not, what the host says.
 pub fn try_prepare(prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) -> io::Result<()> {
     use std::os::unix::process::CommandExt;

@@ -1,7 +1,9 @@
 //! Hosts that give less than a broker would like: it says what it lacks and works, or says why it cannot.
 
 use super::client::{Client, batch};
-use super::confine::{NOBODY, is_root, ordinary_user, try_prepare, with_filesystem, without_system_call};
+use super::confine::{
+    NOBODY, is_root, ordinary_user, try_prepare, unheard, with_filesystem, without_system_call,
+};
 use super::node::{Node, Plan, Refusal};
 use super::turn;
 use super::workspace::Folder;
@@ -71,6 +73,18 @@ fn without_io_uring_the_start_is_refused_with_cause_and_remedy() {
     // Whatever it was, nothing was begun that the next start would stumble over.
     let node = Plan::new(folder.path()).start();
     round_trip(&node, "later");
+    node.stop();
+}
+
+#[test]
+fn a_node_whose_log_nobody_reads_any_more_works_and_stops() {
+    let _turn = turn::shared();
+    let folder = Folder::new();
+    let node = Plan::new(folder.path()).prepare(unheard()).start();
+    round_trip(&node, "unheard");
+    node.stop();
+    let node = Plan::new(folder.path()).start();
+    assert_eq!(node.client().read_all("unheard", 2, 0).len(), 10);
     node.stop();
 }
 
