@@ -278,6 +278,49 @@ fn offsets_that_compaction_removed_are_not_missed_at_a_follower() {
 }
 
 #[test]
+fn a_follower_whose_disk_is_full_asks_now_and_then_and_comes_back_by_itself() {
+    let cluster = cluster(8, &[("segment.bytes", "1048576")]);
+    let large = "x".repeat(100_000);
+    assert_eq!(appended(&cluster, ONE, &large, Acks::All), Offset(0));
+    cluster.limit_disk(TWO, Some(0));
+    for _ in 1..30 {
+        let _ = append(&cluster, ONE, &large, Acks::Leader);
+        cluster.world.run_for(Duration::from_millis(200));
+    }
+    assert!(are_in_sync(&cluster, &[ONE, THREE]), "it lags");
+    let before = cluster.network.pushed_bytes();
+    for _ in 0..300 {
+        let _ = append(&cluster, ONE, "another", Acks::Leader);
+        cluster.world.run_for(Duration::from_millis(10));
+    }
+    let pushed = cluster.network.pushed_bytes() - before;
+    assert!(pushed > 100_000, "it does not ask again");
+    assert!(pushed < 8 * 30 * 100_000, "{pushed} bytes were pushed in 3 s to a disk that is full");
+    cluster.limit_disk(TWO, None);
+    assert!(are_in_sync(&cluster, &[ONE, TWO, THREE]));
+    let end = appended(&cluster, ONE, "z", Acks::All).0 + 1;
+    assert_eq!(log_to(&cluster, TWO, end), log_to(&cluster, ONE, end));
+}
+
+#[test]
+fn a_leader_whose_disk_was_full_appends_again() {
+    let cluster = cluster(9, &[("segment.bytes", "1048576")]);
+    let large = "x".repeat(100_000);
+    cluster.limit_disk(ONE, Some(0));
+    let mut refused = 0;
+    for _ in 0..30 {
+        let outcome = cluster.wait(&append(&cluster, ONE, &large, Acks::All)).unwrap();
+        refused += usize::from(outcome.is_err());
+    }
+    assert!(refused > 10, "{refused} of 30");
+    cluster.limit_disk(ONE, None);
+    let end = appended(&cluster, ONE, "z", Acks::All).0 + 1;
+    assert_eq!(end, 31 - refused as i64);
+    assert!(are_in_sync(&cluster, &[ONE, TWO, THREE]));
+    assert_eq!(log_to(&cluster, TWO, end), log_to(&cluster, ONE, end));
+}
+
+#[test]
 fn what_was_promised_survives() {
     let seeds: u64 = match std::env::var("LOGMILL_SIM_SEEDS") {
         Ok(text) => text.parse().unwrap(),

@@ -54,7 +54,8 @@ impl<R: Runtime> Partition<R> {
         taken: Rc<oneshot::Sender<()>>,
     ) {
         let Some(replicated) = self.replicated.get() else { return };
-        if self.is_gone() || from.node != replicated.leader() {
+        // What is asked for again anyway would only be refused once more, as fast as the leader can push it.
+        if self.is_gone() || from.node != replicated.leader() || replicated.must_rewind.get() {
             return;
         }
         replicated.pushes.borrow_mut().push_back(QueuedPush { entry, rest: batches, _taken: taken });
@@ -221,6 +222,7 @@ impl<R: Runtime> Partition<R> {
     /// A push that no leader of sound mind sends, or that was hurt on its way; it is asked for again a little later.
     fn refuse_push(&self, replicated: &Replicated, error: &str) {
         tracing::error!(log = %self.log.key(), leader = %replicated.leader(), error, "a push has wrong batches; they are asked for again");
+        replicated.forget_pushes();
         replicated.must_rewind.set(true);
     }
 

@@ -275,6 +275,13 @@ impl Cluster {
         self.commit(&plan.unwrap_or_default().records);
     }
 
+    /// Leaves a broker's disk so many bytes, or all that it asks for.
+    pub fn limit_disk(&self, node: NodeId, bytes_left: Option<u64>) {
+        if let Some(broker) = self.brokers.borrow().get(&node) {
+            broker.host.set_capacity(bytes_left.map(|bytes| broker.host.used_bytes() + bytes));
+        }
+    }
+
     /// Ends a broker, with a power cut or a kill; with `wipe` its disk is another one afterwards.
     pub fn stop(self: &Rc<Self>, node: NodeId, power: bool, wipe: bool) {
         self.network.leave(node);

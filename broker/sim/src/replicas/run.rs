@@ -164,7 +164,12 @@ fn disturb(cluster: &Rc<Cluster>, partitions: i32, chance: &mut Chance) {
     let node = nodes[chance.index(nodes.len())];
     let other = nodes[chance.index(nodes.len())];
     let some_time = |chance: &mut Chance| Duration::from_millis(chance.below(600));
-    match chance.below(6) {
+    match chance.below(7) {
+        6 => {
+            cluster.limit_disk(node, Some(chance.below(200_000)));
+            cluster.world.run_for(some_time(chance) * 3);
+            cluster.limit_disk(node, None);
+        }
         0 | 1 => {
             let power = chance.one_in(2);
             let is_in_sync_everywhere =

@@ -445,7 +445,8 @@ fn a_follower_catches_up_from_disk() {
 
 #[test]
 fn nothing_acknowledged_is_lost_whatever_network_and_brokers_do() {
-    for seed in 0..6 {
+    let seeds = std::env::var("LOGMILL_SIM_SEEDS").ok().and_then(|text| text.parse().ok());
+    for seed in 0..seeds.unwrap_or(6) {
         let mut cluster = Cluster::new(100 + seed, [1, 2, 2], store(), 2);
         let (mut under_way, mut acknowledged, mut unknown) = (Vec::new(), [0_i64; 2], [0_i64; 2]);
         for _ in 0..40 {
