@@ -481,7 +481,9 @@ impl<R: Runtime> Log<R> {
             return self.straddling(readable, range, cached_from).await;
         }
         let to = range.end.min(cached_from);
-        let ahead_to = (range.start + CHUNK_BYTES_MAX as u64).max(least).min(readable.limit);
+        // What is behind in the file may lack pages that were not filled yet, and the offset at a batch's start, which its
+        // checksum does not cover, may be all that stands in one of them.
+        let ahead_to = (range.start + CHUNK_BYTES_MAX as u64).max(least).min(readable.limit).min(cached_from);
         let Some(view) = self.read_from_file(readable, range.start..ahead_to).await?.pop() else {
             return Err(LogError::OutOfRange);
         };

@@ -136,8 +136,10 @@ impl Promise {
         let (start, end) = (Offset(snapshot.log_start_offset), Offset(snapshot.next_offset));
         let least = if how == End::PowerCut && self.write_caching { self.floor } else { self.acknowledged };
         let is_boundary = end == self.base || self.end_of_kept(end) == Some(end);
-        let is_old =
-            is_boundary && end >= least && (self.start..=self.start_asked.max(self.start)).contains(&start);
+        // The start may have been moved to what was in the write cache alone.
+        let is_start_lost = how == End::PowerCut && self.write_caching && start == end && end < self.start;
+        let is_start = is_start_lost || (self.start..=self.start_asked.max(self.start)).contains(&start);
+        let is_old = is_boundary && end >= least && is_start;
         let is_emptied =
             matches!(self.pending, Some(LogChange::Reset { start: at }) if at == end && at == start);
         match self.pending {
@@ -148,7 +150,7 @@ impl Promise {
             }
             _ if is_old => {
                 self.batches.retain(|batch| batch.header.next_offset() <= end);
-                if start > self.start {
+                if start != self.start {
                     self.is_whole = false;
                 }
                 (self.start, self.start_asked, self.acknowledged, self.floor) = (start, start, end, end);
