@@ -14,6 +14,8 @@ from hosts import command
 CLIENT_PORT, CONTROLLER_PORT = 9092, 9093
 START_S = 120
 STOP_S = 30
+# How long the voters of the quorum may take to change.
+VOTER_S = 20
 # What else Apache Kafka needs to elect a controller soon; Logmill's quorum has no such settings.
 QUICK_QUORUM = {"controller.quorum.election.timeout.ms": 1000, "controller.quorum.fetch.timeout.ms": 2000}
 CLUSTER_ID = "bG9nbWlsbC1uZW1lc2lzLQ"
@@ -170,6 +172,9 @@ class Broker:
         for entry in self.data.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
+    def replace_voter(self):
+        """Lets the disk that it has now vote in place of the former one, if others may (KIP-853)."""
+
     def fill_disk(self):
         """Takes what is free of a small disk."""
         filling = self.disk / "filling"
@@ -199,6 +204,31 @@ class Logmill(Broker):
         for name, value in self.settings().items():
             words += ["--set", f"{name}={value}"]
         return words
+
+    def replace_voter(self):
+        """What another fault prevents for too long is left undone."""
+        deadline = time.monotonic() + VOTER_S
+        while time.monotonic() < deadline:
+            for asked in self.cluster.brokers:
+                with (
+                    contextlib.suppress(OSError, ValueError, protocol.Refused),
+                    protocol.Connection(asked.address) as connection,
+                ):
+                    if self.votes_after_change(connection):
+                        return
+            time.sleep(0.2)
+
+    def votes_after_change(self, connection):
+        voters, observers = connection.quorum()
+        fresh = [one for one in observers if one[0] == self.number]
+        former = [one for one in voters if one[0] == self.number]
+        if not fresh:
+            return False
+        for voter in former:
+            connection.remove_voter(voter)
+        for voter in fresh:
+            connection.add_voter(voter, "CONTROLLER", self.host.address, CONTROLLER_PORT)
+        return True
 
 
 class Kafka(Broker):

@@ -177,6 +177,8 @@ class Wipe(Fault):
     def end(self):
         for victim in self.victims:
             victim.start()
+        for victim in self.victims:
+            victim.replace_voter()
 
 
 class Rolling(Fault):

@@ -9,6 +9,8 @@ import zlib
 from dataclasses import dataclass
 
 METADATA, FETCH, ELECT_LEADERS, ALTER_REASSIGNMENTS = 3, 1, 43, 45
+DESCRIBE_QUORUM, ADD_VOTER, REMOVE_VOTER = 55, 80, 81
+METADATA_TOPIC = "__cluster_metadata"
 PREFERRED = 0
 CONSUMER = -1
 MAXIMUM_FRAME = 64 << 20
@@ -45,19 +47,40 @@ class Cursor:
     def numbers(self):
         return self.array(lambda: self.number("i"))
 
-    def varint(self):
+    def unsigned(self):
         value = shift = 0
         while True:
             byte = self.take(1)[0]
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                return (value >> 1) ^ -(value & 1)
+                return value
             shift += 7
+
+    def varint(self):
+        value = self.unsigned()
+        return (value >> 1) ^ -(value & 1)
+
+    def compact_string(self):
+        length = self.unsigned()
+        return self.take(length - 1).decode() if length else None
+
+    def compact_array(self, read):
+        return [read() for _ in range(self.unsigned() - 1)]
+
+    def tags(self):
+        for _ in range(self.unsigned()):
+            self.unsigned()
+            self.take(self.unsigned())
 
 
 def string(text):
     data = text.encode()
     return struct.pack(">h", len(data)) + data
+
+
+def compact_string(text):
+    data = text.encode()
+    return bytes([len(data) + 1]) + data
 
 
 class Connection:
@@ -151,6 +174,52 @@ class Connection:
         cursor.number("i")
         if code := cursor.number("h"):
             raise Refused(code, f"an election for {topic}")
+
+    def quorum(self):
+        """The metadata quorum: its voters and its observers, each a set of (node, directory)."""
+        body = b"\2" + compact_string(METADATA_TOPIC) + b"\2" + struct.pack(">i", 0) + bytes(3)
+        cursor = self.ask(DESCRIBE_QUORUM, 2, body, flexible=True)
+        cursor.tags()
+        code, _ = cursor.number("h"), cursor.compact_string()
+        if code:
+            raise Refused(code, "the metadata quorum")
+        found = []
+
+        def of_member():
+            key = cursor.number("i"), cursor.take(16)
+            cursor.take(24)
+            cursor.tags()
+            return key
+
+        def of_partition():
+            cursor.number("i")
+            code, _ = cursor.number("h"), cursor.compact_string()
+            if code:
+                raise Refused(code, METADATA_TOPIC)
+            cursor.take(16)
+            found.append(tuple(set(cursor.compact_array(of_member)) for _ in range(2)))
+            cursor.tags()
+
+        cursor.compact_array(lambda: (cursor.compact_string(), cursor.compact_array(of_partition), cursor.tags()))
+        return found[0]
+
+    def remove_voter(self, voter):
+        node, directory = voter
+        cursor = self.ask(REMOVE_VOTER, 0, b"\0" + struct.pack(">i", node) + directory + b"\0", flexible=True)
+        self.check_change(cursor, f"the removal of voter {node}")
+
+    def add_voter(self, voter, listener, host, port):
+        node, directory = voter
+        body = b"\0" + struct.pack(">ii", 10000, node) + directory
+        body += b"\2" + compact_string(listener) + compact_string(host) + struct.pack(">H", port) + b"\0\0"
+        self.check_change(self.ask(ADD_VOTER, 0, body, flexible=True), f"the addition of voter {node}")
+
+    @staticmethod
+    def check_change(cursor, what):
+        cursor.tags()
+        cursor.number("i")
+        if code := cursor.number("h"):
+            raise Refused(code, f"{what}: {cursor.compact_string()}")
 
 
 @dataclass(frozen=True)
