@@ -174,6 +174,32 @@ fn who_keeps_up_with_a_moving_end_stays() {
 }
 
 #[test]
+fn what_was_pushed_and_does_not_arrive_is_pushed_again() {
+    let mut leader = leader(&[0, 1, 2]);
+    let next = |leader: &Leader| leader.next_push(NodeId(1)).unwrap();
+    told(&mut leader, 1, 10, 10, 0);
+    leader.on_pushed(NodeId(1), Offset(20));
+    for now in (1..=14).map(|second| second * 1_000) {
+        told(&mut leader, 1, 10, 10, now);
+        assert_eq!(next(&leader), Offset(20), "it may be on its way");
+    }
+    told(&mut leader, 1, 15, 15, 14_900);
+    told(&mut leader, 1, 15, 15, 29_000);
+    assert_eq!(next(&leader), Offset(20), "some of it has come");
+    told(&mut leader, 1, 15, 15, 30_000);
+    assert_eq!(next(&leader), Offset(15));
+    leader.on_pushed(NodeId(1), Offset(20));
+    told(&mut leader, 1, 15, 15, 44_000);
+    assert_eq!(next(&leader), Offset(20), "it was pushed again not long ago");
+    told(&mut leader, 1, 20, 20, 46_000);
+    told(&mut leader, 1, 20, 20, 99_000);
+    leader.apply_batch(&batch(20, 10, EPOCH.0));
+    leader.on_pushed(NodeId(1), Offset(30));
+    told(&mut leader, 1, 20, 20, 99_001);
+    assert_eq!(next(&leader), Offset(30), "it had everything until now");
+}
+
+#[test]
 fn one_replica_needs_nobody() {
     let mut alone = assigned(0, &[0]);
     alone.replicas.truncate(1);

@@ -183,6 +183,10 @@ impl fmt::Display for FollowerError {
 
 impl std::error::Error for FollowerError {}
 
+/// After how long what was pushed is pushed again, though no link was lost, if the follower's end stays where it was. No
+/// link takes as long as that over a frame.
+const PUSHED_AGAIN_AFTER_NS: u64 = 15_000_000_000;
+
 /// One follower, as its leader knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Known {
@@ -196,6 +200,8 @@ struct Known {
     caught_up_at: Option<MonotonicNs>,
     /// The leader's end when the follower told its ends last, and when that was.
     last_heard: (Offset, MonotonicNs),
+    /// The end of the follower's log, and since when it was told unchanged while more was pushed.
+    stands: (Offset, MonotonicNs),
 }
 
 impl Known {
@@ -208,7 +214,21 @@ impl Known {
             next_push: None,
             caught_up_at,
             last_heard: (Offset(i64::MAX), MonotonicNs(0)),
+            stands: (Offset(-1), MonotonicNs(0)),
         }
+    }
+
+    /// Takes note of the end of the follower's log. True if what was pushed must have got lost.
+    fn stands_at(&mut self, log_end: Offset, now: MonotonicNs) -> bool {
+        let lacks_nothing = self.next_push.is_none_or(|pushed| pushed <= log_end);
+        if lacks_nothing || self.stands.0 != log_end {
+            self.stands = (log_end, now);
+        }
+        let is_lost = now.since(self.stands.1) >= PUSHED_AGAIN_AFTER_NS;
+        if is_lost {
+            self.stands.1 = now;
+        }
+        is_lost
     }
 
     fn counted(&self, write_caching: bool) -> Option<Offset> {
@@ -390,7 +410,8 @@ impl Leader {
         if end > log_end_offset {
             return Err(FollowerError::BeyondEnd { end, log_end_offset });
         }
-        if ends.rewind || known.next_push.is_none_or(|pushed| pushed < next) {
+        let is_lost = known.stands_at(next, now);
+        if ends.rewind || is_lost || known.next_push.is_none_or(|pushed| pushed < next) {
             known.next_push = Some(next);
         }
         // Answers may overtake one another, but in one epoch and incarnation no end goes back.
