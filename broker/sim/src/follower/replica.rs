@@ -338,8 +338,8 @@ impl Following {
                     let (start, end) = after.expected(change);
                     made.changed(change, start, end);
                 }
-                // Of what was changed twice meanwhile, it may be the log in between.
-                let is_known = after.changes <= before.changes + 2;
+                // If a change was begun and made meanwhile, it may be what was appended and cut off in between.
+                let is_known = after.changes <= before.changes + 1;
                 if is_known && ![&before, &after, &made].into_iter().any(is_of) {
                     self.break_promise(&format!(
                         "BytesAsGiven: offset {offset} was served as something else"
