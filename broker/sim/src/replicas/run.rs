@@ -165,7 +165,8 @@ fn disturb(cluster: &Rc<Cluster>, partitions: i32, chance: &mut Chance) {
     let other = nodes[chance.index(nodes.len())];
     let some_time = |chance: &mut Chance| Duration::from_millis(chance.below(600));
     match chance.below(7) {
-        6 => {
+        // Who starts on a full disk says so, and ends.
+        6 if cluster.is_up(node) => {
             cluster.limit_disk(node, Some(chance.below(200_000)));
             cluster.world.run_for(some_time(chance) * 3);
             cluster.limit_disk(node, None);
