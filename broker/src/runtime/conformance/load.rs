@@ -39,8 +39,12 @@ impl Done {
 
 type Counter = Rc<Cell<Done>>;
 
-/// Puts `duration` of mixed load on a shard. `endpoint` is the shard's own, of a mesh of `shards` shards, which all run this; its
-/// file is made in `directory`. A task that fails ends, and its count stands still.
+/// What shards say to each other: that they run, and then the load.
+const HERE: u64 = 0;
+const LOAD: u64 = 1;
+
+/// Puts `duration` of mixed load on a shard, from when all shards run. `endpoint` is the shard's own, of a mesh of `shards`
+/// shards, which all run this; its file is made in `directory`. A task that fails ends, and its count stands still.
 ///
 /// # Errors
 /// If some kind of load could not be started, in words.
@@ -52,6 +56,7 @@ pub async fn mixed_load<R: Runtime>(
     duration: Duration,
 ) -> Result<Done, String> {
     let done = Counter::default();
+    until_all_run(&runtime, &endpoint, shards).await;
     start_burning(&runtime, &done);
     start_echoing(&runtime, &done).await?;
     start_writing(&runtime, &done, directory.join(runtime.shard().to_string())).await?;
@@ -59,6 +64,17 @@ pub async fn mixed_load<R: Runtime>(
     start_measuring(&runtime, &done);
     runtime.sleep(duration).await;
     Ok(done.get())
+}
+
+/// The threads of a machine under load may begin seconds apart; those that are there would have no load from the others.
+async fn until_all_run(runtime: &impl Runtime, endpoint: &Endpoint<u64>, shards: u16) {
+    for other in (0..shards).map(ShardIndex).filter(|other| *other != runtime.shard()) {
+        endpoint.send(other, HERE).await;
+    }
+    let mut missing = shards - 1;
+    while missing > 0 {
+        missing -= u16::from(endpoint.recv().await.1 == HERE);
+    }
 }
 
 fn count(done: &Counter, change: impl FnOnce(&mut Done)) {
@@ -140,7 +156,7 @@ fn start_messaging(runtime: &impl Runtime, done: &Counter, endpoint: Endpoint<u6
     let (sender, own) = (Rc::clone(&endpoint), runtime.clone());
     runtime.spawn(async move {
         loop {
-            sender.send(next, 1).await;
+            sender.send(next, LOAD).await;
             own.yield_now().await;
         }
     });
