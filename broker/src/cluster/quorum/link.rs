@@ -14,14 +14,3 @@ pub trait QuorumLink: 'static {
     /// The next frame that has come from any node.
     fn receive(&self) -> impl Future<Output = Bytes> + 'static;
 }
-
-/// The link of a node without peers.
-pub struct NoPeers;
-
-impl QuorumLink for NoPeers {
-    fn send(&self, _to: NodeId, _frame: Bytes) {}
-
-    fn receive(&self) -> impl Future<Output = Bytes> + 'static {
-        std::future::pending()
-    }
-}

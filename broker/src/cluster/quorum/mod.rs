@@ -36,7 +36,7 @@ pub use description::{MemberDescription, QuorumDescription};
 pub use disk::{DiskSettings, QuorumDiskError};
 pub use driver::{Quorum, QuorumConfig, QuorumSettings};
 pub use engine::{QuorumStatus, Role};
-pub use link::{NoPeers, QuorumLink};
+pub use link::QuorumLink;
 pub use members::{Member, MemberChange, MemberKey, MemberSet, VoterEndpoint};
 
 use logmill_wire::ids::NodeId;
