@@ -1,100 +1,130 @@
-//! `logmill-sim [--follower] [--from SEED] [--count N]`: runs seeds one after another and says which failed; with
-//! `--follower` those of a follower's log.
+//! `logmill-sim [--follower | --replicas | --quorum] [--from SEED] [--count N] [--first]`: runs seeds one after another
+//! and says which failed, with `--first` until one has. Without a name it is the storage of one broker that is
+//! simulated.
 
-use logmill_sim::follower;
-use logmill_sim::run::{Outcome, run};
+use logmill_sim::{follower, quorum, replicas, run};
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    let (mut from, mut count) = (0, 1);
-    let mut arguments = std::env::args().skip(1).peekable();
-    let is_follower = arguments.next_if(|name| name == "--follower").is_some();
+/// What a seed came to: the promise that was broken, if one was, and what was counted.
+type Ran = (Option<String>, Vec<(&'static str, u64)>);
+
+/// A simulation: the argument that asks for it, and what runs one seed of it.
+type Simulation = (&'static str, fn(u64) -> Ran);
+
+const SIMULATIONS: [Simulation; 4] =
+    [("", of_storage), ("--follower", of_follower), ("--replicas", of_replicas), ("--quorum", of_quorum)];
+
+fn of_storage(seed: u64) -> Ran {
+    let outcome = run::run(seed);
+    let counts = vec![
+        ("appends acknowledged", outcome.appends),
+        ("refused", outcome.refused),
+        ("repeated", outcome.duplicates),
+        ("records read", outcome.reads),
+        ("deletions", outcome.deletions),
+        ("records compacted", outcome.compacted),
+        ("power cuts", outcome.crashes),
+        ("kills", outcome.kills),
+        ("stops", outcome.stops),
+        ("files rotted", outcome.rotted),
+        ("starts stopped by them", outcome.reported),
+    ];
+    (outcome.broken, counts)
+}
+
+fn of_follower(seed: u64) -> Ran {
+    let outcome = follower::run(seed);
+    let counts = vec![
+        ("appends", outcome.appends),
+        ("cuts", outcome.cuts),
+        ("resets", outcome.resets),
+        ("refused by the disk", outcome.refused),
+        ("interrupted", outcome.interrupted),
+        ("of them made", outcome.made),
+    ];
+    (outcome.broken, counts)
+}
+
+fn of_replicas(seed: u64) -> Ran {
+    (replicas::run(seed).err(), Vec::new())
+}
+
+fn of_quorum(seed: u64) -> Ran {
+    let outcome = quorum::run(seed);
+    let counts = vec![
+        ("changes acknowledged", outcome.acknowledged),
+        ("terms", outcome.terms),
+        ("falls", outcome.falls),
+        ("disks wiped", outcome.wiped),
+        ("replaced", outcome.replaced),
+    ];
+    (outcome.broken, counts)
+}
+
+/// Runs a seed; what panics has broken a promise, too.
+fn run_caught(simulation: Simulation, seed: u64) -> Ran {
+    catch_unwind(AssertUnwindSafe(|| simulation.1(seed))).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+        (Some(format!("NoPanic: {text}")), Vec::new())
+    })
+}
+
+/// Which simulation, the first seed, how many, and whether the first that fails is the last.
+fn parse(arguments: impl Iterator<Item = String>) -> Option<(Simulation, u64, u64, bool)> {
+    let (mut simulation, mut from, mut count, mut stops_at_first) = (SIMULATIONS[0], 0, 1, false);
+    let mut arguments = arguments.peekable();
     while let Some(name) = arguments.next() {
-        let value = arguments.next().and_then(|text| text.parse::<u64>().ok());
-        match (name.as_str(), value) {
-            ("--from" | "--seed", Some(value)) => from = value,
-            ("--count", Some(value)) => count = value,
-            _ => {
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "error: usage: logmill-sim [--follower] [--from SEED] [--count N]"
-                );
-                return ExitCode::from(2);
+        match name.as_str() {
+            "--from" | "--seed" => from = arguments.next()?.parse().ok()?,
+            "--count" => count = arguments.next()?.parse().ok()?,
+            "--first" => stops_at_first = true,
+            name => simulation = *SIMULATIONS.iter().find(|(of, _)| *of == name && !of.is_empty())?,
+        }
+    }
+    Some((simulation, from, count, stops_at_first))
+}
+
+fn main() -> ExitCode {
+    let mut output = std::io::stdout();
+    let Some((simulation, from, count, stops_at_first)) = parse(std::env::args().skip(1)) else {
+        let names: Vec<&str> = SIMULATIONS.iter().skip(1).map(|(name, _)| *name).collect();
+        let names = names.join(" | ");
+        let _ = writeln!(
+            std::io::stderr(),
+            "error: usage: logmill-sim [{names}] [--from SEED] [--count N] [--first]"
+        );
+        return ExitCode::from(2);
+    };
+    let (mut ran, mut failed) = (0, 0);
+    let mut total: Vec<(&str, u64)> = Vec::new();
+    for seed in from..from.saturating_add(count) {
+        let (broken, counts) = run_caught(simulation, seed);
+        ran += 1;
+        for (place, (name, number)) in counts.into_iter().enumerate() {
+            match total.get_mut(place) {
+                Some((_, sum)) => *sum += number,
+                None => total.push((name, number)),
+            }
+        }
+        if let Some(broken) = broken {
+            failed += 1;
+            let name = if simulation.0.is_empty() { String::new() } else { format!("{} ", simulation.0) };
+            let _ = writeln!(output, "seed {seed}: {broken}\n  again: logmill-sim {name}--seed {seed}");
+            if stops_at_first {
+                break;
             }
         }
     }
-    if is_follower {
-        return run_followers(from, count);
-    }
-    let mut total = Outcome::default();
-    let mut failed = 0;
-    for seed in from..from.saturating_add(count) {
-        let outcome = run(seed);
-        if let Some(broken) = &outcome.broken {
-            failed += 1;
-            let _ = writeln!(std::io::stdout(), "seed {seed}: {broken}\n  again: logmill-sim --seed {seed}");
-        }
-        total.appends += outcome.appends;
-        total.refused += outcome.refused;
-        total.duplicates += outcome.duplicates;
-        total.reads += outcome.reads;
-        total.deletions += outcome.deletions;
-        total.compacted += outcome.compacted;
-        total.crashes += outcome.crashes;
-        total.kills += outcome.kills;
-        total.stops += outcome.stops;
-        total.rotted += outcome.rotted;
-        total.reported += outcome.reported;
-        if count == 1 {
-            let _ = writeln!(std::io::stdout(), "{outcome:?}");
-        }
-    }
+    let total: Vec<String> = total.iter().map(|(name, number)| format!("{number} {name}")).collect();
     let _ = writeln!(
-        std::io::stdout(),
-        "seeds {from}..{}: {} appends acknowledged, {} refused, {} repeated, {} records read, {} deletions, {} compacted; {} power cuts, {} kills, {} stops; {} files rotted, {} of them stopped a start\n{} passed, {failed} failed",
-        from + count,
-        total.appends,
-        total.refused,
-        total.duplicates,
-        total.reads,
-        total.deletions,
-        total.compacted,
-        total.crashes,
-        total.kills,
-        total.stops,
-        total.rotted,
-        total.reported,
-        count - failed
-    );
-    ExitCode::from(u8::from(failed > 0))
-}
-
-fn run_followers(from: u64, count: u64) -> ExitCode {
-    let mut total = follower::Outcome::default();
-    let mut failed = 0;
-    for seed in from..from.saturating_add(count) {
-        let outcome = follower::run(seed);
-        if let Some(broken) = &outcome.broken {
-            failed += 1;
-            let _ = writeln!(
-                std::io::stdout(),
-                "seed {seed}: {broken}\n  again: logmill-sim --follower --seed {seed}"
-            );
-        }
-        total.add(&outcome);
-    }
-    let _ = writeln!(
-        std::io::stdout(),
-        "seeds {from}..{}: {} appends, {} cuts, {} resets, {} refused by the disk, {} interrupted, {} of them made\n{} passed, {failed} failed",
-        from + count,
-        total.appends,
-        total.cuts,
-        total.resets,
-        total.refused,
-        total.interrupted,
-        total.made,
-        count - failed
+        output,
+        "seeds {from}..{}: {}\n{} passed, {failed} failed",
+        from + ran,
+        total.join(", "),
+        ran - failed
     );
     ExitCode::from(u8::from(failed > 0))
 }
