@@ -127,7 +127,10 @@ fn produce(
                     let at = (partition, appended.base_offset.0 + number as i64);
                     let before = seen.borrow_mut().acknowledged.insert(at, first + number);
                     if let Some(before) = before {
-                        let what = format!("offset {at:?} was given out twice: {before}, {}", first + number);
+                        let what = format!(
+                            "NoOffsetMintedTwice: {at:?} was given out twice: {before}, {}",
+                            first + number
+                        );
                         seen.borrow_mut().broken.push(what);
                     }
                 }
@@ -150,7 +153,8 @@ fn watch(cluster: &Rc<Cluster>, partition: i32, seen: &Shared, stopped: &Rc<Cell
                 let key = (partition, found.leader_epoch);
                 let before = seen.ends.range((partition, LeaderEpoch::NONE)..=key).map(|(_, end)| *end).max();
                 if before > Some(found.offset) {
-                    let what = format!("the high watermark goes back from {before:?} to {found:?} at {node}");
+                    let what =
+                        format!("HighWatermarkStays: it goes back from {before:?} to {found:?} at {node}");
                     seen.broken.push(what);
                 }
                 seen.ends.insert(key, found.offset);
@@ -209,7 +213,7 @@ fn heal(cluster: &Rc<Cluster>, partitions: i32) -> Result<(), String> {
         cluster.until(|| (0..partitions).all(|partition| cluster.placed(partition).1.len() == all));
     let placed: Vec<(NodeId, Vec<NodeId>)> =
         (0..partitions).map(|partition| cluster.placed(partition)).collect();
-    if is_healed { Ok(()) } else { Err(format!("after a minute not all are in sync: {placed:?}")) }
+    if is_healed { Ok(()) } else { Err(format!("Heals: after a minute not all are in sync: {placed:?}")) }
 }
 
 fn check(cluster: &Rc<Cluster>, partition: i32, seen: &Shared) -> Result<(), String> {
@@ -218,7 +222,9 @@ fn check(cluster: &Rc<Cluster>, partition: i32, seen: &Shared) -> Result<(), Str
     for node in cluster.nodes() {
         let (other_end, other) = cluster.log(node, partition)?;
         if (other_end, &other) != (end, &bytes) {
-            return Err(format!("{node} has another log below {other_end} than {leader} has below {end}"));
+            return Err(format!(
+                "ReplicasAreEqual: {node} has another log below {other_end} than {leader} has below {end}"
+            ));
         }
     }
     let numbers = numbers(&bytes)?;
@@ -226,7 +232,7 @@ fn check(cluster: &Rc<Cluster>, partition: i32, seen: &Shared) -> Result<(), Str
         if numbers.get(offset) != Some(number) {
             let found = numbers.get(offset);
             return Err(format!(
-                "{partition}: {number} was acknowledged at {offset}, where {found:?} stands"
+                "NothingAcknowledgedLost: {partition}: {number} was acknowledged at {offset}, where {found:?} stands"
             ));
         }
     }
