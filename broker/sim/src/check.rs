@@ -6,11 +6,11 @@ use crate::workload::{end_of, find, read, records_of, timestamp_of};
 use logmill::partition::command::PartitionError;
 use logmill::runtime::simulated::Chance;
 use logmill_state::partition::FetchCheckError;
-use logmill_wire::ids::{Offset, TopicPartition};
+use logmill_wire::ids::{Offset, TimestampMs, TopicPartition};
 use std::collections::BTreeMap;
 
 /// Reads all partitions from their beginning to their end and holds them against the model.
-pub async fn check_everything(node: &Node, model: &Shared, chance: &mut Chance) {
+pub async fn check_everything(node: &Node, model: &Shared, chance: &mut Chance, now: TimestampMs) {
     let logs: Vec<TopicPartition> = model.borrow().partitions.keys().copied().collect();
     for log in logs {
         let expected = model.borrow().partitions.get(&log).cloned().unwrap_or_default();
@@ -18,6 +18,7 @@ pub async fn check_everything(node: &Node, model: &Shared, chance: &mut Chance) 
             Ok((start, found)) => {
                 model.borrow_mut().see_start(log, expected.start, start);
                 compare(model, log, &expected, start, &found);
+                compare_tombstones(model, log, start, &found, now);
                 look_up(node, model, log, &found, chance).await;
             }
             Err(_) if expected.is_rotten => {}
@@ -127,6 +128,16 @@ fn compare(model: &Shared, log: TopicPartition, expected: &Partition, start: i64
     }
     for (offset, (number, _)) in found {
         model.see(log, *offset, *number);
+    }
+}
+
+/// A tombstone stays for `delete.retention.ms`, for consumers to see it.
+fn compare_tombstones(model: &Shared, log: TopicPartition, start: i64, found: &Found, now: TimestampMs) {
+    let left: Vec<(i64, u64)> = found.iter().map(|(offset, (number, _))| (*offset, *number)).collect();
+    let mut model = model.borrow_mut();
+    if let Some(offset) = model.early_loss(log, start, &left, now.0) {
+        let what = format!("{log} offset {offset}: a tombstone has gone before its time");
+        model.break_promise("TombstonesStayAWhile", what);
     }
 }
 

@@ -62,6 +62,10 @@ pub struct Partition {
     pub writers: Vec<Writer>,
     /// Whether its topic is compacted: then a record may go once a later one of its key is there.
     pub is_compacted: bool,
+    /// Its topic's `delete.retention.ms`, if it is compacted.
+    pub delete_retention_ms: i64,
+    /// When tombstones were sent first: number → milliseconds. None goes earlier than `delete_retention_ms` after that.
+    pub tombstones: BTreeMap<u64, i64>,
     /// Whether bits of its segments were flipped: then reads may fail, but never give something wrong.
     pub is_rotten: bool,
     /// Whether an acknowledged append found the log damaged or its directory failed: nothing more is expected.
@@ -183,6 +187,35 @@ impl Model {
                     .map(|record| sent.first_number + record)
                     .any(|other| of_key(other) && is_tombstone(other))
             })
+    }
+
+    /// A tombstone that was acknowledged, is not in `found`, was not superseded, and ought to be there for some time yet.
+    #[must_use]
+    pub fn early_loss(
+        &self,
+        log: TopicPartition,
+        start: i64,
+        found: &[(i64, u64)],
+        now_ms: i64,
+    ) -> Option<i64> {
+        let partition = self.partitions.get(&log)?;
+        let unanswered = |number: u64| {
+            let of_writers = partition.writers.iter().filter_map(|writer| writer.unanswered.as_ref());
+            of_writers
+                .flat_map(|sent| (0..sent.count as u64).map(|record| sent.first_number + record))
+                .any(|other| key_of(other) == key_of(number))
+        };
+        let is_missing = |&(&offset, &number): &(&i64, &u64)| {
+            let sent = partition.tombstones.get(&number);
+            let is_due = sent.is_none_or(|sent| now_ms >= sent + partition.delete_retention_ms);
+            let is_later = |at: i64, other: u64| at > offset && key_of(other) == key_of(number);
+            !is_due
+                && !found.contains(&(offset, number))
+                && !found.iter().any(|&(at, other)| is_later(at, other))
+                && !partition.acknowledged.range(offset..).any(|(&at, &other)| is_later(at, other))
+                && !unanswered(number)
+        };
+        partition.acknowledged.range(start..).find(is_missing).map(|(offset, _)| *offset)
     }
 
     /// Takes note of a record that was read.

@@ -178,9 +178,7 @@ impl Run {
         // Records of years ago are never too old elsewhere.
         configs.entry("retention.ms".to_owned()).or_insert_with(|| "-1".to_owned());
         let is_compacted = self.chance.one_in(3);
-        if is_compacted {
-            self.compact_topic(&mut configs);
-        }
+        let delete_retention_ms = if is_compacted { self.compact_topic(&mut configs) } else { 0 };
         let placement = vec![PlacementRun {
             partition_count: partitions as u32,
             leader_epoch: LeaderEpoch(self.epoch_base),
@@ -191,7 +189,8 @@ impl Run {
         model.topics.push(Topic { name: name.to_owned(), id, partitions });
         for partition in 0..partitions {
             let start_asked = if retention.is_some() { i64::MAX } else { 0 };
-            let mut fresh = Partition { start_asked, is_compacted, ..Partition::default() };
+            let mut fresh =
+                Partition { start_asked, is_compacted, delete_retention_ms, ..Partition::default() };
             for _ in 0..1 + self.chance.below(2) {
                 fresh.writers.push(Writer { producer_id: model.next_producer_id, ..Writer::default() });
                 model.next_producer_id += 1;
@@ -202,7 +201,8 @@ impl Run {
         }
     }
 
-    fn compact_topic(&mut self, configs: &mut BTreeMap<String, String>) {
+    /// Gives a topic the settings of a compacted one, and returns its `delete.retention.ms`.
+    fn compact_topic(&mut self, configs: &mut BTreeMap<String, String>) -> i64 {
         let policy = if self.chance.one_in(3) { "compact,delete" } else { "compact" };
         // Whatever was closed is compacted as soon as it may be.
         let ratio = if self.chance.one_in(2) { "0" } else { "0.4" };
@@ -214,6 +214,7 @@ impl Run {
             ("segment.ms", (5 + self.chance.below(100)).to_string()),
         ];
         configs.extend(settings.map(|(key, value)| (key.to_owned(), value)));
+        delete_retention_ms as i64
     }
 
     /// Runs `future` on the host until it is done; `None` if the host went down before.
@@ -270,8 +271,9 @@ impl Run {
         };
         let (checked, model, mut chance) =
             (Rc::clone(&node), Rc::clone(&self.model), Chance::new(self.chance.next_u64()));
+        let now = self.host.runtime(ShardIndex(0)).wall_clock();
         let _ = self.drive("the check after a start", async move {
-            check_everything(&checked, &model, &mut chance).await
+            check_everything(&checked, &model, &mut chance, now).await
         });
         if self.model.borrow().broken.is_some() || is_last {
             return false;

@@ -179,6 +179,13 @@ pub async fn write(
                     );
                     writer.next_sequence += sent.count;
                     writer.unanswered = Some(sent.clone());
+                    if is_compacted {
+                        let numbers = (0..sent.count as u64).map(|record| first_number + record);
+                        let now = runtime.wall_clock().0;
+                        partition.tombstones.extend(
+                            numbers.filter(|&number| is_tombstone(number)).map(|number| (number, now)),
+                        );
+                    }
                     model.next_number += sent.count as u64;
                     model.budget_bytes = model.budget_bytes.saturating_sub(sent.bytes.len() as u64);
                     sent
