@@ -9,10 +9,11 @@ use super::group::ENTRY_OVERHEAD_BYTES;
 use super::ring::Ring;
 use crate::runtime::{File, Mapping, OpenMode, Runtime};
 use logmill_wire::frame::journal::{
-    GROUP_HEADER_BYTES, GroupHeader, Range, append_declare, append_inline_header, seal_group_parts,
+    GROUP_HEADER_BYTES, GroupHeader, Range, append_declare, append_inline_header, seal_group_summed,
 };
 use logmill_wire::ids::Uuid;
 use logmill_wire::limits::PAGE_BYTES;
+use logmill_wire::record_batch::{HEADER_BYTES, checksum_over};
 use std::io;
 use std::path::Path;
 
@@ -25,8 +26,20 @@ pub struct Written<'a> {
     pub range: Range,
     /// The name of the log's directory, if no checkpoint has it.
     pub directory: Option<&'a str>,
-    /// The bytes; together they are the range.
-    pub parts: &'a [&'a [u8]],
+    /// The start of a batch whose checksum was found right, as it is to stand in the log, and the rest of it; together
+    /// they are the range.
+    pub head: &'a [u8; HEADER_BYTES],
+    /// What follows the head.
+    pub records: &'a [u8],
+}
+
+impl Written<'_> {
+    /// Goes on with a CRC-32C over the batch.
+    fn sum(&self, crc: u32) -> u32 {
+        let start = self.head.first_chunk();
+        let carried = start.and_then(|start| checksum_over(crc, start, HEADER_BYTES + self.records.len()));
+        carried.unwrap_or_else(|| crc32c::crc32c_append(crc32c::crc32c_append(crc, self.head), self.records))
+    }
 }
 
 /// A shard's write cache.
@@ -72,10 +85,11 @@ impl<R: Runtime> WriteCache<R> {
             tail_sequence: place.tail_sequence,
             ..GroupHeader::default()
         };
-        let sealed =
-            seal_group_parts(header, std::iter::once(&*self.scratch).chain(written.parts.iter().copied()));
+        let payload_bytes = self.scratch.len() + HEADER_BYTES + written.records.len();
+        let sum = |crc| written.sum(crc32c::crc32c_append(crc, &self.scratch));
+        let sealed = seal_group_summed(header, payload_bytes, sum);
         let mut position = place.page as usize * PAGE_BYTES;
-        for part in [&sealed, &*self.scratch].into_iter().chain(written.parts.iter().copied()) {
+        for part in [&sealed[..], &self.scratch, written.head, written.records] {
             self.mapping.write(position, part);
             position += part.len();
         }

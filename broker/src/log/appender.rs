@@ -125,6 +125,8 @@ pub(super) struct Taken<R: Runtime> {
 /// Whole pages that go to the segment itself.
 pub(super) struct TakenExtent<R: Runtime> {
     pub(super) range: EntryRange,
+    /// CRC-32C of the range.
+    pub(super) crc: u32,
     pub(super) views: Vec<ChunkView>,
     pub(super) file: Rc<R::File>,
     /// What goes into the group behind them.

@@ -261,13 +261,11 @@ impl<R: Runtime> Committer<R> {
             }
             if let Some(extent) = &taken.extent {
                 let mut position = extent.range.position;
-                let mut crc = 0;
                 for view in &extent.views {
-                    crc = crc32c::crc32c_append(crc, view);
                     extents.push(Box::pin(extent.file.write(view.clone(), position, Durability::Durable)));
                     position += view.len() as u64;
                 }
-                group.add_extent(&extent.range, crc);
+                group.add_extent(&extent.range, extent.crc);
             }
             if let Some(piece) = &taken.inline {
                 log.put_inline(taken.segment_base, piece, &mut group);

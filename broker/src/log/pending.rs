@@ -75,7 +75,10 @@ impl<R: Runtime> Log<R> {
             let after = (last_page < to).then(|| piece(last_page, to));
             let views = segment.tail.views(first_page..last_page);
             let range = self.range_of(base, &piece(first_page, last_page));
-            extent = Some(Box::new(TakenExtent { range, views, file, after }));
+            let before = marks.partition_point(|mark| (mark.segment_base, mark.end) <= (base, first_page));
+            let ends = marks.iter().skip(before).take_while(|mark| mark.segment_base == base);
+            let crc = segment.tail.checksum(first_page..last_page, ends.map(|mark| mark.end));
+            extent = Some(Box::new(TakenExtent { range, crc, views, file, after }));
         } else {
             budget = budget.checked_sub(overhead)?;
             to = to.min(start.checked_add(budget)?);

@@ -2,7 +2,7 @@
 
 use crate::runtime::buffer::{Chunk, ChunkView};
 use logmill_wire::limits::{CHUNK_BYTES_MAX, PAGE_BYTES};
-use logmill_wire::record_batch::HEADER_BYTES;
+use logmill_wire::record_batch::{CRC_COVERS_FROM, HEADER_BYTES, checksum_over};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -193,6 +193,43 @@ impl Tail {
         piece.chunk.get((range.start - piece.base) as usize..(range.end - piece.base) as usize)
     }
 
+    /// The CRC-32C of a range that is in memory. `batch_ends` are where batches end that were appended whole and with the
+    /// right checksum, the first behind the range's start: what their own checksums cover is not read again.
+    ///
+    /// # Panics
+    /// If the range is not in memory.
+    #[must_use]
+    pub fn checksum(&self, range: Range<u64>, batch_ends: impl Iterator<Item = u64>) -> u32 {
+        let (mut crc, mut from) = (0, range.start);
+        let mut is_batch_start = false;
+        for end in batch_ends {
+            let carried =
+                if is_batch_start && end <= range.end { self.checksum_over(crc, from..end) } else { None };
+            let to = end.min(range.end);
+            crc = carried.unwrap_or_else(|| self.checksum_read(crc, from..to));
+            from = to;
+            if from == range.end {
+                return crc;
+            }
+            is_batch_start = true;
+        }
+        self.checksum_read(crc, from..range.end)
+    }
+
+    fn checksum_over(&self, crc: u32, batch: Range<u64>) -> Option<u32> {
+        let mut start = [0; CRC_COVERS_FROM];
+        let known = self.copy_out(batch.start, &mut start);
+        if known < start.len() {
+            None
+        } else {
+            checksum_over(crc, &start, (batch.end - batch.start) as usize)
+        }
+    }
+
+    fn checksum_read(&self, crc: u32, range: Range<u64>) -> u32 {
+        self.slices(range).fold(crc, crc32c::crc32c_append)
+    }
+
     fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (&Chunk, Range<usize>)> {
         assert!(range.start >= self.start() && range.end <= self.end, "the range must be in memory");
         let first = self.older.partition_point(|piece| piece.end() <= range.start);
@@ -239,6 +276,57 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use logmill_wire::record_batch::LENGTH_PREFIX_BYTES;
+
+    fn batch(records: usize, salt: u8) -> Vec<u8> {
+        let mut batch: Vec<u8> =
+            (0..HEADER_BYTES + records).map(|at| (at as u8).wrapping_mul(31) ^ salt).collect();
+        let length = (batch.len() - LENGTH_PREFIX_BYTES) as u32;
+        batch[8..12].copy_from_slice(&length.to_be_bytes());
+        let crc = crc32c::crc32c(&batch[CRC_COVERS_FROM..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        batch
+    }
+
+    #[test]
+    fn a_range_has_the_checksum_of_its_bytes_wherever_batches_end() {
+        let mut tail = Tail::new(0);
+        let mut ends = Vec::new();
+        for (number, records) in [5_000, 90, 16_000, 70_000, 1, 3_000, 2_500].into_iter().enumerate() {
+            tail.append(&batch(records, number as u8), Chunk::with_capacity);
+            ends.push(tail.end());
+        }
+        let end = tail.end();
+        let cuts: Vec<u64> = ends
+            .iter()
+            .flat_map(|end| [end - 10, *end, end + 10])
+            .chain([0, 4096])
+            .map(|cut| cut.min(end))
+            .collect();
+        for (from, to) in cuts.iter().flat_map(|from| cuts.iter().map(move |to| (*from, *to))) {
+            if from < to {
+                let crc = crc32c::crc32c(&bytes_of(&tail, from..to));
+                let behind = ends.iter().copied().filter(|end| *end > from);
+                assert_eq!(tail.checksum(from..to, behind), crc, "{from}..{to}");
+                assert_eq!(tail.checksum(from..to, std::iter::empty()), crc, "{from}..{to}, read");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_batch_says_of_itself_is_not_read_again() {
+        let mut tail = Tail::new(0);
+        let mut second = batch(9_000, 1);
+        let right = batch(9_000, 1);
+        second[8_000] ^= 1;
+        tail.append(&batch(5_000, 0), Chunk::with_capacity);
+        let first_end = tail.end();
+        tail.append(&second, Chunk::with_capacity);
+        let mut whole = bytes_of(&tail, 0..first_end);
+        whole.extend_from_slice(&right);
+        let ends = [first_end, tail.end()];
+        assert_eq!(tail.checksum(0..tail.end(), ends.into_iter()), crc32c::crc32c(&whole));
+    }
 
     fn bytes_of(tail: &Tail, range: Range<u64>) -> Vec<u8> {
         tail.views(range).iter().flat_map(|view| view.to_vec()).collect()

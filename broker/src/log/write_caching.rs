@@ -200,8 +200,8 @@ impl<R: Runtime> Log<R> {
         let (head, records) = batch.split_at(HEADER_BYTES);
         let mut head: [u8; HEADER_BYTES] = std::array::from_fn(|at| head[at]);
         assign(&mut head, header.base_offset, header.leader_epoch);
-        let parts: &[&[u8]] = &[&head, records];
-        if is_behind_another || !self.store.put(self, &Written { range, directory, parts }) {
+        let written = Written { range, directory, head: &head, records };
+        if is_behind_another || !self.store.put(self, &written) {
             self.uncached_end.set(Some((range.segment_base, range.position + u64::from(range.length))));
             return false;
         }

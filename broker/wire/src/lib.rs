@@ -2,6 +2,7 @@
 //! frames. Nothing here performs I/O, reads a clock or draws a random number.
 
 pub mod api;
+pub mod checksum;
 pub mod compression;
 pub mod error_codes;
 pub mod frame;

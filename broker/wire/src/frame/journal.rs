@@ -193,21 +193,22 @@ impl EntryHeader {
 /// The bytes of a group's header, for entries that are already encoded.
 #[must_use]
 pub fn seal_group(header: GroupHeader, payload: &[u8]) -> [u8; GROUP_HEADER_BYTES] {
-    seal_group_parts(header, std::iter::once(payload))
+    seal_group_summed(header, payload.len(), |crc| crc32c::crc32c_append(crc, payload))
 }
 
-/// The bytes of a group's header, for entries that are already encoded, in parts that follow one another.
+/// The bytes of a group's header, for entries that are already encoded: `payload_bytes` of them, over which `sum` goes on
+/// with a CRC-32C.
 #[must_use]
-pub fn seal_group_parts<'a>(
+pub fn seal_group_summed(
     mut header: GroupHeader,
-    parts: impl Iterator<Item = &'a [u8]> + Clone,
+    payload_bytes: usize,
+    sum: impl FnOnce(u32) -> u32,
 ) -> [u8; GROUP_HEADER_BYTES] {
     header.prefix = Prefix { magic: GROUP_MAGIC, version: GROUP_VERSION, reserved: 0, crc: 0 };
-    let payload_bytes: usize = parts.clone().map(<[u8]>::len).sum();
     header.payload_bytes = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(GROUP_HEADER_BYTES);
     append_fixed(&mut bytes, &header);
-    header.prefix.crc = parts.fold(checksum(&bytes, &[]), crc32c::crc32c_append);
+    header.prefix.crc = sum(checksum(&bytes, &[]));
     bytes.clear();
     append_fixed(&mut bytes, &header);
     let mut sealed = [0; GROUP_HEADER_BYTES];

@@ -30,6 +30,7 @@ pub use validate::{
     validate_stored_header,
 };
 
+use crate::checksum::concatenated;
 use crate::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
 /// Bytes of a batch's header, up to and including the count of records.
@@ -42,7 +43,6 @@ pub const LENGTH_PREFIX_BYTES: usize = 12;
 pub const MAGIC: i8 = 2;
 
 const CRC_AT: usize = 17;
-const CRC_COVERS_FROM: usize = 21;
 const MAX_TIMESTAMP_AT: usize = 35;
 const LOG_APPEND_TIME_BIT: u8 = 0x08;
 
@@ -210,6 +210,27 @@ pub fn set_max_timestamp(batch: &mut [u8], timestamp: TimestampMs) {
 fn seal(batch: &mut [u8]) {
     let crc = computed_crc(batch);
     batch[CRC_AT..CRC_COVERS_FROM].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// Bytes of a batch that its own checksum does not cover.
+pub const CRC_COVERS_FROM: usize = 21;
+
+/// Bytes of a batch from which on its own checksum, going on with it, costs less than reading them.
+const CARRIED_BYTES_MIN: usize = 2 << 10;
+
+/// Goes on with a CRC-32C over a batch that begins with `start` and has so many bytes in all, and whose own checksum is
+/// known to be right: its records are not read for that. `None` if it is not worth it, or `start` is not of a batch of
+/// that size.
+#[must_use]
+#[inline]
+pub fn checksum_over(crc: u32, start: &[u8; CRC_COVERS_FROM], batch_bytes: usize) -> Option<u32> {
+    let length = u32::from_be_bytes([start[8], start[9], start[10], start[11]]) as usize;
+    if batch_bytes < CARRIED_BYTES_MIN || length != batch_bytes - LENGTH_PREFIX_BYTES {
+        return None;
+    }
+    let own = u32::from_be_bytes([start[17], start[18], start[19], start[20]]);
+    let covered = u32::try_from(batch_bytes - CRC_COVERS_FROM).ok()?;
+    Some(concatenated(crc32c::crc32c_append(crc, start), own, covered))
 }
 
 /// The CRC-32C of what follows the field that holds it.
