@@ -104,6 +104,10 @@ pub async fn accept_connections<R: Runtime>(
         };
         let id = acceptance.next_connection_id.fetch_add(1, Ordering::Relaxed);
         let shard = ticket.shard();
-        hand_over(shard, handle, ConnectionInfo { id, listener: Arc::clone(&name), peer, ticket });
+        hand_over(
+            shard,
+            handle,
+            ConnectionInfo { id, listener: Arc::clone(&name), peer, ticket, carried: None },
+        );
     }
 }

@@ -123,6 +123,23 @@ impl ConnectionTicket {
     pub const fn shard(&self) -> ShardIndex {
         self.shard
     }
+
+    /// Whether another shard would not have much more than its share of all connections with this one.
+    #[must_use]
+    pub fn may_move_to(&self, shard: ShardIndex) -> bool {
+        let share = self.counts.total().div_ceil(self.counts.per_shard.len());
+        shard != self.shard && self.counts.of_shard(shard) < share + share / 2 + 1
+    }
+
+    /// Counts the connection on another shard.
+    pub fn move_to(&mut self, shard: ShardIndex) {
+        let Some(load) = self.counts.per_shard.get(usize::from(shard.0)) else { return };
+        load.fetch_add(1, Ordering::Relaxed);
+        if let Some(load) = self.counts.per_shard.get(usize::from(self.shard.0)) {
+            load.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.shard = shard;
+    }
 }
 
 impl Drop for ConnectionTicket {
@@ -168,6 +185,26 @@ mod tests {
             counts.per_address.lock().unwrap().is_empty(),
             "an address without connections takes no memory"
         );
+    }
+
+    #[test]
+    fn connections_that_move_do_not_all_end_on_one_shard() {
+        let counts = ConnectionCounts::new(2);
+        let (peer, limits) = (IpAddr::from([127, 0, 0, 1]), limits(100, 100));
+        let mut tickets: Vec<_> = (0..16).map(|_| counts.enter(peer, &limits).unwrap()).collect();
+        for ticket in &mut tickets {
+            if ticket.may_move_to(ShardIndex(1)) {
+                ticket.move_to(ShardIndex(1));
+            }
+        }
+        assert_eq!([0, 1].map(|shard| counts.of_shard(ShardIndex(shard))), [3, 13]);
+        assert_eq!(counts.total(), 16);
+        drop(tickets);
+        assert_eq!([0, 1].map(|shard| counts.of_shard(ShardIndex(shard))), [0, 0]);
+        let mut only = counts.enter(peer, &limits).unwrap();
+        assert!(only.may_move_to(ShardIndex(1)) && !only.may_move_to(ShardIndex(0)));
+        only.move_to(ShardIndex(1));
+        assert_eq!(only.shard(), ShardIndex(1));
     }
 
     #[test]

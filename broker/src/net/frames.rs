@@ -65,12 +65,13 @@ impl<'s, R: Runtime> FrameReader<'s, R> {
         services: &'s Rc<Services<R>>,
         connection: R::Connection,
         queue: &'s ReplyQueue,
+        received: BytesMut,
     ) -> Self {
         Self {
             services,
             connection,
             queue,
-            ahead: BytesMut::new(),
+            ahead: received,
             read_ahead_bytes: READ_AHEAD_MIN_BYTES,
             was_heard: false,
             idle_timer: None,

@@ -1,6 +1,7 @@
 //! Connections of clients: accepting them, reading requests off them, sending replies back in order.
 
 pub mod acceptor;
+mod affinity;
 pub mod connection;
 pub mod counts;
 mod frames;

@@ -59,6 +59,13 @@ impl ReplyQueue {
         self.changed.notify_all();
     }
 
+    /// Waits until nothing is under way.
+    pub(super) async fn until_idle(&self) {
+        while !self.is_idle() {
+            self.changed.wait().await;
+        }
+    }
+
     /// Whether nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.get() == 0

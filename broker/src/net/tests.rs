@@ -1,18 +1,19 @@
 //! Connections over the simulated network.
 
 use super::acceptor::{Acceptance, accept_connections};
-use super::connection::serve_connection;
+use super::connection::{ConnectionInfo, serve_connection};
 use super::counts::{ConnectionCounts, ConnectionLimits};
 use crate::replication::PeerServer;
+use crate::request::services::Services;
 use crate::request::tests::{Fixture, batch};
-use crate::runtime::simulated::{Host, SimulatedConnection, SimulatedRuntime};
+use crate::runtime::simulated::{Host, SimulatedConnection, SimulatedHandle, SimulatedRuntime};
 use crate::runtime::{Connection, Runtime};
 use crate::shard::deadline::within;
 use crate::shard::memory::MemoryClass;
 use bytes::{Bytes, BytesMut};
 use logmill_wire::api::{self, ApiRequest, api_versions, fetch, metadata, produce};
-use logmill_wire::ids::{ShardIndex, TopicId};
-use std::cell::Cell;
+use logmill_wire::ids::{PartitionIndex, ShardIndex, TopicId};
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,12 +26,30 @@ struct Net {
     client: Host,
     counts: Arc<ConnectionCounts>,
     acceptance: Arc<Acceptance>,
+    moved: Moved,
+}
+
+/// Where connections have moved.
+type Moved = Rc<RefCell<Vec<ShardIndex>>>;
+
+type Shared = (Rc<Services<SimulatedRuntime>>, Rc<PeerServer<SimulatedRuntime>>, Moved);
+
+/// Serves a connection, and goes on here when it moves to another shard, for this is the only one.
+fn serve(runtime: SimulatedRuntime, shared: Shared, handle: SimulatedHandle, info: ConnectionInfo) {
+    let connection = runtime.adopt(handle);
+    let (services, peers, moved) = shared.clone();
+    let again = runtime.clone();
+    let hand_over = move |shard, handle, info| {
+        moved.borrow_mut().push(shard);
+        serve(again.clone(), shared.clone(), handle, info);
+    };
+    runtime.spawn(serve_connection(services, peers, connection, info, hand_over));
 }
 
 impl Net {
     fn new(settings: &[(&str, &str)]) -> Self {
         let fixture = Fixture::with(settings);
-        let counts = ConnectionCounts::new(1);
+        let counts = ConnectionCounts::new(3);
         let limits = ConnectionLimits::from_settings(&fixture.services.settings.network);
         let acceptance = Arc::new(Acceptance::new(Arc::clone(&counts), limits));
         let accepting = Arc::clone(&acceptance);
@@ -45,18 +64,19 @@ impl Net {
             Rc::default(),
         );
         let address = SocketAddr::new(fixture.host.ip(), PORT);
+        let moved = Moved::default();
+        let shared = (services, peers, Rc::clone(&moved));
         fixture.runtime.spawn(async move {
             let listener = runtime.listen(address).await.unwrap();
             let on_shard = runtime.clone();
             accept_connections(runtime, listener, "PLAINTEXT".into(), accepting, move |_, handle, info| {
-                let connection = on_shard.adopt(handle);
-                on_shard.spawn(serve_connection(Rc::clone(&services), Rc::clone(&peers), connection, info));
+                serve(on_shard.clone(), shared.clone(), handle, info);
             })
             .await;
         });
         let client = fixture.world.host("client");
         fixture.world.run_for(Duration::from_millis(100));
-        Self { fixture, client, counts, acceptance }
+        Self { fixture, client, counts, acceptance, moved }
     }
 
     fn client(&self) -> SimulatedRuntime {
@@ -125,7 +145,11 @@ fn versions(correlation: i32) -> Bytes {
 }
 
 fn append(topic: &str, acks: i16, records: &Bytes, correlation: i32) -> Bytes {
-    let partition = produce::PartitionProduceData { index: 0, records: Some(records.clone().into()) };
+    append_to((topic, 0), acks, records, correlation)
+}
+
+fn append_to((topic, index): (&str, i32), acks: i16, records: &Bytes, correlation: i32) -> Bytes {
+    let partition = produce::PartitionProduceData { index, records: Some(records.clone().into()) };
     let topic = produce::TopicProduceData {
         name: topic.to_owned().into(),
         topic_id: TopicId::ZERO,
@@ -134,6 +158,17 @@ fn append(topic: &str, acks: i16, records: &Bytes, correlation: i32) -> Bytes {
     let request =
         produce::Request { acks, timeout_ms: 30_000, topic_data: vec![topic].into(), ..Default::default() };
     frame(&request, 9, correlation)
+}
+
+fn read_in_session(topic: &str, correlation: i32) -> Bytes {
+    let partition = fetch::FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() };
+    let topic = fetch::FetchTopic {
+        topic: topic.to_owned().into(),
+        partitions: vec![partition].into(),
+        ..Default::default()
+    };
+    let request = fetch::Request { session_epoch: 0, topics: vec![topic].into(), ..Default::default() };
+    frame(&request, 11, correlation)
 }
 
 fn read(topic: &str, max_wait_ms: i32, correlation: i32) -> Bytes {
@@ -171,6 +206,61 @@ fn replies_leave_in_the_order_of_their_requests() {
         order
     });
     assert_eq!(order, [1, 2, 3, 4, 5]);
+}
+
+/// A partition of the topic on another shard than the first.
+fn away(net: &Net, topic: TopicId) -> (i32, ShardIndex) {
+    let spread = net.fixture.services.partitions.spread_of(topic);
+    let partitions = (0..3).map(|index| (index, spread.shard_of(PartitionIndex(index))));
+    partitions.into_iter().find(|(_, shard)| shard.0 != 0).unwrap()
+}
+
+/// Sends `requests` in pieces of all sizes; the answers come in their order.
+fn pipeline(net: &Net, requests: Vec<Bytes>) {
+    net.run(|runtime, address| async move {
+        let mut client = Client::connect(runtime, address).await;
+        for (number, requests) in requests.chunks(37).enumerate() {
+            assert!(client.send(requests.concat()).await);
+            for correlation in number * 37..number * 37 + requests.len() {
+                assert_eq!(client.reply().await.unwrap().0, correlation as i32);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_connection_moves_to_the_shard_that_it_is_for_and_loses_nothing() {
+    let net = Net::new(&[]);
+    let topic = net.fixture.create("t", 3);
+    let (index, shard) = away(&net, topic);
+    let records = batch(1, 3_000);
+    pipeline(&net, (0..700).map(|number| append_to(("t", index), -1, &records, number)).collect());
+    // The test's only shard is another one still; but the counts have the connection where it wants to go.
+    assert_eq!(*net.moved.borrow(), [shard]);
+    net.moved.take();
+    let on_all = |number| append_to(("t", number % 3), -1, &records, number);
+    pipeline(&net, (0..300).map(on_all).collect());
+    assert_eq!(*net.moved.borrow(), []);
+    net.fixture.world.run_for(Duration::from_secs(1));
+    assert_eq!(net.counts.total(), 0, "no connection is left");
+    net.fixture.assert_all_room_is_free();
+}
+
+#[test]
+fn a_connection_stays_while_it_cannot_go_or_has_a_session() {
+    let net = Net::new(&[]);
+    let topic = net.fixture.create("t", 3);
+    let (index, _) = away(&net, topic);
+    let records = batch(1, 10);
+    let appends = |count| (0..count).map(|number| append_to(("t", index), -1, &records, number));
+    net.fixture.broker.delay.set(Some(Duration::from_millis(30)));
+    pipeline(&net, appends(200).collect());
+    assert_eq!(*net.moved.borrow(), [], "answers take longer than a move may wait");
+    net.fixture.broker.delay.set(None);
+    let mut requests: Vec<_> = appends(200).collect();
+    requests[0] = read_in_session("t", 0);
+    pipeline(&net, requests);
+    assert_eq!(*net.moved.borrow(), [], "the session is here");
 }
 
 #[test]

@@ -241,7 +241,7 @@ impl<R: Runtime> DataShard<R> {
                     answer.send(());
                     return;
                 }
-                message => self.carry_out(message).await,
+                message => self.carry_out(message, post).await,
             }
             if self.runtime.should_yield() {
                 self.runtime.yield_now().await;
@@ -249,7 +249,11 @@ impl<R: Runtime> DataShard<R> {
         }
     }
 
-    async fn carry_out(&self, message: ShardMessage<R::ConnectionHandle>) {
+    async fn carry_out(
+        &self,
+        message: ShardMessage<R::ConnectionHandle>,
+        post: &Rc<Post<R, R::ConnectionHandle>>,
+    ) {
         match message {
             ShardMessage::Partition(command) => self.table.handle(command),
             ShardMessage::Group(command) => self.coordinators.handle(command),
@@ -271,7 +275,11 @@ impl<R: Runtime> DataShard<R> {
             ShardMessage::Connection(handle, info) => {
                 let connection = self.runtime.adopt(handle);
                 let (services, peers) = (Rc::clone(&self.services), Rc::clone(&self.peers));
-                self.runtime.spawn(async move { serve_connection(services, peers, connection, info).await });
+                let post = Rc::clone(post);
+                let hand_over = move |shard, handle, info| {
+                    post.send(shard, ShardMessage::Connection(handle, info));
+                };
+                self.runtime.spawn(serve_connection(services, peers, connection, info, hand_over));
             }
             ShardMessage::Begin(_) | ShardMessage::Metadata(_) | ShardMessage::Stop(_) => {}
         }

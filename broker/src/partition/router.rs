@@ -2,6 +2,7 @@
 
 use super::command::PartitionCommand;
 use logmill_wire::ids::{PartitionIndex, ShardIndex, TopicId, TopicPartition};
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// How the partitions of one topic are spread over the shards: round after round, so that each shard gets its share of
@@ -35,11 +36,25 @@ pub fn shard_of(partition: TopicPartition, shards: u16) -> ShardIndex {
     TopicSpread::new(partition.topic_id, shards).shard_of(partition.partition)
 }
 
+/// Which shards got commands since somebody last looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// None.
+    None,
+    /// This one.
+    One(ShardIndex),
+    /// Several of them.
+    Several,
+    /// Whoever sent the commands has something on its own shard that it must not leave behind.
+    Home,
+}
+
 /// Sends commands to partitions, at home or on another shard. Cheap to clone.
 #[derive(Clone)]
 pub struct PartitionRouter {
     shards: u16,
     send: Rc<dyn Fn(ShardIndex, PartitionCommand)>,
+    touched: Rc<Cell<Touched>>,
 }
 
 impl PartitionRouter {
@@ -47,7 +62,26 @@ impl PartitionRouter {
     /// message into a mailbox otherwise.
     #[must_use]
     pub fn new(shards: u16, send: Rc<dyn Fn(ShardIndex, PartitionCommand)>) -> Self {
-        Self { shards, send }
+        Self { shards, send, touched: Rc::new(Cell::new(Touched::None)) }
+    }
+
+    /// Which shards got commands since this was last asked.
+    pub fn take_touched(&self) -> Touched {
+        self.touched.replace(Touched::None)
+    }
+
+    /// Says that what the request at hand leaves behind is of use on this shard only.
+    pub fn stay_at_home(&self) {
+        self.touched.set(Touched::Home);
+    }
+
+    fn hand(&self, shard: ShardIndex, command: PartitionCommand) {
+        self.touched.set(match self.touched.get() {
+            Touched::None => Touched::One(shard),
+            Touched::One(other) if other != shard => Touched::Several,
+            known => known,
+        });
+        (self.send)(shard, command);
     }
 
     /// All shards that own partitions.
@@ -57,7 +91,7 @@ impl PartitionRouter {
 
     /// Sends a command that concerns a whole shard.
     pub fn send_to(&self, shard: ShardIndex, command: PartitionCommand) {
-        (self.send)(shard, command);
+        self.hand(shard, command);
     }
 
     /// Which shards own the partitions of a topic.
@@ -76,7 +110,7 @@ impl PartitionRouter {
     /// is to be appended by one command must be for partitions of one shard.
     pub fn send(&self, command: PartitionCommand) {
         if let Some(partition) = command.partition() {
-            (self.send)(self.shard_of(partition), command);
+            self.hand(self.shard_of(partition), command);
         }
     }
 }

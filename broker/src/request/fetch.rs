@@ -33,6 +33,9 @@ const LEADER_HINTS_FROM: i16 = 12;
 /// The first version with the leaders' addresses (KIP-951).
 const ENDPOINTS_FROM: i16 = 16;
 
+/// The session epoch of a fetch outside of any session.
+const NO_SESSION: i32 = -1;
+
 /// The most that one answer takes, whatever the client allows.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// An answer takes at most this part of what its class has free, so that no few consumers can have all of it.
@@ -61,6 +64,9 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let named = request.topics.iter().map(|topic| 1 + topic.partitions.len());
     let forgotten = request.forgotten_topics_data.iter().map(|topic| 1 + topic.partitions.len());
     call.answer.charge(named.chain(forgotten).sum())?;
+    if request.session_epoch != NO_SESSION {
+        call.services.partitions.stay_at_home();
+    }
     let now = call.services.runtime.monotonic();
     let session =
         call.services.state.fetch_sessions.borrow_mut().begin(session_request(&request, version), now);

@@ -16,7 +16,7 @@ const SESSION_EVICTION_NS: u64 = 120 * 1_000_000_000;
 pub struct ShardState {
     /// Who may do what.
     pub authorizer: Authorizer,
-    /// The fetch sessions of the shard's connections; a connection never moves, so neither do they.
+    /// The fetch sessions of the shard's connections; a connection that has one stays on its shard.
     pub fetch_sessions: RefCell<FetchSessions<FetchKey>>,
     /// Producer ids to give out.
     pub producer_ids: ProducerIds,

@@ -134,8 +134,17 @@ pub trait Runtime: Clone + 'static {
     /// Connects.
     fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Connection>> + 'static;
 
-    /// Takes over a connection that a listener accepted, on whichever shard.
+    /// Takes over a connection that a listener accepted, or another shard has given up.
     fn adopt(&self, handle: Self::ConnectionHandle) -> Self::Connection;
+
+    /// Gives up a connection of which nothing is under way, for another shard to adopt it.
+    ///
+    /// # Errors
+    /// The connection, as it was, if there are other clones of it, or something of it is under way, or this machine
+    /// cannot move connections.
+    fn release(&self, connection: Self::Connection) -> Result<Self::ConnectionHandle, Self::Connection> {
+        Err(connection)
+    }
 
     /// Opens a file. The directory entry of a new file is durable only after [`Runtime::sync_directory`].
     fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = io::Result<Self::File>> + 'static;

@@ -123,7 +123,7 @@ pub fn cases<R: Runtime>() -> Vec<Case<R>> {
             both_directions_flow_together, shutdown_ends_both_sides, shutdown_ends_operations_under_way,
             a_dropped_peer_ends_the_stream, an_unadopted_connection_keeps_its_bytes,
             a_dropped_receive_loses_nothing_sent_later, a_dropped_accept_loses_nobody_later,
-            many_connections_at_once;
+            a_released_connection_goes_on_elsewhere, many_connections_at_once;
         files:
             what_is_written_is_read, reads_end_with_the_file, length_follows_writes, changes_are_dated,
             set_length_cuts_and_extends, allocate_reads_zeros, durable_writes_and_flushes,

@@ -267,6 +267,37 @@ pub(super) async fn an_unadopted_connection_keeps_its_bytes<R: Runtime>(site: Si
     Ok(())
 }
 
+pub(super) async fn a_released_connection_goes_on_elsewhere<R: Runtime>(site: Site<R>) -> Verdict {
+    let (inner, outer) = pair(&site.runtime).await?;
+    let clone = inner.clone();
+    let Err(inner) = site.runtime.release(inner) else {
+        return Err("a connection was given up of which there is a clone".to_owned());
+    };
+    drop(clone);
+    outer.send(vec![Bytes::from_static(b"before")]).await.about("send")?;
+    ensure!(receive_exactly(&inner, 3, 64).await? == "bef", "the first bytes differ");
+    let inner = match site.runtime.release(inner) {
+        Ok(handle) => {
+            outer.send(vec![Bytes::from_static(b"between")]).await.about("send")?;
+            site.runtime.sleep(SETTLE).await;
+            site.runtime.adopt(handle)
+        }
+        // This machine moves no connections: it goes on where it is.
+        Err(inner) => {
+            outer.send(vec![Bytes::from_static(b"between")]).await.about("send")?;
+            inner
+        }
+    };
+    ensure!(receive_exactly(&inner, 10, 64).await? == "orebetween", "the bytes behind them differ");
+    inner.send(vec![Bytes::from_static(b"answer")]).await.about("answer")?;
+    ensure!(receive_exactly(&outer, 6, 64).await? == "answer", "the answer differs");
+    drop(site.runtime.release(inner));
+    let end = within(&site.runtime, Duration::from_secs(20), expect_end(&outer)).await;
+    end.unwrap_or_else(|| {
+        Err("a connection was given up and dropped, and its peer never learns it".to_owned())
+    })
+}
+
 pub(super) async fn a_dropped_receive_loses_nothing_sent_later<R: Runtime>(site: Site<R>) -> Verdict {
     let (inner, outer) = pair(&site.runtime).await?;
     for round in 0..site.effort.rounds {

@@ -157,6 +157,10 @@ impl Runtime for SimulatedRuntime {
         SimulatedConnection::new(Rc::clone(&self.core), handle.take().expect("the handle has its end"))
     }
 
+    fn release(&self, connection: Self::Connection) -> Result<Self::ConnectionHandle, Self::Connection> {
+        connection.release()
+    }
+
     fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = io::Result<Self::File>> + 'static {
         let (core, life, path) = (Rc::clone(&self.core), self.life, path.to_owned());
         async move {

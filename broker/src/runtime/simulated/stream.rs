@@ -54,7 +54,7 @@ impl Drop for SimulatedListener {
     }
 }
 
-/// An accepted connection that no shard has adopted yet.
+/// A connection that no shard has adopted yet, or again.
 pub struct SimulatedHandle {
     end: Option<EndId>,
     inbox: Arc<Inbox>,
@@ -78,11 +78,14 @@ impl Drop for SimulatedHandle {
 struct Owner {
     core: Rc<Core>,
     end: EndId,
+    is_released: bool,
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.core.close_end(self.end);
+        if !self.is_released {
+            self.core.close_end(self.end);
+        }
     }
 }
 
@@ -92,7 +95,14 @@ pub struct SimulatedConnection(Rc<Owner>);
 
 impl SimulatedConnection {
     pub(super) fn new(core: Rc<Core>, end: EndId) -> Self {
-        Self(Rc::new(Owner { core, end }))
+        Self(Rc::new(Owner { core, end, is_released: false }))
+    }
+
+    /// An operation under way holds the owner, as a clone does.
+    pub(super) fn release(self) -> Result<SimulatedHandle, Self> {
+        let mut owner = Rc::try_unwrap(self.0).map_err(Self)?;
+        owner.is_released = true;
+        Ok(SimulatedHandle { end: Some(owner.end), inbox: Arc::clone(&owner.core.inbox) })
     }
 }
 

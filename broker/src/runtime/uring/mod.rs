@@ -154,6 +154,10 @@ impl Runtime for UringRuntime {
         UringConnection::adopt(&self.0, handle)
     }
 
+    fn release(&self, connection: Self::Connection) -> Result<Self::ConnectionHandle, Self::Connection> {
+        connection.release()
+    }
+
     fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = io::Result<Self::File>> + 'static {
         self.clone().open_file(path.to_owned(), mode)
     }

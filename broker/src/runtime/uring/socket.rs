@@ -93,6 +93,12 @@ impl UringConnection {
     pub(super) fn adopt(shard: &Rc<Shard>, handle: UringConnectionHandle) -> Self {
         Self::new(shard, Rc::new(handle.0))
     }
+
+    /// An operation under way holds the descriptor, as a clone does.
+    pub(super) fn release(self) -> Result<UringConnectionHandle, Self> {
+        let Self { shard, descriptor } = self;
+        Rc::try_unwrap(descriptor).map(UringConnectionHandle).map_err(|descriptor| Self { shard, descriptor })
+    }
 }
 
 impl UringRuntime {
