@@ -1,5 +1,6 @@
 //! The control shard: it brings the node up, decides on the metadata, and takes the node down.
 
+use super::identity::Identity;
 use super::listen::{self, Socket};
 use super::message::{Beginning, ShardMessage};
 use super::post::Post;
@@ -70,6 +71,8 @@ impl<R: Runtime> Control<R> {
         let sockets = listen::bind(&self.runtime, &self.node.config.topology.listeners).await?;
         let (of_controllers, bound): (Vec<_>, Vec<_>) =
             sockets.into_iter().partition(|socket| socket.listener.is_controller);
+        let (directory, node_id) = (&self.node.log_directory, self.node.config.settings.node.node_id);
+        let identity = Identity::establish(&self.runtime, directory, node_id).await?;
         let (run, shards) = self.open_run().await.map_err(|error| self.not_opened(&error))?;
         let direct_io = self.has_direct_io(&run).await?;
         let health = Arc::<DirectoryHealth>::default();
@@ -77,8 +80,8 @@ impl<R: Runtime> Control<R> {
             let beginning = Beginning { run: run.clone(), journal_id, states, health: Arc::clone(&health) };
             self.post.send(shard, ShardMessage::Begin(Box::new(beginning)));
         }
-        let links = self.link();
-        let quorum = self.open_quorum(health, &of_controllers, &links).await?;
+        let links = self.link(&identity);
+        let quorum = self.open_quorum(&identity, health, &of_controllers, &links).await?;
         let told = quorum.clone();
         links.set_on_gone(Rc::new(move |node| told.is_gone(node)));
         self.accept_nodes(of_controllers, &links);
@@ -88,9 +91,9 @@ impl<R: Runtime> Control<R> {
         let plane = ControlPlane::start(runtime, settings, quorum.clone(), publisher.clone(), calls);
         plane.carry_out_with(self.carry_out());
         links.set_handler(plane.call_handler());
-        let cluster_id = self.register(&plane, &bound).await?;
+        let cluster_id = self.register(&identity, &plane, &bound).await?;
         links.join_cluster(cluster_id);
-        self.node.log_directory.join_cluster(cluster_id)?;
+        identity.join_cluster(&self.runtime, directory, cluster_id).await?;
         publisher.begin(&self.runtime, quorum.clone(), self.publisher());
         publisher.until_published(quorum.status().applied).await;
         if !plane.until_unfenced().await {
@@ -112,7 +115,8 @@ impl<R: Runtime> Control<R> {
             );
         }
         let topics = (image.topic_count(), image.partition_count());
-        start_block::print(&self.node, &Facts { cluster_id, listeners, direct_io, degradations, topics });
+        let facts = Facts { cluster_id, listeners, direct_io, degradations, topics };
+        self.node.observer.started(&start_block::text(&self.node, &facts));
         Ok((plane, quorum))
     }
 
@@ -136,7 +140,7 @@ impl<R: Runtime> Control<R> {
     async fn open_run(
         &self,
     ) -> Result<(RunDirectory, Vec<(Uuid, BTreeMap<TopicPartition, LogState>)>), LogDirectoryError> {
-        let recovery = recover(&self.runtime, self.node.log_directory.path()).await?;
+        let recovery = recover(&self.runtime, &self.node.log_directory).await?;
         let shards = self.node.shards;
         let journal_bytes = self.node.config.settings.resources.journal_bytes;
         let opened = recovery
@@ -153,9 +157,9 @@ impl<R: Runtime> Control<R> {
     }
 
     /// The way to the controllers.
-    fn link(&self) -> ControlLinks<R> {
+    fn link(&self, identity: &Identity) -> ControlLinks<R> {
         let config = &self.node.config;
-        let cluster_id = self.node.log_directory.cluster_id().unwrap_or(Uuid::ZERO);
+        let cluster_id = identity.cluster_id.unwrap_or(Uuid::ZERO);
         let links = ControlLinks::new(self.runtime.clone(), config.settings.node.node_id, cluster_id);
         let address =
             |voter: &Voter| Address { host: voter.endpoint.host.clone(), port: voter.endpoint.port };
@@ -165,6 +169,7 @@ impl<R: Runtime> Control<R> {
 
     async fn open_quorum(
         &self,
+        identity: &Identity,
         health: Arc<DirectoryHealth>,
         sockets: &[Socket<R>],
         links: &ControlLinks<R>,
@@ -179,14 +184,13 @@ impl<R: Runtime> Control<R> {
                 port: socket.advertised_port(),
             })
             .collect();
-        let directory = &self.node.log_directory;
         let node = config.settings.node.node_id;
         let quorum_config = QuorumConfig {
-            key: MemberKey { node, directory: directory.directory_id() },
+            key: MemberKey { node, directory: identity.directory_id },
             endpoints,
             voters,
-            directory: directory.path().join("quorum"),
-            known_cluster: directory.cluster_id(),
+            directory: self.node.log_directory.join("quorum"),
+            known_cluster: identity.cluster_id,
             health,
         };
         let timeout_ms = config.settings.node.quorum_election_timeout_ms;
@@ -208,6 +212,7 @@ impl<R: Runtime> Control<R> {
         let before: RefCell<Option<Arc<Image>>> = RefCell::default();
         Rc::new(move |image: Arc<Image>| -> Pin<Box<dyn Future<Output = ()>>> {
             let post = Rc::clone(&post);
+            node.observer.applied(&image);
             let before = before.replace(Some(Arc::clone(&image)));
             if before.is_none_or(|before| !before.has_same_broker_configs(&image)) {
                 bound_connections(&node, &acceptance, &image);
@@ -228,9 +233,14 @@ impl<R: Runtime> Control<R> {
         })
     }
 
-    async fn register(&self, plane: &ControlPlane<R>, bound: &[Socket<R>]) -> Result<Uuid, NodeError> {
+    async fn register(
+        &self,
+        identity: &Identity,
+        plane: &ControlPlane<R>,
+        bound: &[Socket<R>],
+    ) -> Result<Uuid, NodeError> {
         let config = &self.node.config;
-        if let Some(known) = self.node.log_directory.cluster_id()
+        if let Some(known) = identity.cluster_id
             && plane.image().cluster_id().is_some_and(|id| id != known)
         {
             return Err(NodeError::new(
@@ -249,12 +259,12 @@ impl<R: Runtime> Control<R> {
             .collect();
         let registration = BrokerRegistration {
             broker_id: config.settings.node.node_id,
-            cluster_id: self.node.log_directory.cluster_id().unwrap_or(Uuid::ZERO),
+            cluster_id: identity.cluster_id.unwrap_or(Uuid::ZERO),
             incarnation: Uuid::ZERO,
             rack: config.settings.node.rack.clone(),
             endpoints,
         };
-        let directories = vec![self.node.log_directory.directory_id()];
+        let directories = vec![identity.directory_id];
         let start = BrokerStart { registration, directories, lost_writes: false, starts_fenced: true };
         let registered = plane.register(start).await.map_err(|error| match error {
             StartError::Refused(error) => {

@@ -18,9 +18,11 @@ use crate::config::Config;
 use crate::runtime::mailbox::{Endpoint, Mesh};
 use crate::runtime::threads::{ThreadedRuntime, available_cores};
 use crate::runtime::{Runtime, event, uring::UringRuntime};
+use logmill_state::metadata::Image;
 use logmill_wire::ids::ShardIndex;
 use logmill_wire::limits::MAILBOX_MESSAGES_MAX;
 use message::ShardMessage;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What every thread of the node shares.
@@ -29,7 +31,8 @@ struct Node {
     /// Data shards; the control shard's index follows theirs.
     shards: u16,
     memory: machine::Memory,
-    log_directory: identity::LogDirectory,
+    log_directory: PathBuf,
+    observer: Box<dyn Observer>,
     failure: Mutex<Option<NodeError>>,
 }
 
@@ -43,12 +46,73 @@ impl Node {
     }
 }
 
-/// What one thread starts with.
-struct Seed<H> {
+/// Who watches a node from outside; called on its control shard.
+pub trait Observer: Send + Sync {
+    /// The node serves. `block` is what its operator should see.
+    fn started(&self, block: &str);
+
+    /// The node has applied this image of the cluster's metadata, and hands it to its shards.
+    fn applied(&self, _image: &Arc<Image>) {}
+}
+
+/// Shows the operator the start block.
+struct StandardOutput;
+
+impl Observer for StandardOutput {
+    fn started(&self, block: &str) {
+        start_block::print(block);
+    }
+}
+
+/// What one shard starts with.
+pub struct Seed<H> {
     node: Arc<Node>,
     endpoint: Endpoint<ShardMessage<H>>,
     /// Set on the control shard only: the wait for the signal to stop.
     stop: Option<event::Wait>,
+}
+
+/// A node that has not begun: what each of its shards is to be run with, by [`run_shard`].
+pub struct Assembly<H> {
+    /// Of the data shards, in the order of their indices.
+    pub data: Vec<Seed<H>>,
+    /// Of the control shard, whose index follows theirs; always there.
+    pub control: Option<Seed<H>>,
+    /// Why the node cannot go on, once it cannot.
+    pub failure: Failure,
+}
+
+/// Why a node could not start, or could not go on.
+pub struct Failure(Arc<Node>);
+
+impl Failure {
+    /// Takes the cause; there is none of a node that was told to stop.
+    #[must_use]
+    pub fn take(&self) -> Option<NodeError> {
+        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Puts a node of `shards` data shards together. Its log directory must exist, and be no other node's while it runs;
+/// it runs until `stop`.
+#[must_use]
+pub fn assemble<H: Send>(
+    config: Config,
+    shards: u16,
+    log_directory: PathBuf,
+    observer: Box<dyn Observer>,
+    stop: event::Wait,
+) -> Assembly<H> {
+    let memory = machine::Memory::plan(&config.settings, shards);
+    let failure = Mutex::new(None);
+    let node = Arc::new(Node { config, shards, memory, log_directory, observer, failure });
+    let mut mesh = Mesh::new(usize::from(shards) + 1, MAILBOX_MESSAGES_MAX);
+    let mut data: Vec<_> = (0..=shards)
+        .filter_map(|shard| mesh.endpoint(ShardIndex(shard)))
+        .map(|endpoint| Seed { node: Arc::clone(&node), endpoint, stop: None })
+        .collect();
+    let control = data.pop().map(|seed| Seed { stop: Some(stop), ..seed });
+    Assembly { data, control, failure: Failure(node) }
 }
 
 /// Runs a node until it is told to stop.
@@ -65,30 +129,24 @@ pub fn serve(config: Config) -> Result<(), NodeError> {
 /// Why it could not start, or could not go on.
 pub fn serve_on<R: ThreadedRuntime>(config: Config) -> Result<(), NodeError> {
     start_block::begin_logging(&config.settings.resources.log_filter);
-    let log_directory = identity::LogDirectory::acquire(&config)?;
+    let lock = identity::Lock::acquire(&config)?;
     let cores = available_cores();
     let shards = config.settings.resources.shards.unwrap_or(cores.len()).max(1);
     let shards = u16::try_from(shards)
         .map_err(|_| NodeError::new("logmill.shards is too large", "use fewer shards"))?;
-    let memory = machine::Memory::plan(&config.settings, shards);
     let cores = if config.settings.resources.pin_cores { cores } else { Vec::new() };
     let (stop, stopped) = event::event();
     signals::set_on_termination(stop).map_err(|error| {
         NodeError::new(format!("signals cannot be handled: {error}"), "check the limits on threads")
     })?;
-    let node = Arc::new(Node { config, shards, memory, log_directory, failure: Mutex::new(None) });
-    let mut mesh = Mesh::new(usize::from(shards) + 1, MAILBOX_MESSAGES_MAX);
-    let mut seeds: Vec<Seed<R::ConnectionHandle>> = (0..=shards)
-        .filter_map(|shard| mesh.endpoint(ShardIndex(shard)))
-        .map(|endpoint| Seed { node: Arc::clone(&node), endpoint, stop: None })
-        .collect();
-    let control = seeds.pop().map(|seed| Seed { stop: Some(stopped), ..seed });
-    R::run_shards(cores, seeds, control, run_shard).map_err(|error| refused(&error))?;
-    let failure = node.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-    failure.map_or(Ok(()), Err)
+    let log_directory = lock.path().to_path_buf();
+    let node = assemble(config, shards, log_directory, Box::new(StandardOutput), stopped);
+    R::run_shards(cores, node.data, node.control, run_shard).map_err(|error| refused(&error))?;
+    node.failure.take().map_or(Ok(()), Err)
 }
 
-async fn run_shard<R: Runtime>(runtime: R, seed: Seed<R::ConnectionHandle>) {
+/// Runs one shard of a node until the node ends; `runtime` must drive the shard that the seed is of.
+pub async fn run_shard<R: Runtime>(runtime: R, seed: Seed<R::ConnectionHandle>) {
     match seed.stop {
         Some(stop) => control::run(runtime, seed.node, seed.endpoint, stop).await,
         None => data_shard::run(runtime, seed.node, seed.endpoint).await,

@@ -31,8 +31,8 @@ pub struct Facts {
     pub topics: (usize, u64),
 }
 
-/// Prints the block.
-pub fn print(node: &Node, facts: &Facts) {
+/// The block's text.
+pub fn text(node: &Node, facts: &Facts) -> String {
     let mut text = format!(
         "Logmill {} · node {} · cluster {}\n",
         env!("CARGO_PKG_VERSION"),
@@ -41,7 +41,7 @@ pub fn print(node: &Node, facts: &Facts) {
     );
     let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<11}{value}\n"));
     line("listeners", &facts.listeners.join(", "));
-    line("data", &node.log_directory.path().display().to_string());
+    line("data", &node.log_directory.display().to_string());
     line("topics", &format!("{} with {} partitions", facts.topics.0, facts.topics.1));
     line("shards", &node.shards.to_string());
     line(
@@ -64,7 +64,12 @@ pub fn print(node: &Node, facts: &Facts) {
     for notice in node.config.notices.iter().chain(&node.config.topology.notices).chain(&facts.degradations) {
         line("notice", notice);
     }
+    text
+}
+
+/// Prints the block.
+pub fn print(block: &str) {
     // Nobody may be listening; that is no reason to stop.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = std::io::stdout().write_all(block.as_bytes());
     let _ = std::io::stdout().flush();
 }
