@@ -5,6 +5,7 @@
 //! moment that the seed draws; each start must bring back what the [`model`] has been promised.
 
 pub mod check;
+pub mod cluster;
 pub mod faults;
 pub mod follower;
 pub mod model;

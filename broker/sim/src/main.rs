@@ -1,8 +1,8 @@
-//! `logmill-sim [--follower | --replicas | --quorum] [--from SEED] [--count N] [--first]`: runs seeds one after another
+//! `logmill-sim [--follower | --replicas | --quorum | --cluster] [--from SEED] [--count N] [--first]`: runs seeds one after another
 //! and says which failed, with `--first` until one has. Without a name it is the storage of one broker that is
 //! simulated.
 
-use logmill_sim::{follower, quorum, replicas, run};
+use logmill_sim::{cluster, follower, quorum, replicas, run};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -13,8 +13,13 @@ type Ran = (Option<String>, Vec<(&'static str, u64)>);
 /// A simulation: the argument that asks for it, and what runs one seed of it.
 type Simulation = (&'static str, fn(u64) -> Ran);
 
-const SIMULATIONS: [Simulation; 4] =
-    [("", of_storage), ("--follower", of_follower), ("--replicas", of_replicas), ("--quorum", of_quorum)];
+const SIMULATIONS: [Simulation; 5] = [
+    ("", of_storage),
+    ("--follower", of_follower),
+    ("--replicas", of_replicas),
+    ("--quorum", of_quorum),
+    ("--cluster", of_cluster),
+];
 
 fn of_storage(seed: u64) -> Ran {
     let outcome = run::run(seed);
@@ -59,6 +64,20 @@ fn of_quorum(seed: u64) -> Ran {
         ("falls", outcome.falls),
         ("disks wiped", outcome.wiped),
         ("replaced", outcome.replaced),
+    ];
+    (outcome.broken, counts)
+}
+
+fn of_cluster(seed: u64) -> Ran {
+    let outcome = cluster::run(seed);
+    let counts = vec![
+        ("milliseconds simulated", outcome.milliseconds),
+        ("answers", outcome.operations),
+        ("records acknowledged", outcome.acknowledged),
+        ("read", outcome.read),
+        ("commits", outcome.committed),
+        ("faults", outcome.faults),
+        ("starts", outcome.starts),
     ];
     (outcome.broken, counts)
 }

@@ -1,0 +1,35 @@
+//! The whole cluster under simulation: complete nodes, each with its control shard, data shards, disk and clocks, on one
+//! simulated network with clients that speak Kafka's protocol, in one thread.
+//!
+//! Nothing of the broker is replaced: [`nodes`] puts nodes together as a process does and runs their shards on
+//! [`logmill::runtime::simulated`]. A run is a seed: [`run`] starts the nodes, lets [`clients`] work while the [`nemesis`]
+//! does what the seed draws, heals everything, demands that the cluster goes on, and at last cuts the power of all
+//! hosts and looks at what is on their disks. What clients were told stands in the [`history`]; the [`checkers`] hold
+//! it, and every image of the metadata, against the promises:
+//!
+//! | checker | looks | at |
+//! |---|---|---|
+//! | `AcknowledgedStays` | at the end | all that was acknowledged with acks=all |
+//! | `OffsetKeepsValue` | at every answer | what stands at an offset that a consumer, or a producer with acks=all, was told |
+//! | `NoDuplicates` | at every answer | records of idempotent producers |
+//! | `SequencesHold` | at every answer | errors for an idempotent producer that has made none |
+//! | `HighWatermarkStays` | at every answer | the high watermark and the log's end as one client is told them |
+//! | `CommitsStay` | at every answer | offsets that a group has committed |
+//! | `OneLeaderPerEpoch` | at every image of every node, and every answer to Metadata | who leads in an epoch |
+//! | `OneHistory` | at every image of every node | the state of a partition in an epoch of its own |
+//! | `EpochsRise` | at every image of every node | epochs of partitions |
+//! | `OneControllerPerTerm` | at every answer | who leads the metadata quorum |
+//! | `ReplicasAgree` | at the end | bytes below the high watermark on the disks of the replicas in sync |
+//! | `Starts`, `GoesOn` | at the end | nodes serve; partitions are led and in sync; requests get through |
+//! | `Protocol` | at every answer | whether it can be decoded |
+//! | `Panics` | always | the broker's own asserts |
+
+pub mod checkers;
+pub mod client;
+pub mod clients;
+pub mod history;
+pub mod nemesis;
+pub mod nodes;
+mod run;
+
+pub use run::{Outcome, Plan, run, run_plan};
