@@ -2,7 +2,7 @@
 # that goes then.
 #   start_broker FOLDER [SETTING…]   Logmill from $broker with its data in FOLDER; sets port and broker_pid. With data of an
 #                                    earlier start it keeps the ports
-#   start_kafka FOLDER               Apache Kafka from the jars in $KAFKA_JARS, with the settings and the Java options that
+#   start_kafka FOLDER [SETTING…]    Apache Kafka from the jars in $KAFKA_JARS, with the settings and the Java options that
 #                                    it ships with; sets kafka_port and kafka_pid
 #   wait_for PORT PID NAME           waits until something listens
 #   stop PID [SIGNAL]                ends what was started, and waits for its end
@@ -63,6 +63,7 @@ start_broker() {
 # A folder that Kafka has used before is taken as it is, with its ports.
 start_kafka() {
     local folder=$1 controller_port
+    shift
     if [ ! -e "$folder/server.properties" ]; then
         kafka_port=$(free_port) controller_port=$(free_port)
         mkdir -p "$folder"
@@ -83,6 +84,7 @@ offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 END
+        printf '%s\n' "$@" >>"$folder/server.properties"
         java -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t bG9nbWlsbC1wZWVyLW5vZA \
             -c "$folder/server.properties" >"$work/kafka.log" 2>&1 || { cat "$work/kafka.log" >&2; exit 1; }
     fi
