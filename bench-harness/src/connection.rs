@@ -3,10 +3,9 @@
 
 use crate::failure::Failure;
 use core::ops::Range;
-use logmill_wire::api::{self, ApiRequest, Message, api_versions};
-use logmill_wire::error_codes::ErrorCode;
+use logmill_wire::api::announced::{self, AnnouncedVersions, Announcement};
+use logmill_wire::api::{self, ApiRequest, Message};
 use logmill_wire::primitives::Reader;
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -25,7 +24,7 @@ const FRAME_BYTES_FIRST: usize = 64 << 10;
 pub struct Connection {
     address: String,
     stream: TcpStream,
-    versions: BTreeMap<i16, (i16, i16)>,
+    versions: AnnouncedVersions,
     next_correlation_id: i32,
     /// The memory of the last answer that was given back.
     spare: Vec<u8>,
@@ -59,7 +58,7 @@ impl Connection {
         let mut connection = Self {
             address: address.to_owned(),
             stream,
-            versions: BTreeMap::new(),
+            versions: AnnouncedVersions::default(),
             next_correlation_id: 0,
             spare: Vec::new(),
         };
@@ -68,23 +67,22 @@ impl Connection {
     }
 
     fn negotiate(&mut self) -> Result<(), Failure> {
-        let request = api_versions::Request {
-            client_software_name: CLIENT_ID.into(),
-            client_software_version: env!("CARGO_PKG_VERSION").into(),
-            ..Default::default()
-        };
-        let newest = self.call_in_version(&request, 3)?;
-        // A broker that does not know the version answers in version 0 and names those that it knows.
-        let refused = newest.body().get(..2) == Some(&ErrorCode::UnsupportedVersion.code().to_be_bytes());
-        let answer = if refused { self.call_in_version(&request, 0)? } else { newest };
-        let response: api_versions::Response<'_> = self.decode(&answer)?;
-        if response.error_code != 0 {
-            let subject = self.address.clone();
-            return Err(Failure::Refused { api: "ApiVersions", code: response.error_code, subject });
+        let question = announced::question(CLIENT_ID, env!("CARGO_PKG_VERSION"));
+        for version in announced::QUESTION_VERSIONS {
+            let answer = self.call_in_version(&question, version)?;
+            match announced::read_answer(answer.body(), version) {
+                Ok(Announcement::Versions(versions)) => {
+                    self.versions = versions;
+                    return Ok(());
+                }
+                Ok(Announcement::UnknownQuestion) => {}
+                Ok(Announcement::Refused(code)) => {
+                    return Err(Failure::Refused { api: "ApiVersions", code, subject: self.address.clone() });
+                }
+                Err(error) => return Err(self.protocol(format!("ApiVersions version {version}: {error}"))),
+            }
         }
-        self.versions =
-            response.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
-        Ok(())
+        Err(self.protocol("no version of ApiVersions is known to it".to_owned()))
     }
 
     /// Where the connection leads, as `HOST:PORT`.
@@ -98,9 +96,9 @@ impl Connection {
     /// # Errors
     /// [`Failure::NoCommonVersion`].
     pub fn version<'a, R: ApiRequest<'a>>(&self, limit: i16) -> Result<i16, Failure> {
-        let none = || Failure::NoCommonVersion { address: self.address.clone(), api: R::NAME };
-        let &(broker_min, broker_max) = self.versions.get(&R::KEY).ok_or_else(none)?;
-        api::newest_common_version::<R>(broker_min..=broker_max.min(limit)).ok_or_else(none)
+        self.versions
+            .newest_common::<R>(limit)
+            .ok_or_else(|| Failure::NoCommonVersion { address: self.address.clone(), api: R::NAME })
     }
 
     /// Sends a request in the newest common version and waits for its response.

@@ -1,10 +1,9 @@
 //! A connection to one broker, with the versions that it announced.
 
 use super::failure::Failure;
-use logmill_wire::api::{self, ApiRequest, Message, api_versions};
-use logmill_wire::error_codes::ErrorCode;
+use logmill_wire::api::announced::{self, AnnouncedVersions, Announcement};
+use logmill_wire::api::{self, ApiRequest, Message};
 use logmill_wire::primitives::Reader;
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -26,7 +25,7 @@ const RESPONSE_BYTES_MAX: usize = 1 << 30;
 pub(super) struct Connection {
     address: String,
     stream: TcpStream,
-    versions: BTreeMap<i16, (i16, i16)>,
+    versions: AnnouncedVersions,
     next_correlation_id: i32,
 }
 
@@ -54,8 +53,13 @@ impl Answer {
     /// # Errors
     /// [`Failure::Protocol`].
     pub(super) fn decode<'a, M: Message<'a>>(&'a self) -> Result<M, Failure> {
-        M::decode_body(&self.frame[self.body_at..], self.version)
+        M::decode_body(self.body(), self.version)
             .map_err(|error| self.protocol(format!("{} version {}: {error}", M::NAME, self.version)))
+    }
+
+    /// What follows the response's header.
+    fn body(&self) -> &[u8] {
+        &self.frame[self.body_at..]
     }
 
     /// What the response says breaks the protocol.
@@ -72,28 +76,35 @@ impl Connection {
     pub(super) fn open(address: &str) -> Result<Self, Failure> {
         let stream = connect(address)
             .map_err(|cause| Failure::Unreachable(vec![(address.to_owned(), cause.to_string())]))?;
-        let mut connection =
-            Self { address: address.to_owned(), stream, versions: BTreeMap::new(), next_correlation_id: 0 };
+        let mut connection = Self {
+            address: address.to_owned(),
+            stream,
+            versions: AnnouncedVersions::default(),
+            next_correlation_id: 0,
+        };
         connection.negotiate()?;
         Ok(connection)
     }
 
     fn negotiate(&mut self) -> Result<(), Failure> {
-        let request = api_versions::Request {
-            client_software_name: CLIENT_ID.into(),
-            client_software_version: env!("CARGO_PKG_VERSION").into(),
-            ..Default::default()
-        };
-        let newest = self.call_in_version(&request, 3)?;
-        // A broker that does not know the version answers in version 0 and names those that it knows.
-        let is_refused = newest.frame[newest.body_at..].first_chunk()
-            == Some(&ErrorCode::UnsupportedVersion.code().to_be_bytes());
-        let answer = if is_refused { self.call_in_version(&request, 0)? } else { newest };
-        let response: api_versions::Response<'_> = answer.decode()?;
-        Failure::check(response.error_code, None, || format!("{} does not name its versions", self.address))?;
-        self.versions =
-            response.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
-        Ok(())
+        let question = announced::question(CLIENT_ID, env!("CARGO_PKG_VERSION"));
+        for version in announced::QUESTION_VERSIONS {
+            let answer = self.call_in_version(&question, version)?;
+            match announced::read_answer(answer.body(), version) {
+                Ok(Announcement::Versions(versions)) => {
+                    self.versions = versions;
+                    return Ok(());
+                }
+                Ok(Announcement::UnknownQuestion) => {}
+                Ok(Announcement::Refused(code)) => {
+                    return Failure::check(code, None, || {
+                        format!("{} does not name its versions", self.address)
+                    });
+                }
+                Err(error) => return Err(answer.protocol(format!("ApiVersions version {version}: {error}"))),
+            }
+        }
+        Err(self.protocol("no version of ApiVersions is known to it".to_owned()))
     }
 
     /// Sends a request in the newest common version.
@@ -110,9 +121,8 @@ impl Connection {
     /// # Errors
     /// [`Failure::NoCommonVersion`].
     pub(super) fn version<'a, R: ApiRequest<'a>>(&self) -> Result<i16, Failure> {
-        let offered = self.versions.get(&R::KEY);
-        offered
-            .and_then(|&(min, max)| api::newest_common_version::<R>(min..=max))
+        self.versions
+            .newest_common::<R>(i16::MAX)
             .ok_or_else(|| Failure::NoCommonVersion { address: self.address.clone(), api: R::NAME })
     }
 

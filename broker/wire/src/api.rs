@@ -23,6 +23,7 @@ use core::ops::RangeInclusive;
 
 include!(concat!(env!("OUT_DIR"), "/api.rs"));
 
+pub mod announced;
 pub mod produce_walk;
 
 /// What the generated modules use.
