@@ -1,6 +1,7 @@
 //! The control shard: it brings the node up, decides on the metadata, and takes the node down.
 
 use super::identity::Identity;
+use super::last_boot::LastBoot;
 use super::listen::{self, Socket};
 use super::message::{Beginning, ShardMessage};
 use super::post::Post;
@@ -36,6 +37,13 @@ struct Control<R: Runtime> {
     acceptance: Arc<Acceptance>,
 }
 
+/// What a node has once it serves.
+struct Running<R: Runtime> {
+    plane: ControlPlane<R>,
+    quorum: Quorum,
+    health: Arc<DirectoryHealth>,
+}
+
 /// Runs the control shard until `stop`, or until the node cannot go on.
 pub async fn run<R: Runtime>(
     runtime: R,
@@ -49,9 +57,9 @@ pub async fn run<R: Runtime>(
     let control = Control { runtime, node, post, acceptance };
     let outcome = control.start().await;
     let running = match outcome {
-        Ok((plane, quorum)) => {
-            control.serve(&plane, stop).await;
-            Some((plane, quorum))
+        Ok(running) => {
+            control.serve(&running.plane, stop).await;
+            Some(running)
         }
         Err(failure) => {
             control.node.fail(failure);
@@ -59,14 +67,15 @@ pub async fn run<R: Runtime>(
         }
     };
     control.stop_shards().await;
-    if let Some((plane, quorum)) = running {
+    if let Some(Running { plane, quorum, health }) = running {
         plane.stop();
         quorum.stop();
+        control.note_stop(&health).await;
     }
 }
 
 impl<R: Runtime> Control<R> {
-    async fn start(&self) -> Result<(ControlPlane<R>, Quorum), NodeError> {
+    async fn start(&self) -> Result<Running<R>, NodeError> {
         // Listening comes first: a port that another process holds must be known before anything is changed.
         let sockets = listen::bind(&self.runtime, &self.node.config.topology.listeners).await?;
         let (of_controllers, bound): (Vec<_>, Vec<_>) =
@@ -81,7 +90,7 @@ impl<R: Runtime> Control<R> {
             self.post.send(shard, ShardMessage::Begin(Box::new(beginning)));
         }
         let links = self.link(&identity);
-        let quorum = self.open_quorum(&identity, health, &of_controllers, &links).await?;
+        let quorum = self.open_quorum(&identity, Arc::clone(&health), &of_controllers, &links).await?;
         let told = quorum.clone();
         links.set_on_gone(Rc::new(move |node| told.is_gone(node)));
         self.accept_nodes(of_controllers, &links);
@@ -94,6 +103,7 @@ impl<R: Runtime> Control<R> {
         let cluster_id = self.register(&identity, &plane, &bound).await?;
         links.join_cluster(cluster_id);
         identity.join_cluster(&self.runtime, directory, cluster_id).await?;
+        self.note_start().await?;
         publisher.begin(&self.runtime, quorum.clone(), self.publisher());
         publisher.until_published(quorum.status().applied).await;
         if !plane.until_unfenced().await {
@@ -117,7 +127,7 @@ impl<R: Runtime> Control<R> {
         let topics = (image.topic_count(), image.partition_count());
         let facts = Facts { cluster_id, listeners, direct_io, degradations, topics };
         self.node.observer.started(&start_block::text(&self.node, &facts));
-        Ok((plane, quorum))
+        Ok(Running { plane, quorum, health })
     }
 
     /// What to do about a log directory that cannot be opened.
@@ -265,7 +275,8 @@ impl<R: Runtime> Control<R> {
             endpoints,
         };
         let directories = vec![identity.directory_id];
-        let start = BrokerStart { registration, directories, lost_writes: false, starts_fenced: true };
+        let lost_writes = self.has_lost_writes(identity).await;
+        let start = BrokerStart { registration, directories, lost_writes, starts_fenced: true };
         let registered = plane.register(start).await.map_err(|error| match error {
             StartError::Refused(error) => {
                 NodeError::new(error.to_string(), "correct node.id, log.dirs or controller.quorum.voters")
@@ -273,6 +284,45 @@ impl<R: Runtime> Control<R> {
             StartError::Quorum(cause) => NodeError::new(cause, "check the disk of the log directory"),
         })?;
         Ok(registered.cluster_id)
+    }
+
+    /// Whether what the process before had written, and not made durable, may be gone.
+    async fn has_lost_writes(&self, identity: &Identity) -> bool {
+        let noted = LastBoot::read(&self.runtime, &self.node.log_directory).await;
+        let has_lost = LastBoot::has_lost_writes(noted, self.node.boot);
+        if has_lost && identity.cluster_id.is_some() {
+            tracing::warn!(
+                "the host may have been restarted without a clean stop before; replicas of topics with write.caching are copied anew where others have them"
+            );
+        }
+        has_lost
+    }
+
+    /// Notes the boot in which the log directory is used. The registration is committed, which says what was lost
+    /// before; whatever is acknowledged from now on would be lost by another boot.
+    async fn note_start(&self) -> Result<(), NodeError> {
+        let path = &self.node.log_directory;
+        let used = LastBoot { boot: self.node.boot.unwrap_or(Uuid::ZERO), is_clean: false };
+        if LastBoot::read(&self.runtime, path).await == Some(used) {
+            return Ok(());
+        }
+        used.write(&self.runtime, path).await.map_err(|error| {
+            NodeError::new(
+                format!("{}: the boot cannot be noted: {error}", path.display()),
+                "make room on the volume, or check the disk",
+            )
+        })
+    }
+
+    /// Notes that nothing is left to lose: all shards have committed what they had.
+    async fn note_stop(&self, health: &DirectoryHealth) {
+        if health.is_failed() || self.node.has_failed() {
+            return;
+        }
+        let clean = LastBoot { boot: self.node.boot.unwrap_or(Uuid::ZERO), is_clean: true };
+        if let Err(error) = clean.write(&self.runtime, &self.node.log_directory).await {
+            tracing::warn!(%error, "a clean stop cannot be noted; after a restart of the host, replicas of topics with write.caching will be copied anew");
+        }
     }
 
     /// Has a data shard carry out what other brokers forward: each the next one.

@@ -1,6 +1,7 @@
 //! What the machine has to give.
 
 use logmill_state::settings::BrokerSettings;
+use logmill_wire::ids::Uuid;
 
 /// The share of the machine's memory that is taken if nothing is configured, in percent.
 const DEFAULT_SHARE_PERCENT: u64 = 40;
@@ -41,6 +42,17 @@ impl Memory {
     }
 }
 
+/// The id that the kernel drew when the host was started; `None` if it does not tell.
+pub fn boot_id() -> Option<Uuid> {
+    boot_id_in(&std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?)
+}
+
+fn boot_id_in(text: &str) -> Option<Uuid> {
+    let digits: String = text.trim().chars().filter(|&character| character != '-').collect();
+    let bits = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
+    Some(Uuid(bits.to_be_bytes()))
+}
+
 /// The memory of the machine, or of the control group if that is less.
 fn available_bytes() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_of(&text));
@@ -62,6 +74,18 @@ fn total_of(meminfo: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_boot_is_told_from_others() {
+        let text = "0a0b0c0d-1111-4222-8333-4444555566ff\n";
+        assert_eq!(boot_id_in(text).map(|id| (id.0[0], id.0[15])), Some((0x0A, 0xFF)));
+        for wrong in
+            ["", "\n", "0a0b", "0a0b0c0d-1111-4222-8333-4444555566fg", "+a0b0c0d111142228333444455556"]
+        {
+            assert_eq!(boot_id_in(wrong), None, "{wrong}");
+        }
+        assert_eq!(boot_id(), boot_id());
+    }
 
     #[test]
     fn memory_is_divided_without_a_rest_to_invent() {

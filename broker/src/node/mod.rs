@@ -4,6 +4,7 @@ mod control;
 mod data_shard;
 mod error;
 mod identity;
+mod last_boot;
 mod listen;
 mod machine;
 mod message;
@@ -19,7 +20,7 @@ use crate::runtime::mailbox::{Endpoint, Mesh};
 use crate::runtime::threads::{ThreadedRuntime, available_cores};
 use crate::runtime::{Runtime, event, uring::UringRuntime};
 use logmill_state::metadata::Image;
-use logmill_wire::ids::ShardIndex;
+use logmill_wire::ids::{ShardIndex, Uuid};
 use logmill_wire::limits::MAILBOX_MESSAGES_MAX;
 use message::ShardMessage;
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ struct Node {
     memory: machine::Memory,
     log_directory: PathBuf,
     observer: Box<dyn Observer>,
+    /// The boot of the host, if the kernel tells it.
+    boot: Option<Uuid>,
     failure: Mutex<Option<NodeError>>,
 }
 
@@ -43,6 +46,10 @@ impl Node {
 
     fn fail(&self, failure: NodeError) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
 
@@ -94,18 +101,19 @@ impl Failure {
 }
 
 /// Puts a node of `shards` data shards together. Its log directory must exist, and be no other node's while it runs;
-/// it runs until `stop`.
+/// it runs until `stop`. `boot` is another one after each start of its host; `None` if that is not known.
 #[must_use]
 pub fn assemble<H: Send>(
     config: Config,
     shards: u16,
     log_directory: PathBuf,
+    boot: Option<Uuid>,
     observer: Box<dyn Observer>,
     stop: event::Wait,
 ) -> Assembly<H> {
     let memory = machine::Memory::plan(&config.settings, shards);
     let failure = Mutex::new(None);
-    let node = Arc::new(Node { config, shards, memory, log_directory, observer, failure });
+    let node = Arc::new(Node { config, shards, memory, log_directory, boot, observer, failure });
     let mut mesh = Mesh::new(usize::from(shards) + 1, MAILBOX_MESSAGES_MAX);
     let mut data: Vec<_> = (0..=shards)
         .filter_map(|shard| mesh.endpoint(ShardIndex(shard)))
@@ -140,7 +148,8 @@ pub fn serve_on<R: ThreadedRuntime>(config: Config) -> Result<(), NodeError> {
         NodeError::new(format!("signals cannot be handled: {error}"), "check the limits on threads")
     })?;
     let log_directory = lock.path().to_path_buf();
-    let node = assemble(config, shards, log_directory, Box::new(StandardOutput), stopped);
+    let boot = machine::boot_id();
+    let node = assemble(config, shards, log_directory, boot, Box::new(StandardOutput), stopped);
     R::run_shards(cores, node.data, node.control, run_shard).map_err(|error| refused(&error))?;
     node.failure.take().map_or(Ok(()), Err)
 }

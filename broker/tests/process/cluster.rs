@@ -235,3 +235,49 @@ fn nodes_that_are_stopped_one_after_another_leave_nobody_without_a_leader() {
     let told = cluster.settled("kept", |told| told.in_sync == [1, 2, 3]);
     assert_eq!(read(&cluster, told.leader, "kept"), sent);
 }
+
+/// Byte 24 of `last-boot` says whether the last stop was clean.
+fn was_clean(folder: &Folder) -> bool {
+    std::fs::read(folder.path().join("last-boot")).unwrap()[24] == 1
+}
+
+#[test]
+fn after_a_power_cut_whoever_lost_writes_waits_for_whoever_did_not() {
+    let _turn = turn::shared();
+    let mut cluster = Cluster::start();
+    // With fewer than these in sync, whoever was in sync stays eligible.
+    let both = ("min.insync.replicas", "2");
+    create(&mut cluster.client(1), "written", &[("write.caching", "true"), both]);
+    create(&mut cluster.client(1), "durable", &[both]);
+    for topic in ["written", "durable"] {
+        cluster.settled(topic, |told| told.in_sync == [1, 2, 3]);
+        append_somewhere(&cluster, topic, b"kept");
+    }
+    for id in [1, 2, 3] {
+        cluster.kill(id);
+    }
+    // A process that was killed has lost nothing.
+    cluster.begin(&[1, 2]);
+    cluster.settled("written", |told| told.leader > 0);
+    cluster.begin(&[3]);
+    for topic in ["written", "durable"] {
+        cluster.settled(topic, |told| told.in_sync == [1, 2, 3]);
+    }
+    for id in [1, 2, 3] {
+        cluster.kill(id);
+    }
+    for folder in &cluster.folders[..2] {
+        assert!(!was_clean(folder));
+        std::fs::remove_file(folder.path().join("last-boot")).unwrap();
+    }
+    cluster.begin(&[1, 2]);
+    cluster.settled("durable", |told| told.leader > 0);
+    cluster.settled("written", |told| told.leader < 0);
+    cluster.begin(&[3]);
+    let told = cluster.settled("written", |told| told.in_sync == [1, 2, 3]);
+    assert_eq!((told.leader, read(&cluster, 3, "written")), (3, vec![b"kept".to_vec()]));
+    cluster.stop(1);
+    assert!(was_clean(&cluster.folders[0]));
+    cluster.begin(&[1]);
+    assert!(!was_clean(&cluster.folders[0]), "until it is used again");
+}

@@ -6,7 +6,7 @@ use logmill::node::{Assembly, Failure, assemble, run_shard};
 use logmill::runtime::Runtime;
 use logmill::runtime::event::{Event, event};
 use logmill::runtime::simulated::{Host, SimulatedHandle, World};
-use logmill_wire::ids::ShardIndex;
+use logmill_wire::ids::{ShardIndex, Uuid};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,8 @@ struct Process {
 struct Node {
     host: Host,
     flags: Vec<String>,
+    /// How often its power was cut.
+    power_cuts: Cell<u64>,
     process: RefCell<Option<Process>>,
 }
 
@@ -53,7 +55,7 @@ impl Nodes {
         let voters: Vec<String> = (1..).zip(hosts.iter().take(VOTERS_MAX)).map(voter).collect();
         let nodes = (1..).zip(hosts).map(|(number, host)| {
             let flags = flags(number, &host, &voters, settings);
-            Node { host, flags, process: RefCell::default() }
+            Node { host, flags, power_cuts: Cell::default(), process: RefCell::default() }
         });
         Self { images, nodes: nodes.collect() }
     }
@@ -96,7 +98,7 @@ impl Nodes {
         if self.is_running(node) {
             return Ok(());
         }
-        let Node { host, flags, process } = &self.nodes[node];
+        let Node { host, flags, power_cuts, process } = &self.nodes[node];
         host.restart();
         self.images.forget(node);
         // What makes the directory is before the node: an operator, or the lock.
@@ -105,8 +107,9 @@ impl Nodes {
         let config = Config::load(&sources).map_err(|errors| format!("{errors:?}"))?;
         let (stop, stopped) = event();
         let observer = self.images.observer(node);
+        let boot = Some(Uuid((u128::from(power_cuts.get()) + 1).to_be_bytes()));
         let Assembly { data, control, failure } =
-            assemble::<SimulatedHandle>(config, SHARDS, PathBuf::from(DATA), observer, stopped);
+            assemble::<SimulatedHandle>(config, SHARDS, PathBuf::from(DATA), boot, observer, stopped);
         let left = Rc::new(Cell::new(usize::from(SHARDS) + 1));
         for (shard, seed) in (0..).map(ShardIndex).zip(data.into_iter().chain(control)) {
             let (runtime, left) = (host.runtime(shard), Rc::clone(&left));
@@ -135,7 +138,9 @@ impl Nodes {
 
     /// Cuts the host's power.
     pub fn cut_power(&self, node: usize) {
-        self.nodes[node].host.crash();
+        let Node { host, power_cuts, .. } = &self.nodes[node];
+        host.crash();
+        power_cuts.set(power_cuts.get() + 1);
         *self.nodes[node].process.borrow_mut() = None;
     }
 

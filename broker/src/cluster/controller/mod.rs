@@ -52,16 +52,27 @@ struct State<R: Runtime> {
     calls: Rc<dyn ControllerCalls>,
     /// The brokers that are being looked for.
     probing: RefCell<BTreeSet<NodeId>>,
+    /// The term in which what was left half done has been finished.
+    resumed_in: Cell<u64>,
     is_stopping: Cell<bool>,
 }
 
 /// What one proposal is made of.
 #[derive(Default)]
 struct Batch {
-    records: Vec<Record>,
+    /// Of each decision.
+    changes: Vec<Vec<Record>>,
     elected: Vec<Elected>,
-    /// Each with whether the shards of this node come first.
-    settles: Vec<(bool, Settle)>,
+    settles: Vec<Waiting>,
+}
+
+/// A decision that is told of when it is committed.
+struct Waiting {
+    /// Its place among the changes.
+    change: usize,
+    /// Whether the shards of this node come first.
+    is_for_shards: bool,
+    settle: Settle,
 }
 
 impl<R: Runtime> Controller<R> {
@@ -88,6 +99,7 @@ impl<R: Runtime> Controller<R> {
             sessions: Rc::new(RefCell::new(sessions)),
             calls,
             probing: RefCell::default(),
+            resumed_in: Cell::new(0),
             is_stopping: Cell::new(false),
         }));
         let (deciding, watching, probing) = (controller.clone(), controller.clone(), controller.clone());
@@ -159,18 +171,64 @@ impl<R: Runtime> State<R> {
             let minted = Record::ClusterIdMinted { cluster_id: status.cluster_id };
             // The image has no id that could differ.
             let _ = draft.apply(&minted);
-            batch.records.push(minted);
+            batch.changes.push(vec![minted]);
+        }
+        if self.resumed_in.get() != status.term {
+            self.resume(&mut batch, &mut draft);
         }
         self.fill(&mut batch, draft);
-        let outcome = if batch.records.is_empty() {
-            Ok(status.applied)
-        } else {
-            self.quorum.propose_in(status.term, batch.records).await.map_err(MetadataError::from)
-        };
-        if outcome.is_ok() {
-            batch.elected.iter().for_each(|elected| self.tell_of(elected));
+        let Batch { changes, elected, settles } = batch;
+        let outcomes = self.commit(status.term, status.applied, changes).await;
+        let is_whole = outcomes.iter().all(Result::is_ok);
+        if is_whole {
+            elected.iter().for_each(|elected| self.tell_of(elected));
         }
-        self.settle(batch.settles, &outcome);
+        // What was committed in part is finished by the next decisions.
+        self.resumed_in.set(if is_whole { status.term } else { 0 });
+        self.settle(settles, &outcomes);
+    }
+
+    /// Proposes changes, in several entries if one does not hold them. Each beginning of a change is safe, and no more is
+    /// proposed once a piece is refused. Returns what became of each change.
+    async fn commit(
+        &self,
+        term: u64,
+        applied: u64,
+        changes: Vec<Vec<Record>>,
+    ) -> Vec<Result<u64, MetadataError>> {
+        let (pieces, ends) = self.quorum.pieces(changes);
+        let (mut indices, mut refused) = (vec![applied], None);
+        for piece in pieces {
+            match self.quorum.propose_in(term, piece).await {
+                Ok(index) => indices.push(index),
+                Err(error) => {
+                    refused = Some(MetadataError::from(error));
+                    break;
+                }
+            }
+        }
+        let outcome = |end: usize| match (indices.get(end), &refused) {
+            (Some(&index), _) => Ok(index),
+            (None, Some(error)) => Err(error.clone()),
+            // All pieces have been proposed then.
+            (None, None) => Ok(applied),
+        };
+        ends.into_iter().map(outcome).collect()
+    }
+
+    /// Adds what a controller before this one left half done.
+    fn resume(&self, batch: &mut Batch, draft: &mut Image) {
+        let rules = Rules::new(draft, self.node, &self.started_with);
+        let plan = rules.with_context(|context| draft.decide_resume(context));
+        match apply_all(draft, &plan.records) {
+            Ok(()) => {
+                batch.changes.push(plan.records);
+                batch.elected.extend(plan.elected);
+            }
+            Err(cause) => {
+                tracing::error!(%cause, "what was left half done cannot be finished; please report this")
+            }
+        }
     }
 
     fn fill(&self, batch: &mut Batch, mut draft: Image) {
@@ -193,9 +251,13 @@ impl<R: Runtime> State<R> {
                 continue;
             }
             bytes += decision.records.iter().map(|record| record.encode().len()).sum::<usize>();
-            batch.records.extend(decision.records);
             batch.elected.extend(decision.elected);
-            batch.settles.push((decision.is_for_shards, decision.settle));
+            batch.settles.push(Waiting {
+                change: batch.changes.len(),
+                is_for_shards: decision.is_for_shards,
+                settle: decision.settle,
+            });
+            batch.changes.push(decision.records);
             if decision.changes_rules {
                 return;
             }
@@ -206,23 +268,21 @@ impl<R: Runtime> State<R> {
         (u128::from(self.runtime.random_u64()) << 64) | u128::from(self.runtime.random_u64())
     }
 
-    fn settle(&self, settles: Vec<(bool, Settle)>, outcome: &Result<u64, MetadataError>) {
+    fn settle(&self, settles: Vec<Waiting>, outcomes: &[Result<u64, MetadataError>]) {
         let mut later = Vec::new();
-        for (is_for_shards, settle) in settles {
-            if is_for_shards && outcome.is_ok() {
-                later.push(settle);
-            } else {
-                settle(outcome.clone());
+        for Waiting { change, is_for_shards, settle } in settles {
+            match outcomes.get(change) {
+                Some(&Ok(index)) if is_for_shards => later.push((index, settle)),
+                Some(outcome) => settle(outcome.clone()),
+                // There is one for each.
+                None => {}
             }
         }
-        let Ok(index) = *outcome else { return };
-        if later.is_empty() {
-            return;
-        }
+        let Some(&(last, _)) = later.last() else { return };
         let publisher = self.publisher.clone();
         self.runtime.spawn(async move {
-            publisher.until_published(index).await;
-            later.into_iter().for_each(|settle| settle(Ok(index)));
+            publisher.until_published(last).await;
+            later.into_iter().for_each(|(index, settle)| settle(Ok(index)));
         });
     }
 

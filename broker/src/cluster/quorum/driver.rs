@@ -6,6 +6,7 @@
 
 use super::description::{FollowerTimes, QuorumDescription};
 use super::disk::{DiskSettings, Found, QuorumDisk, QuorumDiskError};
+use super::division::divide;
 use super::engine::{Engine, EngineSettings, Outcome, QuorumStatus, Role};
 use super::founding::Founding;
 use super::link::QuorumLink;
@@ -114,6 +115,7 @@ struct Shared {
     gone: Cell<Option<NodeId>>,
     /// The term in which this node wanted to stand because the leader was gone.
     stands_in: Cell<Option<u64>>,
+    entry_bytes_max: usize,
     /// Whether this node leads and has no peers: then time means nothing, and an idle node sleeps.
     is_alone: Cell<bool>,
     is_stopping: Cell<bool>,
@@ -151,6 +153,7 @@ impl Quorum {
             has_ticked: Cell::new(false),
             gone: Cell::new(None),
             stands_in: Cell::new(None),
+            entry_bytes_max: settings.entry_bytes_max() as usize,
             is_alone: Cell::new(false),
             is_stopping: Cell::new(false),
             ended: RefCell::default(),
@@ -205,6 +208,14 @@ impl Quorum {
     /// [`ProposeError`].
     pub async fn propose_in(&self, term: u64, records: Vec<Record>) -> Result<u64, ProposeError> {
         self.ask(|reply| Command::Propose(Some(term), records, reply)).await
+    }
+
+    /// Divides changes into pieces, in their order, of which each fits one proposal. A change that fits is in one piece; a larger
+    /// one begins a piece, and a record that is too large by itself is alone. Comes with how many pieces hold all up to each
+    /// change.
+    #[must_use]
+    pub fn pieces(&self, changes: Vec<Vec<Record>>) -> (Vec<Vec<Record>>, Vec<usize>) {
+        divide(changes, self.0.entry_bytes_max)
     }
 
     /// Makes an observer a voter (KIP-853's AddRaftVoter); it must have caught up.

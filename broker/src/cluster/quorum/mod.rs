@@ -17,6 +17,7 @@
 
 mod description;
 mod disk;
+mod division;
 mod driver;
 mod engine;
 mod entry;

@@ -1,6 +1,7 @@
 //! Brokers and controllers on simulated hosts, each with a quorum of its own over a lossy network.
 
 mod decisions;
+mod large;
 mod life;
 mod network;
 
@@ -51,6 +52,7 @@ pub struct Cluster {
     hosts: Vec<Host>,
     nodes: Vec<Rc<RefCell<Node>>>,
     voters: Vec<NodeId>,
+    journal_bytes: u64,
 }
 
 fn id(node: usize) -> NodeId {
@@ -78,12 +80,17 @@ impl Cluster {
         let network = Network::new(&world);
         let hosts = (0..count).map(|node| world.host(&format!("node{node}"))).collect();
         let nodes = (0..count).map(|_| Rc::default()).collect();
-        Self { network, hosts, nodes, voters: (0..voters).map(id).collect(), world }
+        Self { network, hosts, nodes, voters: (0..voters).map(id).collect(), journal_bytes: 4 << 20, world }
     }
 
     /// Three nodes that vote and hold partitions, all of them started.
     pub fn of_three(seed: u64) -> Self {
-        let cluster = Self::new(seed, 3, 3);
+        Self::of_three_with_journals(seed, 4 << 20)
+    }
+
+    /// As [`Cluster::of_three`], with journals of another size for the quorum's state.
+    pub fn of_three_with_journals(seed: u64, journal_bytes: u64) -> Self {
+        let cluster = Self { journal_bytes, ..Self::new(seed, 3, 3) };
         (0..3).for_each(|node| cluster.start(node));
         assert!(cluster.wait(10 * SECOND, |cluster| (0..3).all(|node| cluster.is_started(node))));
         cluster
@@ -124,6 +131,7 @@ impl Cluster {
         let runtime = self.hosts[node].runtime(ShardIndex(0));
         let plug = self.network.plug(id(node), runtime.clone());
         let (broker_start, address) = (self.broker_start(node), self.hosts[node].address(PORT));
+        let journal_bytes = self.journal_bytes;
         let (network, state, voters) =
             (Rc::clone(&self.network), Rc::clone(&self.nodes[node]), self.voters.clone());
         runtime.clone().spawn(async move {
@@ -140,7 +148,7 @@ impl Cluster {
                 health: Arc::default(),
             };
             let mut times = QuorumSettings::with_election_timeout_ms(300);
-            times.disk = DiskSettings { journal_bytes: 4 << 20 };
+            times.disk = DiskSettings { journal_bytes };
             let quorum = Quorum::start(runtime.clone(), plug.clone(), config, times).await.unwrap();
             let publisher = Publisher::default();
             let plane = ControlPlane::start(

@@ -5,11 +5,16 @@
 //! | a new incarnation | its registration, which raises the leader epochs of all that it leads |
 //! | … that starts fenced | it leaves the in-sync sets, and leads nothing |
 //! | … without a log directory that it had | it leaves the in-sync and eligible sets: what it acknowledged may be gone |
-//! | … that has lost what was only written | it leaves those of topics with `write.caching` |
+//! | … that has lost what was only written | it leaves those of topics with `write.caching`, unless they have nobody else |
 //! | no heartbeat for `broker.session.timeout.ms` | fenced: it leaves the in-sync sets, and leads nothing |
 //! | a heartbeat with the metadata of its registration | unfenced: it may lead what has no leader |
 //! | unregistered | forgotten; it leaves the in-sync and eligible sets, and leads nothing |
+//! | a new controller | what another one has left half done is finished |
 //! | a controlled shutdown | it leaves the in-sync sets that have others, and leads nothing that others can |
+//!
+//! A decision of many records may be committed in several steps, and end after any of them: whoever registers is fenced by
+//! the first, what is lost is remembered until the last, and the rest is finished by [`Image::decide_resume`] or by whoever
+//! asks again.
 
 use std::fmt;
 
@@ -18,6 +23,7 @@ use logmill_wire::ids::{NodeId, TopicPartition, Uuid};
 use super::brokers::{BrokerRegistration, RegisterBrokerError};
 use super::image::{Broker, Image, Topic};
 use super::leadership::{ControllerContext, PartitionPlan, Target};
+use super::partition_state::NO_LEADER;
 use super::record::Record;
 
 /// What a broker says when it starts, in a cluster of several.
@@ -81,26 +87,34 @@ impl Image {
         let before = self.broker(node);
         let is_new = before.is_none_or(|broker| broker.incarnation != start.registration.incarnation);
         let missing = |broker: &Broker| broker.directories.iter().any(|id| !start.directories.contains(id));
-        let lost_directory = is_new && before.is_some_and(|broker| missing(broker));
+        let lost_directory = before.is_some_and(|broker| missing(broker));
         let mut after = self.clone();
         let mut plan = PartitionPlan::default();
         // What the image refuses here was decided against it a line above.
         let _ = after.apply(&registered);
         plan.records.push(registered);
         let fenced = if is_new { start.starts_fenced } else { before.is_some_and(|broker| broker.fenced) };
-        if fenced || before.map_or(&[][..], |broker| &broker.directories) != start.directories {
-            let changed = Record::BrokerChanged {
-                broker_id: node,
-                fenced,
-                in_controlled_shutdown: false,
-                directories: start.directories.clone(),
-            };
+        let known = before.map_or(&[][..], |broker| &broker.directories);
+        let changed = |directories: &[Uuid]| Record::BrokerChanged {
+            broker_id: node,
+            fenced,
+            in_controlled_shutdown: false,
+            directories: directories.to_vec(),
+        };
+        if fenced || known != start.directories {
+            // That a directory is lost is forgotten only once the last partition knows it.
+            let changed = changed(if lost_directory { known } else { &start.directories });
             let _ = after.apply(&changed);
             plan.records.push(changed);
         }
-        if is_new {
+        // Of a process that asks again, the beginning of the plan may have been committed, and not its end.
+        if is_new || fenced || lost_directory {
             after.change_all(node, context, &mut plan, |topic, target| {
-                let is_lost = lost_directory || (start.lost_writes && (context.write_caching)(topic));
+                let others = target.state.in_sync.iter().chain(&target.state.eligible);
+                // Without others nobody has what this one has lost, and it has more than whoever fell behind.
+                let is_last = others.copied().all(|member| member == node);
+                let lost_writes = start.lost_writes && !is_last && (context.write_caching)(topic);
+                let is_lost = lost_directory || lost_writes;
                 if is_lost {
                     target.lost.push(node);
                     target.state.eligible.retain(|&member| member != node);
@@ -110,7 +124,33 @@ impl Image {
                 }
             });
         }
+        if lost_directory {
+            plan.records.push(changed(&start.directories));
+        }
         Ok(plan)
+    }
+
+    /// Decides on what decisions have left undone of which only a beginning is committed: fenced brokers that are in sync,
+    /// partitions that somebody could lead and nobody does.
+    #[must_use]
+    pub fn decide_resume(&self, context: &ControllerContext<'_>) -> PartitionPlan {
+        let mut plan = PartitionPlan::default();
+        let is_fenced = |node: &NodeId| self.broker(*node).is_none_or(|broker| broker.fenced);
+        for partition in self.replicated_where(|state| {
+            state.leader == NO_LEADER || state.in_sync.iter().any(is_fenced)
+        }) {
+            let Some(topic) = self.topic_by_id(partition.topic_id) else { continue };
+            self.change_partition(topic, partition.partition, context, false, &mut plan, |target| {
+                for node in target.state.in_sync.iter().chain(&target.state.eligible) {
+                    if self.broker(*node).is_none() {
+                        target.lost.push(*node);
+                    }
+                }
+                target.state.eligible.retain(|node| !target.lost.contains(node));
+                target.state.in_sync.retain(|node| !is_fenced(node));
+            });
+        }
+        plan
     }
 
     /// Decides that a broker is held to be dead.

@@ -172,14 +172,21 @@ impl Image {
 
     /// The partitions with several replicas of which `node` holds one.
     pub(super) fn replicated_on(&self, node: NodeId) -> Vec<TopicPartition> {
+        self.replicated_where(|state| state.replicas.contains(&node))
+    }
+
+    /// The partitions with several replicas of which `holds` is true.
+    pub(super) fn replicated_where(
+        &self,
+        holds: impl Fn(&super::Partition<'_>) -> bool,
+    ) -> Vec<TopicPartition> {
         let mut found = Vec::new();
         for topic in self.topics() {
             if topic.placement.replication_factor() == 1 && topic.states.is_empty() {
                 continue;
             }
             for partition in (0..topic.partition_count()).map(PartitionIndex) {
-                let here =
-                    |state: super::Partition<'_>| state.replicas.len() > 1 && state.replicas.contains(&node);
+                let here = |state: super::Partition<'_>| state.replicas.len() > 1 && holds(&state);
                 if self.partition(topic, partition).is_some_and(here) {
                     found.push(TopicPartition { topic_id: topic.id, partition });
                 }

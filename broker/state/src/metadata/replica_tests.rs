@@ -252,6 +252,94 @@ fn who_lost_records_is_neither_in_sync_nor_eligible() {
 }
 
 #[test]
+fn a_power_cut_of_all_leaves_the_partition_to_the_last() {
+    let caching = Rules { write_caching: true, ..RULES };
+    let mut image = image();
+    for node in [1, 0, 2] {
+        let start = BrokerStart { lost_writes: true, ..start(node, Uuid([50 + node as u8; 16])) };
+        let plan = with_rules(caching, |context| image.decide_broker_start(&start, false, context)).unwrap();
+        commit(&mut image, &plan.records);
+    }
+    assert_eq!(led(&image), (-1, vec![], vec![2]), "nobody has more than the last");
+    for (node, leader) in [(0, NO_LEADER), (2, NodeId(2))] {
+        let new = Uuid([50 + node as u8; 16]);
+        let plan = with_rules(caching, |context| image.decide_unfence_broker(NodeId(node), new, context));
+        commit(&mut image, &plan.unwrap().records);
+        assert_eq!(state(&image).leader, leader);
+    }
+    assert_eq!(led(&image).1, [2]);
+}
+
+fn states(image: &Image) -> Vec<PartitionState> {
+    let topic = image.topic_by_id(TOPIC).unwrap();
+    (0..2).map(|index| image.partition(topic, PartitionIndex(index)).unwrap().to_state()).collect()
+}
+
+#[test]
+fn a_registration_that_was_committed_in_part_is_finished_when_it_is_asked_again() {
+    for has_lost in [false, true] {
+        let mut new = start(1, Uuid([50; 16]));
+        if has_lost {
+            new.directories = vec![Uuid([99; 16])];
+        }
+        let mut before = image();
+        fence(&mut before, 2, Rules { min_in_sync: 3, ..RULES });
+        let rules = Rules { min_in_sync: 3, ..RULES };
+        let decide = |image: &Image| {
+            with_rules(rules, |context| image.decide_broker_start(&new, false, context)).unwrap().records
+        };
+        let records = decide(&before);
+        assert_eq!(records.len(), if has_lost { 5 } else { 4 });
+        for end in 2..records.len() {
+            let mut part = before.clone();
+            commit(&mut part, &records[..end]);
+            assert!(part.broker(NodeId(1)).unwrap().fenced, "nobody elects it");
+            let again = decide(&part);
+            commit(&mut part, &again);
+            assert_eq!(part.broker(NodeId(1)).unwrap().directories, new.directories);
+            for state in states(&part) {
+                assert_eq!(nodes(&state.in_sync), [0], "after {end}");
+                assert_eq!(state.eligible.contains(&NodeId(1)), !has_lost, "after {end}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_controller_left_half_done_is_finished_by_the_next_one() {
+    let resume = |image: &Image| with_rules(RULES, |context| image.decide_resume(context)).records;
+    let before = image();
+    assert_eq!(resume(&before), []);
+    let fenced = with_rules(RULES, |context| before.decide_fence_broker(NodeId(0), context)).records;
+    let unregistered =
+        with_rules(RULES, |context| before.decide_unregister_broker(NodeId(0), context)).unwrap().records;
+    for records in [fenced, unregistered] {
+        let mut whole = before.clone();
+        commit(&mut whole, &records);
+        assert_eq!((records.len(), resume(&whole)), (3, vec![]));
+        for end in 1..records.len() {
+            let mut part = before.clone();
+            commit(&mut part, &records[..end]);
+            let rest = resume(&part);
+            commit(&mut part, &rest);
+            assert_eq!(states(&part), states(&whole), "after {end}");
+        }
+    }
+    let mut none = before;
+    for node in 0..3 {
+        fence(&mut none, node, RULES);
+    }
+    assert_eq!(resume(&none), [], "nobody can lead");
+    let eligible = state(&none).eligible[0];
+    let back = with_rules(RULES, |context| none.decide_unfence_broker(eligible, incarnation(eligible.0), context));
+    commit(&mut none, &back.unwrap().records[..1]);
+    assert_eq!(state(&none).leader, NO_LEADER);
+    let rest = resume(&none);
+    commit(&mut none, &rest);
+    assert!(states(&none).iter().all(|state| state.leader == eligible));
+}
+
+#[test]
 fn a_restarted_leader_leads_in_a_new_epoch_or_not_at_all() {
     let mut image = image();
     let again = BrokerStart { starts_fenced: false, ..start(0, Uuid([50; 16])) };
