@@ -4,7 +4,7 @@ use super::call::{Answer, Call, Handled, Outcome, decode};
 use super::fetch_key::{FetchKey, TopicKey};
 use super::fetch_read::{Read, Target, read_all, targets};
 use super::services::Services;
-use super::topics;
+use super::topics::{self, Reader};
 use crate::partition::command::{PartitionCommand, PartitionError, ReadReply};
 use crate::runtime::Runtime;
 use crate::runtime::flags::Flags;
@@ -30,6 +30,8 @@ use std::time::Duration;
 const TOPIC_IDS_FROM: i16 = 13;
 /// The first version with the current leader and a diverging epoch.
 const LEADER_HINTS_FROM: i16 = 12;
+/// The first version with the client's rack, and replicas to read from (KIP-392).
+const RACKS_FROM: i16 = 11;
 /// The first version with the leaders' addresses (KIP-951).
 const ENDPOINTS_FROM: i16 = 16;
 
@@ -56,6 +58,9 @@ struct Fetch<R: Runtime> {
     deadline: MonotonicNs,
     isolation: Isolation,
     is_follower: bool,
+    /// The client's rack; `None` if it says nothing, or cannot be sent elsewhere.
+    rack: Option<String>,
+    knows_followers: bool,
 }
 
 pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
@@ -95,6 +100,8 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
             Isolation::ReadUncommitted
         },
         is_follower: replica_id >= 0,
+        rack: Some(request.rack_id.into_owned()).filter(|rack| version >= RACKS_FROM && !rack.is_empty()),
+        knows_followers: version >= RACKS_FROM,
         context: call.context,
         services: call.services,
     };
@@ -147,7 +154,7 @@ impl<R: Runtime> Fetch<R> {
         let image = services.image();
         let mut fetched = Vec::with_capacity(reads.len());
         for (target, read) in targets.iter().zip(&reads) {
-            fetched.push((target.key.clone(), fetched_partition(read)));
+            fetched.push((target.key.clone(), fetched_partition(target, read)));
         }
         let (random, now) = (services.runtime.random_u64(), services.runtime.monotonic());
         let outcome = services.state.fetch_sessions.borrow_mut().finish(session, &fetched, random, now);
@@ -200,7 +207,8 @@ impl<R: Runtime> Fetch<R> {
             let is_enough = bytes >= self.min_bytes.min(room.bytes())
                 || left_ns == 0
                 || reads.is_empty()
-                || reads.iter().any(Read::is_urgent);
+                || reads.iter().any(Read::is_urgent)
+                || targets.iter().zip(&reads).any(|(target, read)| target.redirection(read).is_some());
             if is_enough {
                 room.resize(bytes);
                 return (targets, reads, room);
@@ -228,10 +236,16 @@ impl<R: Runtime> Fetch<R> {
     }
 
     fn targets(&self, image: &Image) -> Vec<Target> {
-        let mut targets = targets(&self.services, image, &self.context, self.session.partitions());
+        let reader = Reader {
+            knows_followers: self.knows_followers,
+            rack: self.rack.as_deref(),
+            listener: &self.context.listener,
+        };
+        let mut targets =
+            targets(&self.services, image, &self.context, self.session.partitions(), &reader);
         if self.is_follower {
             // Followers get what lies above the high watermark, over a protocol of their own.
-            targets.iter_mut().for_each(|target| target.led = Err(ErrorCode::TopicAuthorizationFailed));
+            targets.iter_mut().for_each(|target| target.here = Err(ErrorCode::TopicAuthorizationFailed));
         }
         targets
     }
@@ -251,9 +265,9 @@ impl<R: Runtime> Fetch<R> {
     /// Has the flags of these partitions raised when they have more than was read.
     fn watch(&self, targets: &[Target], reads: &[Read], unwatched: &[usize], flags: &Flags) {
         for &index in unwatched {
-            let (Ok(led), Read::Answered(reply)) = (targets[index].led, &reads[index]) else { continue };
+            let (Ok(here), Read::Answered(reply)) = (targets[index].here, &reads[index]) else { continue };
             self.services.partitions.send(PartitionCommand::Watch {
-                partition: led.partition,
+                partition: here.partition,
                 above: reply.high_watermark,
                 flag: flags.flag(index as u32),
             });
@@ -276,7 +290,7 @@ impl<R: Runtime> Fetch<R> {
     }
 }
 
-fn fetched_partition(read: &Read) -> FetchedPartition {
+fn fetched_partition(target: &Target, read: &Read) -> FetchedPartition {
     let unknown = FetchedPartition {
         high_watermark: Offset(-1),
         log_start_offset: Offset(-1),
@@ -292,7 +306,7 @@ fn fetched_partition(read: &Read) -> FetchedPartition {
             log_start_offset: reply.log_start_offset,
             has_records: read.bytes() > 0,
             has_error: false,
-            has_redirection: reply.records.is_err(),
+            has_redirection: reply.records.is_err() || target.redirection(read).is_some(),
         },
     }
 }
@@ -329,6 +343,7 @@ fn partition_data(
         data.current_leader =
             LeaderIdAndEpoch { leader_id: hint.leader.0, leader_epoch: hint.leader_epoch.0 };
     }
+    let redirection = target.redirection(&read);
     let Read::Answered(reply) = read else { return data };
     let ReadReply { high_watermark, last_stable_offset, log_start_offset, records, .. } = reply;
     if error.is_error() {
@@ -337,6 +352,9 @@ fn partition_data(
     data.high_watermark = high_watermark.0;
     data.last_stable_offset = last_stable_offset.0;
     data.log_start_offset = log_start_offset.0;
+    if let Some(node) = redirection {
+        data.preferred_read_replica = node.0;
+    }
     if isolation == Isolation::ReadCommitted {
         data.aborted_transactions = Some(Vec::new().into());
     }

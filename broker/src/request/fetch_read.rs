@@ -3,7 +3,7 @@
 use super::call::Refusal;
 use super::fetch_key::{FetchKey, TopicKey};
 use super::services::Services;
-use super::topics::{self, Led};
+use super::topics::{self, Readable, Reader};
 use crate::partition::command::{PartitionCommand, PartitionError, ReadReply, ReadRequest};
 use crate::runtime::{Runtime, oneshot};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use logmill_state::admission::fetch_sessions::FetchPartition;
 use logmill_state::metadata::{Image, Topic};
 use logmill_state::partition::{FetchCheckError, Isolation};
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::Offset;
+use logmill_wire::ids::{NodeId, Offset};
 use std::sync::Arc;
 
 /// The least share of one partition in the first round of reads: less is not worth a message.
@@ -27,7 +27,24 @@ pub(super) struct Target {
     /// The topic, if there is one.
     pub topic: Option<Arc<Topic>>,
     /// The partition, or why it cannot be read here.
-    pub led: Result<Led, ErrorCode>,
+    pub here: Result<Readable, ErrorCode>,
+    /// Whether only the leader may answer.
+    pub leader_only: bool,
+}
+
+impl Target {
+    /// Whether the client is sent elsewhere instead of getting records.
+    fn redirects(&self) -> bool {
+        self.here.is_ok_and(|here| here.preferred.is_some())
+    }
+
+    /// Where the client is sent, if it is.
+    pub fn redirection(&self, read: &Read) -> Option<NodeId> {
+        let Read::Answered(ReadReply { high_watermark, records: Ok(_), .. }) = read else { return None };
+        // In-sync replicas have all below the high watermark.
+        let is_there = self.request.fetch_offset <= *high_watermark;
+        self.here.ok().and_then(|here| here.preferred).filter(|_| is_there)
+    }
 }
 
 /// What came of one partition.
@@ -77,19 +94,21 @@ pub(super) fn targets<R: Runtime>(
     image: &Image,
     context: &RequestContext,
     partitions: &[(FetchKey, FetchPartition)],
+    reader: &Reader<'_>,
 ) -> Vec<Target> {
     let mut targets: Vec<Target> = Vec::with_capacity(partitions.len());
     for (key, request) in partitions {
         // Partitions of one topic mostly follow one another.
         let known = targets.last().filter(|last| last.key.topic == key.topic);
-        let topic = match known.map(|last| (last.topic.clone(), &last.led)) {
+        let topic = match known.map(|last| (last.topic.clone(), &last.here)) {
             Some((Some(topic), _)) => Ok(topic),
             Some((None, Err(error))) => Err(*error),
             _ => find(services, image, context, &key.topic),
         };
-        let led = topic.as_ref().map_err(|error| *error);
-        let led = led.and_then(|topic| topics::led(services, image, topic, key.partition));
-        targets.push(Target { key: key.clone(), request: *request, topic: topic.ok(), led });
+        let here = topic.as_ref().map_err(|error| *error);
+        let here = here.and_then(|topic| topics::readable(services, image, topic, key.partition, reader));
+        let leader_only = !reader.knows_followers;
+        targets.push(Target { key: key.clone(), request: *request, topic: topic.ok(), here, leader_only });
     }
     targets
 }
@@ -125,7 +144,7 @@ pub(super) async fn read_all<R: Runtime>(
     let mut promised = Vec::with_capacity(targets.len());
     for target in targets {
         let bytes = partition_max(target).min(share).min(left_to_promise);
-        left_to_promise -= if target.led.is_ok() { bytes } else { 0 };
+        left_to_promise -= if target.here.is_ok() { bytes } else { 0 };
         promised.push(bytes);
     }
     let first: Vec<_> = targets
@@ -217,7 +236,7 @@ async fn read_more<R: Runtime>(
 /// What was read so far, if there seems to be more to read.
 fn unread(target: &Target, read: &Read, promised: usize, isolation: Isolation) -> Option<usize> {
     let Read::Answered(reply) = read else { return None };
-    if reply.records.is_err() {
+    if reply.records.is_err() || target.redirects() {
         return None;
     }
     let bytes = read.bytes();
@@ -237,6 +256,9 @@ fn visible_end(reply: &ReadReply, isolation: Isolation) -> Offset {
 }
 
 fn partition_max(target: &Target) -> usize {
+    if target.redirects() {
+        return 0;
+    }
     usize::try_from(target.request.max_bytes).unwrap_or(0)
 }
 
@@ -252,21 +274,21 @@ fn begin<R: Runtime>(
     at_least_one: bool,
     isolation: Isolation,
 ) -> Begun {
-    let led = match target.led {
-        Ok(led) => led,
+    let here = match target.here {
+        Ok(here) => here,
         Err(error) => return Begun::Refused(error),
     };
     let (reply, answer) = oneshot::channel();
     let request = ReadRequest {
         offset: target.request.fetch_offset,
         max_bytes,
-        at_least_one,
+        at_least_one: at_least_one && !target.redirects(),
         current_leader_epoch: target.request.current_leader_epoch,
         last_fetched_epoch: target.request.last_fetched_epoch,
         isolation,
-        leader_only: false,
+        leader_only: target.leader_only,
     };
-    services.partitions.send(PartitionCommand::Read { partition: led.partition, request, reply });
+    services.partitions.send(PartitionCommand::Read { partition: here.partition, request, reply });
     Begun::Sent(answer)
 }
 

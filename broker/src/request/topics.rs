@@ -3,6 +3,7 @@
 use super::services::Services;
 use crate::runtime::Runtime;
 use logmill_state::metadata::{Image, Topic, validate_topic_name};
+use logmill_state::settings::ReplicaSelector;
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId, TopicPartition};
 use std::sync::Arc;
@@ -57,6 +58,58 @@ pub fn led<R: Runtime>(
     }
     let partition = TopicPartition { topic_id: topic.id, partition: index };
     Ok(Led { partition, leader_epoch: found.leader_epoch })
+}
+
+/// A partition from which consumers may read here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readable {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The in-sync replica in the client's rack, if that is a better place to read (KIP-392).
+    pub preferred: Option<NodeId>,
+}
+
+/// The partition, if this broker leads it, or holds a replica from which a client may read that knows of such (KIP-392).
+///
+/// # Errors
+/// UNKNOWN_TOPIC_OR_PARTITION; NOT_LEADER_OR_FOLLOWER.
+pub fn readable<R: Runtime>(
+    services: &Services<R>,
+    image: &Image,
+    topic: &Topic,
+    partition: i32,
+    reader: &Reader<'_>,
+) -> Result<Readable, ErrorCode> {
+    let index = PartitionIndex(partition);
+    let found = image.partition(topic, index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let partition = TopicPartition { topic_id: topic.id, partition: index };
+    if found.leader != services.node_id {
+        let is_replica = reader.knows_followers && found.replicas.contains(&services.node_id);
+        return if is_replica { Ok(Readable { partition, preferred: None }) } else { Err(ErrorCode::NotLeaderOrFollower) };
+    }
+    let is_near = |node: &NodeId| {
+        image.broker(*node).is_some_and(|broker| {
+            broker.is_active() && broker.rack.as_deref() == reader.rack && broker.endpoint(reader.listener).is_some()
+        })
+    };
+    let is_selected = reader.rack.is_some() && services.settings.cluster.replica_selector == ReplicaSelector::RackAware;
+    let preferred = if is_selected && !is_near(&found.leader) {
+        found.in_sync.iter().copied().find(is_near)
+    } else {
+        None
+    };
+    Ok(Readable { partition, preferred })
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    /// Whether it knows that followers may be read.
+    pub knows_followers: bool,
+    /// Its rack, if it says so.
+    pub rack: Option<&'a str>,
+    /// Where it is connected.
+    pub listener: &'a str,
 }
 
 /// The partition, if this broker leads it, for those who have no use for its epoch.

@@ -1,11 +1,11 @@
 //! Three nodes as one cluster: they find each other, replicate, and go on without one of them.
 
-use super::client::{Client, batch};
+use super::client::{Client, batch, fetch_request};
 use super::node::{Node, Plan};
 use super::observe::wait_until;
 use super::turn;
 use super::workspace::Folder;
-use logmill_wire::api::{create_topics, metadata};
+use logmill_wire::api::{create_topics, fetch, metadata};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -48,6 +48,8 @@ impl Cluster {
             .set("process.roles", "broker,controller")
             .set("listeners", format!("PLAINTEXT://{network}.{id}:9092,CONTROLLER://{network}.{id}:9093"))
             .set("controller.listener.names", "CONTROLLER")
+            .set("broker.rack", format!("rack{id}"))
+            .set("replica.selector.class", "org.apache.kafka.common.replica.RackAwareReplicaSelector")
             .set("controller.quorum.voters", voters.join(","))
             .set("logmill.memory.bytes", 128 << 20)
     }
@@ -280,4 +282,49 @@ fn after_a_power_cut_whoever_lost_writes_waits_for_whoever_did_not() {
     assert!(was_clean(&cluster.folders[0]));
     cluster.begin(&[1]);
     assert!(!was_clean(&cluster.folders[0]), "until it is used again");
+}
+
+/// What a consumer in a rack gets: the error, where it is sent, and how many bytes.
+fn fetch_in(client: &mut Client, rack: &str, version: i16, offset: i64, wait_ms: i32) -> (i16, i32, usize) {
+    let request = fetch::Request { rack_id: rack.into(), ..fetch_request("near", 0, offset, wait_ms, 1 << 20) };
+    let answer = client.call(&request, version);
+    let response: fetch::Response = answer.body();
+    let topic = response.responses.iter().next().expect("the topic");
+    let partition = topic.partitions.iter().next().expect("the partition");
+    let bytes = partition.records.map_or(0, |records| records.len());
+    (partition.error_code, partition.preferred_read_replica, bytes)
+}
+
+#[test]
+fn consumers_read_from_the_replica_in_their_rack() {
+    let _turn = turn::shared();
+    let cluster = Cluster::start();
+    create(&mut cluster.client(1), "near", &[]);
+    let leader = cluster.settled("near", |told| told.in_sync == [1, 2, 3]).leader;
+    let follower = leader % 3 + 1;
+    let (near, far) = (format!("rack{follower}"), format!("rack{leader}"));
+    append_somewhere(&cluster, "near", b"first");
+    let (mut at_leader, mut at_follower) = (cluster.client(leader), cluster.client(follower));
+    let sent = fetch_in(&mut at_leader, &near, 11, 0, 20_000);
+    assert_eq!(sent, (0, follower, 0), "it is sent to its rack at once");
+    for (rack, version) in [(far.as_str(), 11), ("", 11), ("elsewhere", 12), ("", 10)] {
+        let (error, preferred, bytes) = fetch_in(&mut at_leader, rack, version, 0, 0);
+        assert!(error == 0 && preferred == -1 && bytes > 0, "{rack}: {error}, {preferred}, {bytes}");
+    }
+    let has_read = wait_until(PATIENCE, || {
+        let (error, preferred, bytes) = fetch_in(&mut at_follower, &near, 12, 0, 500);
+        assert_eq!((error, preferred), (0, -1));
+        bytes > 0
+    });
+    assert!(has_read, "{}", cluster.logs());
+    assert_eq!(fetch_in(&mut at_follower, "", 10, 0, 0).0, 6, "before version 11 only leaders are read");
+    assert_eq!(fetch_in(&mut at_follower, &near, 12, 100, 0).0, 1, "out of range");
+    let waiting = std::thread::spawn(move || {
+        let began = Instant::now();
+        (fetch_in(&mut at_follower, &near, 12, 1, 20_000), began.elapsed())
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    append_somewhere(&cluster, "near", b"second");
+    let ((error, _, bytes), took) = waiting.join().unwrap();
+    assert!(error == 0 && bytes > 0 && took < Duration::from_secs(10), "{error}, {bytes} after {took:?}");
 }

@@ -1,8 +1,32 @@
 //! Topics and their replicas.
 
 use super::declaration::Kind;
-use super::typed::settings_group;
+use super::typed::{Typed, settings_group};
 use logmill_wire::limits::TOPIC_PARTITIONS_MAX;
+
+/// What `replica.selector.class` may be: Kafka's two selectors, by name or by class (KIP-392).
+const REPLICA_SELECTORS: &[&str] = &[
+    "LeaderSelector",
+    "org.apache.kafka.common.replica.LeaderSelector",
+    "RackAwareReplicaSelector",
+    "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+];
+
+/// Which replica consumers are sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaSelector {
+    /// The leader.
+    Leader,
+    /// One in the consumer's rack, if there is one in sync.
+    RackAware,
+}
+
+impl Typed for ReplicaSelector {
+    fn typed(text: Option<&str>) -> Option<Self> {
+        let is_rack_aware = text.is_some_and(|text| text.trim().ends_with("RackAwareReplicaSelector"));
+        Some(if is_rack_aware { Self::RackAware } else { Self::Leader })
+    }
+}
 
 settings_group! {
     /// Topics and their replicas.
@@ -20,6 +44,8 @@ settings_group! {
         min_insync_replicas: u32 = "min.insync.replicas", Kind::int_from(1), Some("1"), ClusterWide;
         /// How long a follower may lag before it leaves the in-sync set, in milliseconds.
         replica_lag_time_max_ms: u64 = "replica.lag.time.max.ms", Kind::long_from(1), Some("30000"), ReadOnly;
+        /// Which replica a consumer is sent to that says in which rack it is: the leader, or one in its rack (KIP-392).
+        replica_selector: ReplicaSelector = "replica.selector.class", Kind::Choice(REPLICA_SELECTORS), None, ReadOnly;
         /// Whether a replica that lacks acknowledged records may lead when no other is left: the partition
         /// lives, the records are lost.
         unclean_leader_election: bool = "unclean.leader.election.enable", Kind::Boolean, Some("false"), ClusterWide;

@@ -23,7 +23,7 @@ mod topic;
 mod typed;
 
 pub use broker::{BrokerSettings, BrokerValues, Source};
-pub use cluster::ClusterSettings;
+pub use cluster::{ClusterSettings, ReplicaSelector};
 pub use coordinators::{GroupSettings, TransactionSettings};
 pub use declaration::{Kind, Scope, Setting, Synonym, ValueType, list_items};
 pub use describe::{

@@ -213,7 +213,6 @@ pub const BROKER_KEYS: &[&str] = &[
     "replica.fetch.response.max.bytes",
     "replica.fetch.wait.max.ms",
     "replica.high.watermark.checkpoint.interval.ms",
-    "replica.selector.class",
     "replica.socket.receive.buffer.bytes",
     "replica.socket.timeout.ms",
     "replication.quota.window.num",
