@@ -126,7 +126,7 @@ impl<R: Runtime> Partition<R> {
             self.roll().await.map_err(storage_error)?;
         }
         let (reply, answer) = oneshot::channel();
-        self.start_at(start, reply);
+        self.start_at(start, false, reply);
         let start = answer.await.unwrap_or(Err(PartitionError::Stopping))?;
         tracing::debug!(log = %self.log.key(), %start, "old records were deleted");
         Ok(())

@@ -1,4 +1,5 @@
-//! Deleting records: the log's start moves, and whoever asked for it hears of it when a restart would find it so.
+//! Deleting records: the log's start moves, and whoever asked for it hears of it when a restart would find it so, here and
+//! on the followers in sync, one of which may lead next.
 
 use super::command::PartitionError;
 use super::hosted::{Partition, storage_error};
@@ -12,6 +13,8 @@ type DeletionReply = oneshot::Sender<Result<Offset, PartitionError>>;
 /// Somebody who waits until the log starts at an offset.
 pub(super) struct Deletion {
     start: Offset,
+    /// Whether the followers in sync are waited for, too.
+    everywhere: bool,
     reply: DeletionReply,
 }
 
@@ -27,23 +30,24 @@ impl<R: Runtime> Partition<R> {
         } else {
             let start = self.role.borrow().log().delete_records(before);
             match start {
-                Ok(start) => self.start_at(start, reply),
+                Ok(start) => self.start_at(start, true, reply),
                 Err(error) => reply.send(Err(PartitionError::LogStart(error))),
             }
         }
     }
 
-    /// Moves the log's start to an offset that is not above the high watermark.
-    pub(super) fn start_at(&self, start: Offset, reply: DeletionReply) {
+    /// Moves the log's start to an offset that is not above the high watermark; the answer comes when it is durable here, or
+    /// on the followers in sync as well.
+    pub(super) fn start_at(&self, start: Offset, everywhere: bool, reply: DeletionReply) {
         let known = self.role.borrow().log().log_start_offset();
-        if start <= known {
-            reply.send(Ok(known));
+        if start > known
+            && let Err(error) = self.log.advance_start(start)
+        {
+            reply.send(Err(storage_error(error)));
             return;
         }
-        match self.log.advance_start(start) {
-            Ok(()) => self.deletions.borrow_mut().push(Deletion { start, reply }),
-            Err(error) => reply.send(Err(storage_error(error))),
-        }
+        self.deletions.borrow_mut().push(Deletion { start, everywhere, reply });
+        self.answer_deletions();
     }
 
     /// Takes note that a restart would find the log starting at `start`.
@@ -67,13 +71,30 @@ impl<R: Runtime> Partition<R> {
                 return;
             }
         }
-        let low_watermark = self.role.borrow().log().log_start_offset();
+        if let Some(replicated) = self.replicated.get() {
+            // A leader waits for it; of one that leads itself nothing is said.
+            self.say_again(replicated, false);
+        }
+        self.answer_deletions();
+    }
+
+    /// Answers those who wait for nothing any more.
+    pub(super) fn answer_deletions(&self) {
+        if self.deletions.borrow().is_empty() {
+            return;
+        }
+        let (here, low_watermark) = match &*self.role.borrow() {
+            Role::Leads(leader) => (leader.log_start_offset(), leader.low_watermark()),
+            Role::Follows(follower) => (follower.log().log_start_offset(), Offset(-1)),
+        };
+        let reached = |deletion: &Deletion| if deletion.everywhere { low_watermark } else { here };
         let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut *self.deletions.borrow_mut())
             .into_iter()
-            .partition(|deletion| deletion.start <= low_watermark);
+            .partition(|deletion| deletion.start <= reached(deletion));
         *self.deletions.borrow_mut() = rest;
         for deletion in due {
-            deletion.reply.send(Ok(low_watermark));
+            let reached = reached(&deletion);
+            deletion.reply.send(Ok(reached));
         }
     }
 

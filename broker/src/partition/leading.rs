@@ -146,6 +146,7 @@ impl<R: Runtime> Partition<R> {
                     replicated.told.borrow_mut().retain(|(node, _)| *node != from.node);
                 }
                 self.after_leading(replicated, effects);
+                self.answer_deletions();
                 if is_behind || ends.rewind {
                     replicated.peers.push(from.node, self.log.key());
                 }

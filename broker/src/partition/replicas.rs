@@ -250,7 +250,11 @@ impl<R: Runtime> Partition<R> {
             super::role::Role::Follows(follower) => Some(follower.query().is_some()),
         };
         match is_matching {
-            None => self.shrink_in_sync(replicated),
+            None => {
+                self.shrink_in_sync(replicated);
+                // Who was waited for may have left the in-sync set.
+                self.answer_deletions();
+            }
             Some(is_matching) => {
                 let rewinds = replicated.must_rewind.take();
                 if is_matching || rewinds || repeats {

@@ -241,8 +241,7 @@ impl<R: Runtime> Fetch<R> {
             rack: self.rack.as_deref(),
             listener: &self.context.listener,
         };
-        let mut targets =
-            targets(&self.services, image, &self.context, self.session.partitions(), &reader);
+        let mut targets = targets(&self.services, image, &self.context, self.session.partitions(), &reader);
         if self.is_follower {
             // Followers get what lies above the high watermark, over a protocol of their own.
             targets.iter_mut().for_each(|target| target.here = Err(ErrorCode::TopicAuthorizationFailed));

@@ -85,14 +85,21 @@ pub fn readable<R: Runtime>(
     let partition = TopicPartition { topic_id: topic.id, partition: index };
     if found.leader != services.node_id {
         let is_replica = reader.knows_followers && found.replicas.contains(&services.node_id);
-        return if is_replica { Ok(Readable { partition, preferred: None }) } else { Err(ErrorCode::NotLeaderOrFollower) };
+        return if is_replica {
+            Ok(Readable { partition, preferred: None })
+        } else {
+            Err(ErrorCode::NotLeaderOrFollower)
+        };
     }
     let is_near = |node: &NodeId| {
         image.broker(*node).is_some_and(|broker| {
-            broker.is_active() && broker.rack.as_deref() == reader.rack && broker.endpoint(reader.listener).is_some()
+            broker.is_active()
+                && broker.rack.as_deref() == reader.rack
+                && broker.endpoint(reader.listener).is_some()
         })
     };
-    let is_selected = reader.rack.is_some() && services.settings.cluster.replica_selector == ReplicaSelector::RackAware;
+    let is_selected =
+        reader.rack.is_some() && services.settings.cluster.replica_selector == ReplicaSelector::RackAware;
     let preferred = if is_selected && !is_near(&found.leader) {
         found.in_sync.iter().copied().find(is_near)
     } else {

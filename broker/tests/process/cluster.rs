@@ -5,7 +5,7 @@ use super::node::{Node, Plan};
 use super::observe::wait_until;
 use super::turn;
 use super::workspace::Folder;
-use logmill_wire::api::{create_topics, fetch, metadata};
+use logmill_wire::api::{create_topics, delete_records, fetch, metadata};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -66,6 +66,14 @@ impl Cluster {
 
     fn kill(&mut self, id: i32) {
         self.nodes[id as usize - 1].take().expect("it runs").kill();
+    }
+
+    fn pause(&self, id: i32) {
+        self.nodes[id as usize - 1].as_ref().expect("it runs").signal(libc::SIGSTOP);
+    }
+
+    fn resume(&self, id: i32) {
+        self.nodes[id as usize - 1].as_ref().expect("it runs").signal(libc::SIGCONT);
     }
 
     fn stop(&mut self, id: i32) {
@@ -285,8 +293,16 @@ fn after_a_power_cut_whoever_lost_writes_waits_for_whoever_did_not() {
 }
 
 /// What a consumer in a rack gets: the error, where it is sent, and how many bytes.
-fn fetch_in(client: &mut Client, rack: &str, version: i16, offset: i64, wait_ms: i32) -> (i16, i32, usize) {
-    let request = fetch::Request { rack_id: rack.into(), ..fetch_request("near", 0, offset, wait_ms, 1 << 20) };
+fn fetch_in(
+    client: &mut Client,
+    topic: &str,
+    rack: &str,
+    version: i16,
+    offset: i64,
+    wait_ms: i32,
+) -> (i16, i32, usize) {
+    let request =
+        fetch::Request { rack_id: rack.into(), ..fetch_request(topic, 0, offset, wait_ms, 1 << 20) };
     let answer = client.call(&request, version);
     let response: fetch::Response = answer.body();
     let topic = response.responses.iter().next().expect("the topic");
@@ -305,26 +321,65 @@ fn consumers_read_from_the_replica_in_their_rack() {
     let (near, far) = (format!("rack{follower}"), format!("rack{leader}"));
     append_somewhere(&cluster, "near", b"first");
     let (mut at_leader, mut at_follower) = (cluster.client(leader), cluster.client(follower));
-    let sent = fetch_in(&mut at_leader, &near, 11, 0, 20_000);
+    let sent = fetch_in(&mut at_leader, "near", &near, 11, 0, 20_000);
     assert_eq!(sent, (0, follower, 0), "it is sent to its rack at once");
     for (rack, version) in [(far.as_str(), 11), ("", 11), ("elsewhere", 12), ("", 10)] {
-        let (error, preferred, bytes) = fetch_in(&mut at_leader, rack, version, 0, 0);
+        let (error, preferred, bytes) = fetch_in(&mut at_leader, "near", rack, version, 0, 0);
         assert!(error == 0 && preferred == -1 && bytes > 0, "{rack}: {error}, {preferred}, {bytes}");
     }
     let has_read = wait_until(PATIENCE, || {
-        let (error, preferred, bytes) = fetch_in(&mut at_follower, &near, 12, 0, 500);
+        let (error, preferred, bytes) = fetch_in(&mut at_follower, "near", &near, 12, 0, 500);
         assert_eq!((error, preferred), (0, -1));
         bytes > 0
     });
     assert!(has_read, "{}", cluster.logs());
-    assert_eq!(fetch_in(&mut at_follower, "", 10, 0, 0).0, 6, "before version 11 only leaders are read");
-    assert_eq!(fetch_in(&mut at_follower, &near, 12, 100, 0).0, 1, "out of range");
+    assert_eq!(
+        fetch_in(&mut at_follower, "near", "", 10, 0, 0).0,
+        6,
+        "before version 11 only leaders are read"
+    );
+    assert_eq!(fetch_in(&mut at_follower, "near", &near, 12, 100, 0).0, 1, "out of range");
     let waiting = std::thread::spawn(move || {
         let began = Instant::now();
-        (fetch_in(&mut at_follower, &near, 12, 1, 20_000), began.elapsed())
+        (fetch_in(&mut at_follower, "near", &near, 12, 1, 20_000), began.elapsed())
     });
     std::thread::sleep(Duration::from_millis(200));
     append_somewhere(&cluster, "near", b"second");
     let ((error, _, bytes), took) = waiting.join().unwrap();
     assert!(error == 0 && bytes > 0 && took < Duration::from_secs(10), "{error}, {bytes} after {took:?}");
+}
+
+/// Deletes the records of partition 0 before an offset: the error, and the low watermark.
+fn delete_before(client: &mut Client, topic: &str, offset: i64, timeout_ms: i32) -> (i16, i64) {
+    let partition = delete_records::DeleteRecordsPartition { partition_index: 0, offset };
+    let topic = delete_records::DeleteRecordsTopic { name: topic.into(), partitions: vec![partition].into() };
+    let answer = client.call(&delete_records::Request { topics: vec![topic].into(), timeout_ms }, 2);
+    let response: delete_records::Response = answer.body();
+    let topic = response.topics.iter().next().expect("the topic");
+    let partition = topic.partitions.iter().next().expect("the partition");
+    (partition.error_code, partition.low_watermark)
+}
+
+#[test]
+fn records_are_deleted_once_no_replica_in_sync_has_them() {
+    let _turn = turn::shared();
+    let cluster = Cluster::start();
+    create(&mut cluster.client(1), "short", &[]);
+    let leader = cluster.settled("short", |told| told.in_sync == [1, 2, 3]).leader;
+    for value in values(0..10) {
+        append_somewhere(&cluster, "short", &value);
+    }
+    let began = Instant::now();
+    assert_eq!(delete_before(&mut cluster.client(leader), "short", 4, 20_000), (0, 4));
+    assert!(began.elapsed() < Duration::from_secs(2), "followers tell at once: {:?}", began.elapsed());
+    // Whoever does not answer is waited for as long as it is in sync.
+    let follower = leader % 3 + 1;
+    cluster.pause(follower);
+    assert_eq!(delete_before(&mut cluster.client(leader), "short", 6, 500), (7, -1), "a time-out");
+    cluster.resume(follower);
+    assert_eq!(delete_before(&mut cluster.client(leader), "short", 6, 20_000), (0, 6));
+    for id in [1, 2, 3] {
+        let (error, _, _) = fetch_in(&mut cluster.client(id), "short", "", 11, 5, 0);
+        assert_eq!(error, 1, "node {id} has let go of it");
+    }
 }

@@ -172,7 +172,7 @@ impl Node {
         assert!(!log.contains("panicked"), "{log}");
     }
 
-    fn signal(&self, signal: libc::c_int) {
+    pub fn signal(&self, signal: libc::c_int) {
         let pid = libc::pid_t::try_from(self.child.id()).unwrap();
         // SAFETY: it signals the test's own child, which has not been waited for.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);

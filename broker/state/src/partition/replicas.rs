@@ -195,6 +195,8 @@ struct Known {
     is_active: bool,
     /// Its ends, once it has told them in this epoch and incarnation.
     ends: Option<(Offset, Offset)>,
+    /// Where its log starts, as it has told in this epoch and incarnation.
+    log_start: Offset,
     /// From where records are pushed; none before it has matched its log with the leader's.
     next_push: Option<Offset>,
     caught_up_at: Option<MonotonicNs>,
@@ -211,6 +213,7 @@ impl Known {
             incarnation: broker.incarnation,
             is_active: broker.is_active,
             ends: None,
+            log_start: Offset(-1),
             next_push: None,
             caught_up_at,
             last_heard: (Offset(i64::MAX), MonotonicNs(0)),
@@ -417,6 +420,7 @@ impl Leader {
         // Answers may overtake one another, but in one epoch and incarnation no end goes back.
         let (written, durable) = known.ends.unwrap_or((Offset(-1), Offset(-1)));
         known.ends = Some((written.max(ends.written), durable.max(ends.durable)));
+        known.log_start = known.log_start.max(ends.log_start);
         let heard_before = known.last_heard;
         known.last_heard = (log_end_offset, now);
         let write_caching = self.replicas.as_ref().is_some_and(|replicas| replicas.policy.write_caching);
@@ -430,6 +434,16 @@ impl Leader {
         let mut effects = self.effects_of_move(false);
         effects.alter_partition = self.expand_in_sync();
         Ok(effects)
+    }
+
+    /// Before which offset no record is left on this broker and on the active followers that are in sync; what has been
+    /// deleted up to there cannot come back with another leader (KIP-107).
+    #[must_use]
+    pub fn low_watermark(&self) -> Offset {
+        let Some(replicas) = &self.replicas else { return self.log_start_offset };
+        let counts = |follower: &&Known| follower.is_active && replicas.committed.contains(&follower.node);
+        let starts = replicas.followers.iter().filter(counts).map(|follower| follower.log_start);
+        starts.fold(self.log_start_offset, Offset::min)
     }
 
     fn known_mut(&mut self, (node, incarnation): (NodeId, Uuid)) -> Result<&mut Known, FollowerError> {
