@@ -25,6 +25,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The metadata log, whose topic id is the one that Kafka's KRaft gives it.
 const METADATA_LOG: TopicPartition = TopicPartition {
@@ -39,6 +40,9 @@ const SNAPSHOT_PREFIX: &str = "snapshot-";
 
 /// The share of the journal that is used when the state is written again, in percent.
 const REWRITE_PERCENT: u32 = 50;
+
+/// How often room is looked for on a full volume.
+const ROOM_LOOK: Duration = Duration::from_secs(1);
 
 /// The sizes of a quorum's durable state.
 #[derive(Clone, Copy, Debug)]
@@ -198,7 +202,7 @@ impl<R: Runtime> QuorumDisk<R> {
     async fn try_persist(&mut self, persist: &Persist, memory: &LogMemory) -> io::Result<()> {
         let mut unit = Vec::new();
         if let Some(snapshot) = &persist.snapshot {
-            self.write_snapshot(snapshot).await?;
+            self.write_snapshot_once_there_is_room(snapshot).await?;
             append_snapshot(&mut unit, snapshot.id);
         }
         persist.entries.iter().for_each(|entry| append_entry(&mut unit, entry));
@@ -287,6 +291,23 @@ impl<R: Runtime> QuorumDisk<R> {
         }
         self.unit += 1;
         Ok(())
+    }
+
+    /// As [`QuorumDisk::write_snapshot`]. On a full volume it waits for room: nobody has the entries any more that this node
+    /// lacks, and what it has promised stays as it is meanwhile.
+    async fn write_snapshot_once_there_is_room(&self, snapshot: &MetadataSnapshot) -> io::Result<()> {
+        let mut is_known = false;
+        loop {
+            match self.write_snapshot(snapshot).await {
+                Err(error) if is_no_space(&error) && !self.health.is_failed() => {
+                    if !std::mem::replace(&mut is_known, true) {
+                        tracing::warn!("there is no space for the snapshot of the metadata that the leader has sent, and the node has none of what came since; make room on the volume");
+                    }
+                    self.runtime.sleep(ROOM_LOOK).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn write_snapshot(&self, snapshot: &MetadataSnapshot) -> io::Result<()> {
@@ -454,9 +475,8 @@ mod tests {
     use logmill_state::metadata::{Image, Record};
     use logmill_wire::ids::ShardIndex;
     use raft::eraftpb::Entry;
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
     use std::rc::Rc;
-    use std::time::Duration;
 
     const DIRECTORY: &str = "/data/quorum";
     const ID: Uuid = Uuid([3; 16]);
@@ -551,5 +571,44 @@ mod tests {
             terms += promised.borrow().0.term;
         }
         assert!(terms > 1_000, "only {terms} terms");
+    }
+
+    #[test]
+    fn a_snapshot_from_the_leader_waits_for_room() {
+        let world = World::new(5, Options::default());
+        let host = world.host("node");
+        let runtime = host.runtime(ShardIndex(0));
+        let (is_ready, is_stored) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+        let health = Arc::<DirectoryHealth>::default();
+        let (ready, stored, watched) = (Rc::clone(&is_ready), Rc::clone(&is_stored), Arc::clone(&health));
+        let id = SnapshotId { index: 9, term: 2 };
+        runtime.clone().spawn(async move {
+            let directory = Path::new(DIRECTORY);
+            runtime.create_directory(directory).await.unwrap();
+            let ids = IdentityHeader { journal_id: [1; 16], directory_id: ID.0, ..IdentityHeader::default() };
+            let settings = DiskSettings { journal_bytes: 64 << 10 };
+            let state = DurableState::default();
+            let mut disk =
+                QuorumDisk::create(&runtime, directory, settings, ids, &state, &health).await.unwrap();
+            ready.set(true);
+            // Whoever fills the disk does it now.
+            runtime.sleep(Duration::from_secs(1)).await;
+            let snapshot = MetadataSnapshot::new(id, 0, MemberSet::default(), Image::default());
+            let persist =
+                Persist { snapshot: Some(snapshot), entries: Vec::new(), hard_state: HardState::default() };
+            disk.persist(&persist, &LogMemory::new(state)).await.unwrap();
+            stored.set(true);
+            let found = QuorumDisk::open(&runtime, directory, ID, &health).await.unwrap().unwrap();
+            assert_eq!(found.state.snapshot.unwrap().id, id);
+            ready.set(false);
+        });
+        world.run_for(Duration::from_millis(500));
+        assert!(is_ready.get());
+        host.set_capacity(Some(0));
+        world.run_for(Duration::from_secs(10));
+        assert!(!is_stored.get() && !watched.is_failed());
+        host.set_capacity(None);
+        world.run_for(Duration::from_secs(3));
+        assert!(is_stored.get() && !is_ready.get(), "it is there, and read back");
     }
 }
