@@ -301,7 +301,9 @@ impl<R: Runtime> QuorumDisk<R> {
             match self.write_snapshot(snapshot).await {
                 Err(error) if is_no_space(&error) && !self.health.is_failed() => {
                     if !std::mem::replace(&mut is_known, true) {
-                        tracing::warn!("there is no space for the snapshot of the metadata that the leader has sent, and the node has none of what came since; make room on the volume");
+                        tracing::warn!(
+                            "there is no space for the snapshot of the metadata that the leader has sent, and the node has none of what came since; make room on the volume"
+                        );
                     }
                     self.runtime.sleep(ROOM_LOOK).await;
                 }
