@@ -136,9 +136,9 @@ impl Image {
     pub fn decide_resume(&self, context: &ControllerContext<'_>) -> PartitionPlan {
         let mut plan = PartitionPlan::default();
         let is_fenced = |node: &NodeId| self.broker(*node).is_none_or(|broker| broker.fenced);
-        for partition in self.replicated_where(|state| {
-            state.leader == NO_LEADER || state.in_sync.iter().any(is_fenced)
-        }) {
+        for partition in
+            self.replicated_where(|state| state.leader == NO_LEADER || state.in_sync.iter().any(is_fenced))
+        {
             let Some(topic) = self.topic_by_id(partition.topic_id) else { continue };
             self.change_partition(topic, partition.partition, context, false, &mut plan, |target| {
                 for node in target.state.in_sync.iter().chain(&target.state.eligible) {

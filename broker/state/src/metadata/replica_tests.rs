@@ -331,7 +331,8 @@ fn what_a_controller_left_half_done_is_finished_by_the_next_one() {
     }
     assert_eq!(resume(&none), [], "nobody can lead");
     let eligible = state(&none).eligible[0];
-    let back = with_rules(RULES, |context| none.decide_unfence_broker(eligible, incarnation(eligible.0), context));
+    let back =
+        with_rules(RULES, |context| none.decide_unfence_broker(eligible, incarnation(eligible.0), context));
     commit(&mut none, &back.unwrap().records[..1]);
     assert_eq!(state(&none).leader, NO_LEADER);
     let rest = resume(&none);
