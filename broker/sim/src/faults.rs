@@ -33,6 +33,18 @@ pub fn draw(world: &World, host: &Host, chance: &mut Chance) {
     }
 }
 
+/// A moment in which something is about to be done to files: lets the world go on until then, for at most `limit`.
+/// True if it came.
+pub fn await_moment(world: &World, host: &Host, chance: &mut Chance, limit: Duration) -> bool {
+    let (operation, most) = match chance.below(4) {
+        0 | 1 => (Operation::Names, 80),
+        2 => (Operation::Flush, 60),
+        _ => (Operation::Length, 40),
+    };
+    let number = host.operations(operation) + 1 + chance.below(most);
+    world.run_until_within(limit, || !host.is_up() || host.operations(operation) >= number)
+}
+
 /// Leaves little space on the disk, and sometimes gives more after a while.
 fn fill_up(world: &World, host: &Host, chance: &mut Chance) {
     let magnitude = 12 + chance.below(9);

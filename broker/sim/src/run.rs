@@ -237,15 +237,7 @@ impl Run {
     fn generation(&mut self, is_last: bool) -> bool {
         self.host.restart();
         if self.chance.one_in(4) {
-            let (host, delay) = (self.host.clone(), Duration::from_micros(self.chance.below(20_000)));
-            let write_caching = self.write_caching;
-            self.world.after(delay, move || if write_caching { host.kill() } else { host.crash() });
-            let start = self.start();
-            let _ = self.drive("a start that is cut", Node::start(self.host.clone(), start));
-            // If the start was faster than the cut, the cut hits whatever comes.
-            self.world.run_for(Duration::from_millis(20));
-            self.go_down();
-            self.host.restart();
+            self.cut_a_start();
         }
         let start = self.start();
         let mut started = self.drive("a start", Node::start(self.host.clone(), start));
@@ -280,9 +272,27 @@ impl Run {
         }
         // What is checked must not leave meanwhile.
         node.start_care();
-        self.load(&node);
-        self.end_generation(node);
+        let is_struck = self.load(&node);
+        self.end_generation(node, is_struck);
         self.model.borrow().broken.is_none()
+    }
+
+    /// A start that ends in the middle of something.
+    fn cut_a_start(&mut self) {
+        let (start, host) = (self.start(), self.host.clone());
+        let runtime = self.host.runtime(ShardIndex(0));
+        runtime.spawn(async move {
+            let _ = Node::start(host, start).await;
+        });
+        // If the start is faster than the cut, the cut hits whatever comes.
+        if self.chance.one_in(2) {
+            let limit = Duration::from_millis(200);
+            faults::await_moment(&self.world, &self.host, &mut self.chance, limit);
+        } else {
+            self.world.run_for(Duration::from_micros(self.chance.below(20_000)));
+        }
+        self.go_down();
+        self.host.restart();
     }
 
     fn start(&mut self) -> Start {
@@ -295,7 +305,8 @@ impl Run {
         }
     }
 
-    fn load(&mut self, node: &Rc<Node>) {
+    /// True if the end shall come at once: something is being done to files.
+    fn load(&mut self, node: &Rc<Node>) -> bool {
         self.model.borrow_mut().budget_bytes = (64 << 10) << self.chance.below(6);
         let logs: Vec<(TopicPartition, usize)> = self
             .model
@@ -309,11 +320,15 @@ impl Run {
         }
         faults::draw(&self.world, &self.host, &mut self.chance);
         let span = Duration::from_millis(20 + self.chance.below(600));
+        if self.chance.one_in(3) {
+            return faults::await_moment(&self.world, &self.host, &mut self.chance, span);
+        }
         self.world.run_for(span);
         if self.chance.one_in(3) {
             self.recreate_a_topic(node);
             self.world.run_for(Duration::from_millis(self.chance.below(200)));
         }
+        false
     }
 
     /// Starts the clients of a partition, who wait until its shard has seen so many images.
@@ -392,13 +407,13 @@ impl Run {
         }
     }
 
-    fn end_generation(&mut self, node: Rc<Node>) {
+    fn end_generation(&mut self, node: Rc<Node>, is_struck: bool) {
         let ends_before = self.chance.one_in(2);
         if ends_before {
             faults::end(&self.host);
         }
         match self.chance.below(5) {
-            0 => {
+            0 if !is_struck => {
                 let stopping = Rc::clone(&node);
                 let _ = self.drive("a stop", async move { stopping.stop().await });
                 faults::end(&self.host);

@@ -131,14 +131,7 @@ impl Run {
     fn generation(&mut self, is_last: bool) -> bool {
         self.host.restart();
         if self.chance.one_in(5) {
-            let (host, delay) = (self.host.clone(), Duration::from_micros(self.chance.below(20_000)));
-            self.world.after(delay, move || host.crash());
-            self.shared.borrow_mut().how = Some(End::PowerCut);
-            let start = Replica::start(self.host.clone(), self.sizes, Rc::clone(&self.shared));
-            let _ = self.drive("a start that is cut", start);
-            self.world.run_for(Duration::from_millis(20));
-            self.host.crash();
-            self.host.restart();
+            self.cut_a_start();
         }
         let start = Replica::start(self.host.clone(), self.sizes, Rc::clone(&self.shared));
         let replica = match self.drive("a start", start) {
@@ -163,17 +156,39 @@ impl Run {
         }
         load::begin(&replica, &mut self.chance);
         faults::draw(&self.world, &self.host, &mut self.chance);
-        self.world.run_for(Duration::from_millis(10 + self.chance.below(600)));
-        self.end_generation(&replica);
+        let span = Duration::from_millis(10 + self.chance.below(600));
+        let waits = self.chance.one_in(3);
+        let is_struck = waits && faults::await_moment(&self.world, &self.host, &mut self.chance, span);
+        if !waits {
+            self.world.run_for(span);
+        }
+        self.end_generation(&replica, is_struck);
         self.shared.borrow().broken.is_none()
     }
 
-    fn end_generation(&mut self, replica: &Rc<Replica>) {
+    /// A start that ends in the middle of something.
+    fn cut_a_start(&mut self) {
+        self.shared.borrow_mut().how = Some(End::PowerCut);
+        let start = Replica::start(self.host.clone(), self.sizes, Rc::clone(&self.shared));
+        self.host.runtime(ShardIndex(0)).spawn(async move {
+            let _ = start.await;
+        });
+        if self.chance.one_in(2) {
+            let limit = Duration::from_millis(200);
+            faults::await_moment(&self.world, &self.host, &mut self.chance, limit);
+        } else {
+            self.world.run_for(Duration::from_micros(self.chance.below(20_000)));
+        }
+        self.host.crash();
+        self.host.restart();
+    }
+
+    fn end_generation(&mut self, replica: &Rc<Replica>, is_struck: bool) {
         if self.chance.one_in(2) {
             faults::end(&self.host);
         }
         let how = match self.chance.below(5) {
-            0 => {
+            0 if !is_struck => {
                 let stopping = Rc::clone(replica);
                 stopping.ending.set(true);
                 let _ = self.drive("a stop", async move { stopping.store.stop().await });

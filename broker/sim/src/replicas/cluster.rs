@@ -130,7 +130,8 @@ impl Cluster {
             while let Some(cluster) = deciding.upgrade() {
                 let proposal = cluster.network.proposals.borrow_mut().pop_front();
                 if let Some(proposal) = proposal {
-                    cluster.decide(proposal);
+                    cluster.decide_later_again(&proposal);
+                    cluster.decide(proposal, true);
                 }
                 drop(cluster);
                 runtime.sleep(Duration::from_micros(700)).await;
@@ -203,7 +204,7 @@ impl Cluster {
         let Some(member) = self.network.member(node) else { return };
         let life = (node, self.brokers.borrow().get(&node).map_or(0, |broker| broker.starts));
         let cluster = Rc::clone(self);
-        let delay = Duration::from_micros(self.world.draw(|chance| chance.below(20_000)));
+        let delay = self.network.metadata_delay();
         let (runtime, table) = (member.runtime.clone(), Rc::clone(&member.table));
         member.runtime.spawn(async move {
             runtime.sleep(delay).await;
@@ -222,7 +223,18 @@ impl Cluster {
         });
     }
 
-    fn decide(self: &Rc<Self>, (from, partition, proposal): Proposal) {
+    /// A copy of a proposal may be under way for some time; nobody hears what becomes of it.
+    fn decide_later_again(self: &Rc<Self>, proposal: &Proposal) {
+        let Some(after) = self.network.proposal_again() else { return };
+        let (cluster, proposal) = (Rc::clone(self), proposal.clone());
+        let runtime = self.network.runtime().clone();
+        self.network.runtime().spawn(async move {
+            runtime.sleep(after).await;
+            cluster.decide(proposal, false);
+        });
+    }
+
+    fn decide(self: &Rc<Self>, (from, partition, proposal): Proposal, is_answered: bool) {
         let is_lost = self.world.draw(|chance| chance.one_in(20));
         let proposals = [InSyncProposal {
             partition,
@@ -251,6 +263,9 @@ impl Cluster {
             }
         };
         let outcome = if is_lost { AlterPartitionOutcome::Unknown } else { outcome };
+        if !is_answered {
+            return;
+        }
         let (network, runtime) = (Rc::clone(&self.network), self.network.runtime().clone());
         self.network.runtime().spawn(async move {
             runtime.sleep(Duration::from_millis(1)).await;

@@ -24,6 +24,10 @@ pub struct Faults {
     pub doubled: u64,
     /// They come late, behind others.
     pub late: u64,
+    /// New metadata come to a broker seconds later, so that it goes on as it was.
+    pub late_metadata: u64,
+    /// A proposal comes to the controller once more, some time later.
+    pub doubled_proposals: u64,
 }
 
 /// A broker that can be reached.
@@ -178,6 +182,17 @@ impl Network {
 
     fn draw<T>(&self, draw: impl FnOnce(&mut Chance) -> T) -> T {
         draw(&mut self.chance.borrow_mut())
+    }
+
+    /// How long new metadata take to a broker.
+    pub(super) fn metadata_delay(&self) -> Duration {
+        let is_late = self.hits(self.faults.get().late_metadata);
+        self.micros(if is_late { 2_000_000 } else { 20_000 })
+    }
+
+    /// After how long a proposal comes once more, if it does.
+    pub(super) fn proposal_again(&self) -> Option<Duration> {
+        self.hits(self.faults.get().doubled_proposals).then(|| self.micros(300_000))
     }
 
     fn hits(&self, one_in: u64) -> bool {

@@ -60,7 +60,8 @@ pub fn run(seed: u64) -> Result<(), String> {
     let mut configs = BTreeMap::new();
     let min_in_sync = 1 + chance.below(2);
     configs.insert("min.insync.replicas".to_owned(), min_in_sync.to_string());
-    configs.insert("write.caching".to_owned(), chance.one_in(4).to_string());
+    let write_caching = chance.one_in(4);
+    configs.insert("write.caching".to_owned(), write_caching.to_string());
     // The records are as old as the epoch.
     configs.insert("retention.ms".to_owned(), "-1".to_owned());
     let partitions = 1 + chance.below(2) as i32;
@@ -77,10 +78,17 @@ pub fn run(seed: u64) -> Result<(), String> {
         lost: one_in(&mut chance),
         doubled: one_in(&mut chance),
         late: one_in(&mut chance),
+        late_metadata: one_in(&mut chance) / 4,
+        doubled_proposals: one_in(&mut chance) / 10,
     });
-    for _ in 0..3 + chance.below(6) {
-        cluster.world.run_for(Duration::from_millis(20 + chance.below(400)));
-        disturb(&cluster, partitions, &mut chance);
+    let mut wrong = Wrong::default();
+    for _ in 0..8 + chance.below(14) {
+        cluster.world.run_for(Duration::from_millis(20 + chance.below(300)));
+        disturb(&cluster, (partitions, write_caching), &mut wrong, &mut chance);
+    }
+    mend(&cluster, &mut wrong);
+    for (node, power) in std::mem::take(&mut wrong.down) {
+        cluster.start(node, power);
     }
     heal(&cluster, partitions)?;
     stopped.set(true);
@@ -163,43 +171,71 @@ fn watch(cluster: &Rc<Cluster>, partition: i32, seen: &Shared, stopped: &Rc<Cell
     });
 }
 
-fn disturb(cluster: &Rc<Cluster>, partitions: i32, chance: &mut Chance) {
+/// What is wrong at the moment: it stays so until another deed, or the end.
+#[derive(Default)]
+struct Wrong {
+    /// Brokers that are down, and whether the power went.
+    down: BTreeMap<NodeId, bool>,
+    cut: Vec<(NodeId, NodeId)>,
+}
+
+fn disturb(
+    cluster: &Rc<Cluster>,
+    (partitions, write_caching): (i32, bool),
+    wrong: &mut Wrong,
+    chance: &mut Chance,
+) {
     let nodes = cluster.nodes();
-    let node = nodes[chance.index(nodes.len())];
+    let mut node = nodes[chance.index(nodes.len())];
     let other = nodes[chance.index(nodes.len())];
-    let some_time = |chance: &mut Chance| Duration::from_millis(chance.below(600));
-    match chance.below(7) {
-        // Who starts on a full disk says so, and ends.
-        6 if cluster.is_up(node) => {
-            cluster.limit_disk(node, Some(chance.below(200_000)));
-            cluster.world.run_for(some_time(chance) * 3);
-            cluster.limit_disk(node, None);
-        }
-        0 | 1 => {
-            let power = chance.one_in(2);
-            let is_in_sync_everywhere =
-                (0..partitions).all(|partition| cluster.placed(partition).1.len() == nodes.len());
+    let is_in_sync_everywhere =
+        (0..partitions).all(|partition| cluster.placed(partition).1.len() == nodes.len());
+    // Who leads is worth more than others.
+    if chance.one_in(3) {
+        node = cluster.placed(0).0;
+    }
+    match chance.below(14) {
+        0..=2 if cluster.is_up(node) => {
+            // What only the write cache has does not survive that the power goes everywhere.
+            let power =
+                chance.one_in(2) && (!write_caching || is_in_sync_everywhere && wrong.down.is_empty());
             // A disk that had the only copy of something takes it along.
-            let wipe = chance.one_in(4) && is_in_sync_everywhere;
+            let wipe = chance.one_in(4) && is_in_sync_everywhere && wrong.down.is_empty();
             cluster.stop(node, power, wipe);
-            if chance.one_in(2) || wipe {
-                cluster.world.run_for(some_time(chance));
+            wrong.down.insert(node, power);
+            if wipe || chance.one_in(3) {
+                cluster.world.run_for(Duration::from_millis(chance.below(300)));
                 cluster.fence(node);
             }
-            cluster.world.run_for(some_time(chance));
-            cluster.start(node, power);
         }
-        2 | 3 if node != other => {
+        3..=6 => {
+            if let Some((&node, &power)) = wrong.down.iter().next() {
+                wrong.down.remove(&node);
+                cluster.start(node, power);
+            }
+        }
+        7 | 8 if node != other => {
             cluster.network.set_cut(node, other, true);
-            cluster.world.run_for(some_time(chance) * 5);
-            cluster.network.set_cut(node, other, false);
+            wrong.cut.push((node, other));
         }
-        4 => {
-            cluster.fence(node);
-            cluster.world.run_for(some_time(chance));
-            cluster.unfence(node);
+        9 => mend(cluster, wrong),
+        10 | 11 => cluster.fence(node),
+        12 => {
+            nodes.iter().filter(|node| !wrong.down.contains_key(node)).for_each(|&node| cluster.unfence(node))
         }
-        _ => cluster.world.run_for(some_time(chance)),
+        // Who starts on a full disk says so, and ends.
+        13 if cluster.is_up(node) => {
+            cluster.limit_disk(node, Some(chance.below(200_000)));
+            cluster.world.run_for(Duration::from_millis(chance.below(1_800)));
+            cluster.limit_disk(node, None);
+        }
+        _ => {}
+    }
+}
+
+fn mend(cluster: &Rc<Cluster>, wrong: &mut Wrong) {
+    for (one, two) in wrong.cut.drain(..) {
+        cluster.network.set_cut(one, two, false);
     }
 }
 

@@ -141,6 +141,8 @@ pub(super) struct Disk {
     pub slowness: u64,
     pub capacity_bytes: Option<u64>,
     pub faults: Vec<Fault>,
+    /// How many operations of each kind were asked for.
+    operations: [u64; Operation::Any as usize],
     /// A clock of the disk's own that orders what happens on it.
     tick: u64,
     next_node: Node,
@@ -155,6 +157,7 @@ impl Disk {
             slowness: 1,
             capacity_bytes: None,
             faults: Vec::new(),
+            operations: [0; Operation::Any as usize],
             tick: 0,
             next_node: ROOT + 1,
             directories: BTreeMap::from([(ROOT, Directory::default())]),
@@ -173,8 +176,16 @@ impl Disk {
         self.tick
     }
 
+    /// How many operations of a kind were asked for.
+    pub fn operations(&self, operation: Operation) -> u64 {
+        self.operations.get(operation as usize).copied().unwrap_or_else(|| self.operations.iter().sum())
+    }
+
     /// The error that this operation is to give, if any.
     pub fn fault(&mut self, operation: Operation, path: &Path, chance: &mut Chance) -> Option<io::Error> {
+        if let Some(count) = self.operations.get_mut(operation as usize) {
+            *count += 1;
+        }
         let text = path.to_str().unwrap_or_default();
         for fault in &mut self.faults {
             let matches = (fault.operation == operation || fault.operation == Operation::Any)

@@ -309,6 +309,12 @@ impl Host {
         self.core.disk(self.number, |disk| disk.faults.push(fault));
     }
 
+    /// How many such operations the disk was asked for since it was new: to strike in the middle of something.
+    #[must_use]
+    pub fn operations(&self, operation: Operation) -> u64 {
+        self.core.disk(self.number, |disk| disk.operations(operation))
+    }
+
     /// Ends all faults of the disk.
     pub fn clear_faults(&self) {
         self.core.disk(self.number, |disk| disk.faults.clear());
