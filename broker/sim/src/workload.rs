@@ -192,6 +192,9 @@ pub async fn write(
                 }
             }
         };
+        if chance.one_in(8) {
+            append_impatiently(&node, &model, log, writer, &sent).await;
+        }
         match append(&node, log, &sent).await {
             Ok(appended) => answered(&model, log, writer, &sent, appended),
             Err(PartitionError::NotHosted | PartitionError::Stopping) => return,
@@ -207,6 +210,16 @@ pub async fn write(
             runtime.sleep(Duration::from_micros(chance.below(20_000))).await;
         }
     }
+}
+
+/// Sends a batch, and again before that was answered.
+async fn append_impatiently(node: &Node, model: &Shared, log: TopicPartition, writer: usize, sent: &Sent) {
+    let (command, mut first) = PartitionCommand::append(log, sent.bytes.clone(), Acks::All);
+    node.send(command);
+    if let Ok(appended) = append(node, log, sent).await {
+        answered(model, log, writer, sent, appended);
+    }
+    (&mut first).await;
 }
 
 fn answered(model: &Shared, log: TopicPartition, writer: usize, sent: &Sent, appended: Appended) {
