@@ -192,7 +192,7 @@ impl Network {
 
     /// After how long a proposal comes once more, if it does.
     pub(super) fn proposal_again(&self) -> Option<Duration> {
-        self.hits(self.faults.get().doubled_proposals).then(|| self.micros(300_000))
+        self.hits(self.faults.get().doubled_proposals).then(|| self.micros(6_000_000))
     }
 
     fn hits(&self, one_in: u64) -> bool {

@@ -197,13 +197,13 @@ fn disturb(
     match chance.below(14) {
         0..=2 if cluster.is_up(node) => {
             // What only the write cache has does not survive that the power goes everywhere.
-            let power =
-                chance.one_in(2) && (!write_caching || is_in_sync_everywhere && wrong.down.is_empty());
+            let power = (write_caching || chance.one_in(2))
+                && (!write_caching || is_in_sync_everywhere && wrong.down.is_empty());
             // A disk that had the only copy of something takes it along.
             let wipe = chance.one_in(4) && is_in_sync_everywhere && wrong.down.is_empty();
             cluster.stop(node, power, wipe);
             wrong.down.insert(node, power);
-            if wipe || chance.one_in(3) {
+            if chance.one_in(3) {
                 cluster.world.run_for(Duration::from_millis(chance.below(300)));
                 cluster.fence(node);
             }
