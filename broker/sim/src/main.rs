@@ -79,7 +79,8 @@ fn of_cluster(seed: u64) -> Ran {
         ("faults", outcome.faults),
         ("starts", outcome.starts),
     ];
-    (outcome.broken, counts)
+    let deeds = outcome.deeds.join("\n  ");
+    (outcome.broken.map(|broken| format!("{broken}\n  {deeds}")), counts)
 }
 
 /// Runs a seed; what panics has broken a promise, too.

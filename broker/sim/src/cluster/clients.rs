@@ -1,6 +1,7 @@
 //! What clients do all the time: produce, read, commit offsets.
 
 use super::client::{Answer, Client, Key, Place};
+use super::history::Commit;
 use logmill::runtime::Runtime;
 use logmill_wire::api::{
     describe_quorum, fetch, find_coordinator, init_producer_id, list_offsets, offset_commit, offset_fetch,
@@ -189,12 +190,22 @@ impl Producer {
     }
 }
 
+/// Which of the ends of a log. A leader that has just begun tells consumers of less than its predecessor has, until it
+/// knows what is committed; it does not answer who asks for the end until then (KIP-207).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mark {
+    /// What ListOffsets tells.
+    End,
+    /// What Fetch tells, of a leader in an epoch.
+    HighWatermark(i32),
+}
+
 /// One who reads partitions from the beginning on.
 pub struct Reader {
     client: Client,
     positions: BTreeMap<Key, i64>,
     /// The highest high watermark that this one was told.
-    marks: BTreeMap<Key, i64>,
+    marks: BTreeMap<(Key, Mark), i64>,
 }
 
 impl Reader {
@@ -231,6 +242,9 @@ impl Reader {
         }
         let places: Vec<Place> = self.client.places().cloned().collect();
         for place in places {
+            if self.client.history.borrow().is_given_up(place.key) {
+                continue;
+            }
             let end = self.ask_for_end(&place).await?;
             while self.positions.get(&place.key).copied().unwrap_or(0) < end {
                 self.poll(&place, 500).await?;
@@ -239,10 +253,10 @@ impl Reader {
         Some(())
     }
 
-    fn note_mark(&mut self, key: Key, mark: i64, how: &str) {
-        let before = self.marks.get(&key).copied().unwrap_or(0);
-        self.client.history.borrow_mut().see_high_watermark(key, before, mark, how);
-        self.marks.insert(key, mark.max(before));
+    fn note_mark(&mut self, key: Key, which: Mark, mark: i64, how: &str) {
+        let known = self.marks.entry((key, which)).or_default();
+        self.client.history.borrow_mut().see_high_watermark(key, *known, mark, how);
+        *known = mark.max(*known);
     }
 
     async fn ask_for_end(&mut self, place: &Place) -> Option<i64> {
@@ -263,7 +277,7 @@ impl Reader {
             return None;
         }
         let how = format!("from ListOffsets of node {} in epoch {}", place.leader, told.leader_epoch);
-        self.note_mark(place.key, told.offset, &how);
+        self.note_mark(place.key, Mark::End, told.offset, &how);
         Some(told.offset)
     }
 
@@ -305,7 +319,7 @@ impl Reader {
             return None;
         }
         let how = format!("from Fetch of node {} in epoch {}", place.leader, place.epoch);
-        self.note_mark(place.key, told.high_watermark, &how);
+        self.note_mark(place.key, Mark::HighWatermark(place.epoch), told.high_watermark, &how);
         let records = told.records.as_ref().and_then(|records| records.borrowed()).unwrap_or_default();
         let mut next = at;
         // The last batch may be cut off.
@@ -359,7 +373,7 @@ impl Committer {
                 continue;
             };
             let done = if self.client.chance.one_in(3) {
-                self.look(coordinator).await
+                self.look(coordinator, false).await
             } else {
                 self.commit(coordinator).await
             };
@@ -370,6 +384,18 @@ impl Committer {
             }
         }
         progress.left.set(progress.left.get() - 1);
+    }
+
+    /// Looks what is committed in a cluster without faults.
+    pub async fn settle(mut self) {
+        loop {
+            if let Some(coordinator) = self.find().await
+                && self.look(coordinator, true).await.is_some()
+            {
+                return;
+            }
+            self.client.pause(200).await;
+        }
     }
 
     async fn find(&mut self) -> Option<i32> {
@@ -419,11 +445,12 @@ impl Committer {
             return None;
         }
         let at = (self.group.clone(), place.topic.to_string(), place.key.1);
-        self.client.history.borrow_mut().commit(at, self.next);
+        let commit = Commit { offset: self.next, node: coordinator };
+        self.client.history.borrow_mut().commit(at, commit);
         Some(())
     }
 
-    async fn look(&mut self, coordinator: i32) -> Option<()> {
+    async fn look(&mut self, coordinator: i32, is_settled: bool) -> Option<()> {
         let place = self.topic()?;
         let topic = offset_fetch::OffsetFetchRequestTopics {
             name: Cow::Borrowed(&*place.topic),
@@ -445,11 +472,8 @@ impl Committer {
             return None;
         }
         let at = (self.group.clone(), place.topic.to_string(), place.key.1);
-        let mut history = self.client.history.borrow_mut();
-        if let Some(last) = history.last_commit(&at).filter(|last| *last > told.committed_offset) {
-            let what = format!("{} had committed {last}, and {} is told", self.group, told.committed_offset);
-            history.break_promise("CommitsStay", what);
-        }
+        let told = Commit { offset: told.committed_offset, node: coordinator };
+        self.client.history.borrow_mut().see_commit(&at, told, is_settled);
         Some(())
     }
 }

@@ -44,7 +44,7 @@ pub struct History {
     logs: BTreeMap<Key, Log>,
     deleted: BTreeSet<[u8; 16]>,
     controllers: BTreeMap<i32, i32>,
-    commits: BTreeMap<(String, String, i32), i64>,
+    commits: BTreeMap<(String, String, i32), Commit>,
     next: u64,
     /// Answers that were received.
     pub operations: u64,
@@ -150,16 +150,29 @@ impl History {
     }
 
     /// A group's commit was acknowledged.
-    pub fn commit(&mut self, at: (String, String, i32), offset: i64) {
+    pub fn commit(&mut self, at: (String, String, i32), commit: Commit) {
         self.committed += 1;
-        self.commits.insert(at, offset);
+        self.commits.insert(at, commit);
     }
 
-    /// The last commit of a group that was acknowledged.
-    #[must_use]
-    pub fn last_commit(&self, at: &(String, String, i32)) -> Option<i64> {
-        self.commits.get(at).copied()
+    /// A node tells what a group has committed. One that does not know yet that another coordinates the group may tell
+    /// of earlier times, unless it has acknowledged the last commit itself, or `is_settled`.
+    pub fn see_commit(&mut self, at: &(String, String, i32), told: Commit, is_settled: bool) {
+        let Some(last) = self.commits.get(at).filter(|last| last.offset > told.offset) else { return };
+        if is_settled || last.node == told.node {
+            let what = format!("{} had {last:?}, and is told {told:?}", at.0);
+            self.break_promise("CommitsStay", what);
+        }
     }
+}
+
+/// What a group has committed, and with whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The offset.
+    pub offset: i64,
+    /// The node that coordinates the group.
+    pub node: i32,
 }
 
 /// How a partition is called in what is told.
@@ -196,5 +209,15 @@ mod tests {
         assert_eq!(broken(|history| history.see_leader(KEY, 2, 4)), "OneLeaderPerEpoch");
         assert_eq!(broken(|history| history.see_controller(2, 2)), "OneControllerPerTerm");
         assert_eq!(broken(|history| history.see_high_watermark(KEY, 7, 6, "")), "HighWatermarkStays");
+        let at = ("group".to_owned(), "topic".to_owned(), 0);
+        let told = |node, is_settled| {
+            broken(|history| {
+                history.commit(at.clone(), Commit { offset: 5, node: 1 });
+                history.see_commit(&at, Commit { offset: -1, node }, is_settled);
+            })
+        };
+        assert_eq!(told(2, false), "", "who was replaced may not know it");
+        assert_eq!(told(1, false), "CommitsStay");
+        assert_eq!(told(2, true), "CommitsStay");
     }
 }

@@ -13,8 +13,8 @@
 //! | `OffsetKeepsValue` | at every answer | what stands at an offset that a consumer, or a producer with acks=all, was told |
 //! | `NoDuplicates` | at every answer | records of idempotent producers |
 //! | `SequencesHold` | at every answer | errors for an idempotent producer that has made none |
-//! | `HighWatermarkStays` | at every answer | the high watermark and the log's end as one client is told them |
-//! | `CommitsStay` | at every answer | offsets that a group has committed |
+//! | `HighWatermarkStays` | at every answer | the log's end as one client is told it, and the high watermark in one leader epoch |
+//! | `CommitsStay` | at every answer of who has acknowledged the last commit, and at the end | offsets that a group has committed |
 //! | `OneLeaderPerEpoch` | at every image of every node, and every answer to Metadata | who leads in an epoch |
 //! | `OneHistory` | at every image of every node | the state of a partition in an epoch of its own |
 //! | `EpochsRise` | at every image of every node | epochs of partitions |
@@ -28,8 +28,10 @@ pub mod checkers;
 pub mod client;
 pub mod clients;
 pub mod history;
+mod large;
 pub mod nemesis;
 pub mod nodes;
 mod run;
 
+pub use large::{Figures, Size, run_large};
 pub use run::{Outcome, Plan, run, run_plan};

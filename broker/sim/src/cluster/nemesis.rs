@@ -7,6 +7,7 @@ use logmill::runtime::simulated::{Chance, Fault, Operation, World};
 use logmill_wire::api::{
     alter_partition_reassignments, create_topics, delete_topics, elect_leaders, incremental_alter_configs,
 };
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -90,8 +91,10 @@ pub struct Nemesis {
     /// How often a kind is drawn for the number of times that it stands here.
     bag: Vec<Kind>,
     has_wiped: bool,
-    /// Faults so far.
-    pub faults: u64,
+    /// Nodes whose disk has failed: an operator starts them anew.
+    pub suspects: BTreeSet<usize>,
+    /// What was done, when and to whom.
+    pub deeds: Vec<String>,
 }
 
 impl Nemesis {
@@ -106,14 +109,24 @@ impl Nemesis {
         if bag.is_empty() {
             bag.push(Kind::Kill);
         }
-        Self { world, nodes, chance, history, bag, has_wiped: false, faults: 0 }
+        Self {
+            world,
+            nodes,
+            chance,
+            history,
+            bag,
+            has_wiped: false,
+            suspects: BTreeSet::new(),
+            deeds: Vec::new(),
+        }
     }
 
     /// Does something; `admin` makes a client for what an administrator does.
     pub fn act(&mut self, admin: impl FnOnce() -> Client) {
         let kind = self.bag[self.chance.index(self.bag.len())];
         let node = self.chance.index(self.nodes.len());
-        self.faults += 1;
+        let milliseconds = self.world.now().as_millis();
+        self.deeds.push(format!("{milliseconds} ms: {kind:?}, node {}", node + 1));
         match kind {
             Kind::Kill => self.fall(node, Nodes::kill),
             Kind::PowerCut => self.fall(node, Nodes::cut_power),
@@ -217,6 +230,7 @@ impl Nemesis {
         };
         (fault.error, fault.after, fault.times) = (INPUT_OUTPUT, self.chance.below(20), 1);
         host.inject(fault);
+        self.suspects.insert(node);
     }
 
     fn administer(&mut self, kind: Kind, client: Client) {

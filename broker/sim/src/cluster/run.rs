@@ -22,6 +22,9 @@ use std::time::Duration;
 /// The topic that nobody deletes.
 pub const LASTING_TOPIC: &str = "lasting";
 
+/// The groups that commit offsets.
+const GROUPS: [&str; 2] = ["group-0", "group-1"];
+
 /// How long a cluster without faults may take to do what is asked of it.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -29,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const SLICE: Duration = Duration::from_millis(20);
 
 /// Settings with which little time does much.
-const SETTINGS: &[&str] = &[
+pub const SETTINGS: &[&str] = &[
     "broker.session.timeout.ms=1500",
     "broker.heartbeat.interval.ms=300",
     "controller.quorum.election.timeout.ms=500",
@@ -49,11 +52,13 @@ pub struct Plan {
     pub span: Duration,
     /// Whether there are any.
     pub has_faults: bool,
+    /// Whether two nodes must go on before an operator has started the third anew, whose disk has failed.
+    pub spares_operator: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { span: Duration::from_secs(10), has_faults: true }
+        Self { span: Duration::from_secs(10), has_faults: true, spares_operator: false }
     }
 }
 
@@ -74,6 +79,8 @@ pub struct Outcome {
     pub committed: u64,
     /// What the nemesis did.
     pub faults: u64,
+    /// When and to whom.
+    pub deeds: Vec<String>,
     /// Starts of processes.
     pub starts: u64,
     /// Milliseconds of virtual time.
@@ -168,7 +175,8 @@ impl Run {
             acknowledged: history.acknowledged,
             read: history.read,
             committed: history.committed,
-            faults: nemesis.faults,
+            faults: nemesis.deeds.len() as u64,
+            deeds: std::mem::take(&mut nemesis.deeds),
             starts: self.starts,
             milliseconds: self.world.now().as_millis() as u64,
         }
@@ -196,7 +204,7 @@ impl Run {
             }
         }
         nemesis.heal();
-        self.demand_progress()?;
+        self.demand_progress(plan, &nemesis.suspects)?;
         self.progress.is_ending.set(true);
         self.until("GoesOn", |run| run.progress.left.get() == 0)?;
         self.read_everything()?;
@@ -231,8 +239,8 @@ impl Run {
             let (reader, progress) = (Reader::new(self.client(0)), Rc::clone(&self.progress));
             runtime.spawn(reader.run(progress));
         }
-        for number in 0..2 {
-            let committer = Committer::new(self.client(0), format!("group-{number}"));
+        for group in GROUPS {
+            let committer = Committer::new(self.client(0), group.to_owned());
             runtime.spawn(committer.run(Rc::clone(&self.progress)));
         }
         runtime.spawn(watch_quorum(self.client(0), Rc::clone(&self.progress)));
@@ -282,17 +290,21 @@ impl Run {
     }
 
     /// After all faults everything must work again, in bounded time.
-    fn demand_progress(&mut self) -> Result<(), String> {
-        // A node that refuses to go on after a fault of its disk is started anew by its operator.
-        let suspects: Vec<usize> = (0..self.nodes.len()).collect();
-        for node in suspects {
-            if self.nodes.is_running(node) && self.chance.one_in(2) {
+    fn demand_progress(&mut self, plan: Plan, suspects: &BTreeSet<usize>) -> Result<(), String> {
+        let progress = Rc::clone(&self.progress);
+        if plan.spares_operator && suspects.len() == 1 {
+            // Two others are enough, and must not wait for an operator.
+            let before = progress.delivered.get();
+            self.until("GoesOn", |run| run.progress.delivered.get() > before + 20)?;
+        }
+        // A node whose disk has failed takes nothing in until its operator starts it anew.
+        for &node in suspects {
+            if self.nodes.is_running(node) {
                 self.nodes.kill(node);
                 self.pass(Duration::from_millis(500))?;
             }
         }
         self.until("GoesOn", |run| is_whole(&run.nodes))?;
-        let progress = Rc::clone(&self.progress);
         let before = (progress.delivered.get(), progress.fetched.get(), progress.committed.get());
         self.until("GoesOn", |_| {
             progress.delivered.get() > before.0 + 20
@@ -341,7 +353,13 @@ impl Run {
             let mut reader = Reader::new(client);
             while reader.read_all().await.is_none() {}
         });
-        self.until("GoesOn", |_| done.get())
+        self.until("GoesOn", |_| done.get())?;
+        for group in GROUPS {
+            let committer = Committer::new(self.client(0), group.to_owned());
+            let done = self.task(committer.settle());
+            self.until("GoesOn", |_| done.get())?;
+        }
+        Ok(())
     }
 
     /// Cuts the power of all hosts at once, and looks at what is on their disks.
