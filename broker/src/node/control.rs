@@ -97,6 +97,8 @@ impl<R: Runtime> Control<R> {
         let quorum = self.open_quorum(&identity, Arc::clone(&health), &of_controllers, &links).await?;
         let told = quorum.clone();
         links.set_on_gone(Rc::new(move |node| told.is_gone(node)));
+        let (clock, lost_peers) = (self.runtime.clone(), Arc::clone(&self.node.lost_peers));
+        links.set_on_broken(Rc::new(move |node| lost_peers.note(node, clock.monotonic())));
         self.accept_nodes(of_controllers, &links);
         let settings = Arc::new(self.node.config.settings.clone());
         let publisher = Publisher::default();

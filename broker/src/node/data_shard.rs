@@ -19,6 +19,7 @@ use crate::request::services::Services;
 use crate::request::shard_state::ShardState;
 use crate::runtime::mailbox::Endpoint;
 use crate::runtime::{Runtime, oneshot};
+use crate::shard::signal::Signal;
 use logmill_state::partition::AlterPartitionOutcome;
 use logmill_state::settings::BrokerSettings;
 use std::cell::{OnceCell, RefCell};
@@ -150,6 +151,8 @@ async fn begin<R: Runtime>(
         groups,
         cluster,
         image: RefCell::default(),
+        image_changed: Signal::default(),
+        lost_peers: Arc::clone(&node.lost_peers),
         state,
     };
     Ok(DataShard {
@@ -177,6 +180,7 @@ fn partitions_and_links<R: Runtime>(
         node_id,
         listener: node.config.topology.inter_broker_listener.clone(),
         ask_controller: proposals.way_out(runtime, cluster),
+        lost_peers: Arc::clone(&node.lost_peers),
     };
     let links = Links::new(runtime.clone(), Plain, links_settings, Rc::<ReplicationCounters>::default());
     let (of_store, of_settings, to_peers) = (Rc::clone(store), Arc::clone(settings), Rc::new(links.clone()));

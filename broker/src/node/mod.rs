@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::runtime::mailbox::{Endpoint, Mesh};
 use crate::runtime::threads::{ThreadedRuntime, available_cores};
 use crate::runtime::{Runtime, event, uring::UringRuntime};
+use crate::shard::lost_peers::LostPeers;
 use logmill_state::metadata::Image;
 use logmill_wire::ids::{ShardIndex, Uuid};
 use logmill_wire::limits::MAILBOX_MESSAGES_MAX;
@@ -36,6 +37,8 @@ struct Node {
     observer: Box<dyn Observer>,
     /// The boot of the host, if the kernel tells it.
     boot: Option<Uuid>,
+    /// The brokers to which a connection of any shard has just broken.
+    lost_peers: Arc<LostPeers>,
     failure: Mutex<Option<NodeError>>,
 }
 
@@ -113,7 +116,16 @@ pub fn assemble<H: Send>(
 ) -> Assembly<H> {
     let memory = machine::Memory::plan(&config.settings, shards);
     let failure = Mutex::new(None);
-    let node = Arc::new(Node { config, shards, memory, log_directory, boot, observer, failure });
+    let node = Arc::new(Node {
+        config,
+        shards,
+        memory,
+        log_directory,
+        boot,
+        observer,
+        lost_peers: Arc::default(),
+        failure,
+    });
     let mut mesh = Mesh::new(usize::from(shards) + 1, MAILBOX_MESSAGES_MAX);
     let mut data: Vec<_> = (0..=shards)
         .filter_map(|shard| mesh.endpoint(ShardIndex(shard)))

@@ -10,6 +10,7 @@ use super::session::Session;
 use crate::partition::peers::Peers;
 use crate::runtime::Runtime;
 use crate::shard::deadline::{Either, either, within};
+use crate::shard::lost_peers::LostPeers;
 use crate::shard::signal::Signal;
 use logmill_state::metadata::Image;
 use logmill_state::partition::AlterPartition;
@@ -38,6 +39,8 @@ pub struct LinksSettings {
     pub listener: Option<String>,
     /// The way to the controller.
     pub ask_controller: AskController,
+    /// Where brokers are noted to which a link has broken.
+    pub lost_peers: Arc<LostPeers>,
 }
 
 /// The links of one shard. A clone is the same.
@@ -203,6 +206,7 @@ impl<R: Runtime, T: Transport<R>> Inner<R, T> {
         partitions: &Rc<dyn Partitions>,
     ) -> Cut {
         count(&self.counters.connects, 1);
+        self.settings.lost_peers.forget(remote.node);
         tracing::info!(broker = %target.node, "a link to a broker stands");
         partitions.resend(remote.node);
         let session = Session {
@@ -231,6 +235,9 @@ impl<R: Runtime, T: Transport<R>> Inner<R, T> {
             Either::Second(()) => Cut::Outdated,
         };
         count(&self.counters.losses, 1);
+        if !matches!(cut, Cut::Outdated) {
+            self.settings.lost_peers.note(remote.node, self.runtime.monotonic());
+        }
         remote.outbox.forget_disk();
         partitions.link_lost(remote.node);
         cut

@@ -13,6 +13,7 @@ use logmill_state::admission::authorizer::{Operation, Resource};
 use logmill_state::metadata::{Image, NewTopic, OFFSETS_TOPIC};
 use logmill_wire::api::find_coordinator::{Coordinator, Request, Response};
 use logmill_wire::error_codes::ErrorCode;
+use logmill_wire::ids::NodeId;
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -43,6 +44,10 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
             Some(created) => created.await.err(),
             None => None,
         };
+        if key_type == GROUP {
+            let names = |image: &Image, lost: &[NodeId]| keys.iter().any(|key| leads(image, lost, key));
+            let _ = call.services.until_not_lost(names).await;
+        }
         let image = call.services.image();
         let find = |key: &str| match failure {
             Some(error) => Err((error, "The topic of the groups could not be created.")),
@@ -51,6 +56,11 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         let response = if version < BATCHED_FROM { single(find(&keys[0])) } else { batched(&keys, find) };
         call.answer.reply(&response)
     }))
+}
+
+/// Whether one of these nodes coordinates the group.
+fn leads(image: &Image, nodes: &[NodeId], group: &str) -> bool {
+    coordinator_of(image, group).is_some_and(|(_, leader)| nodes.contains(&leader))
 }
 
 fn answer_for<R: Runtime>(call: &Call<R>, image: &Image, key_type: i8, key: &str) -> Result<Found, Refused> {

@@ -54,6 +54,25 @@ enum Wanted {
     },
 }
 
+impl Wanted {
+    /// Whether one of these nodes leads one of its partitions in `image`.
+    fn is_led_by(&self, image: &Image, nodes: &[NodeId]) -> bool {
+        let Self::Known(topic) = self else { return false };
+        let Some(topic) = image.topic_by_id(topic.id) else { return false };
+        let leader = |index| image.partition(topic, PartitionIndex(index)).map(|partition| partition.leader);
+        (0..topic.partition_count()).filter_map(leader).any(|leader| nodes.contains(&leader))
+    }
+
+    /// Takes over what a newer image has of it; a topic that was deleted meanwhile stays as it was.
+    fn renew(&mut self, image: &Image) {
+        if let Self::Known(topic) = self
+            && let Some(now) = image.topic_by_id(topic.id)
+        {
+            *topic = Arc::clone(now);
+        }
+    }
+}
+
 pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     let version = call.answer.version;
     let request: Request<'_> = decode(&call.body, version)?;
@@ -79,6 +98,12 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         let mut errors = BTreeMap::new();
         if let Some(creation) = creation {
             errors = within(&services.runtime, CREATION_WAIT, creation).await.unwrap_or_default();
+        }
+        let mut wanted = wanted;
+        let names = |image: &Image, lost: &[NodeId]| wanted.iter().any(|topic| topic.is_led_by(image, lost));
+        if services.until_not_lost(names).await {
+            let image = services.image();
+            wanted.iter_mut().for_each(|topic| topic.renew(&image));
         }
         // The request's own room goes before room of the same class is waited for.
         answer.room.resize(0);

@@ -5,7 +5,10 @@ use crate::cluster::command::ClusterHandle;
 use crate::coordinator::command::GroupRouter;
 use crate::partition::router::PartitionRouter;
 use crate::runtime::Runtime;
+use crate::shard::deadline::within;
+use crate::shard::lost_peers::LostPeers;
 use crate::shard::memory::{MemoryClass, Reservation};
+use crate::shard::signal::Signal;
 use logmill_state::metadata::Image;
 use logmill_state::settings::BrokerSettings;
 use logmill_wire::ids::NodeId;
@@ -28,6 +31,10 @@ pub struct Services<R: Runtime> {
     pub cluster: ClusterHandle,
     /// What the cluster knows, as of the last committed change. Replaced as a whole.
     pub image: RefCell<Arc<Image>>,
+    /// Told of each image that is taken over.
+    pub image_changed: Signal,
+    /// The brokers to which a connection has just broken.
+    pub lost_peers: Arc<LostPeers>,
     /// What the shard remembers between requests.
     pub state: ShardState,
 }
@@ -52,5 +59,25 @@ impl<R: Runtime> Services<R> {
     /// Takes over a newer image.
     pub fn set_image(&self, image: Arc<Image>) {
         *self.image.borrow_mut() = image;
+        self.image_changed.notify_all();
+    }
+
+    /// Waits for a short time, at most, while what is to be told names a broker that was just lost: a client that asks
+    /// because its own connection broke wants to know who leads next, and may not ask again for a second.
+    /// Whether there was anything to wait for.
+    pub async fn until_not_lost(&self, names: impl Fn(&Image, &[NodeId]) -> bool) -> bool {
+        let mut has_waited = false;
+        loop {
+            let changed = self.image_changed.wait();
+            let Some((lost, left)) = self.lost_peers.recent(self.runtime.monotonic()) else {
+                return has_waited;
+            };
+            if !names(&self.image.borrow(), &lost) {
+                return has_waited;
+            }
+            has_waited = true;
+            // At the end of its time a loss counts no more.
+            let _ = within(&self.runtime, left, changed).await;
+        }
     }
 }

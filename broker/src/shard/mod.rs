@@ -2,6 +2,7 @@
 
 pub mod deadline;
 pub mod join;
+pub mod lost_peers;
 pub mod memory;
 pub mod short_queue;
 pub mod signal;

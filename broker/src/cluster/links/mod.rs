@@ -82,7 +82,7 @@ impl std::error::Error for CallFailed {}
 /// What carries out a call of a node: given the operation and the payload, the answer, or `None` to refuse.
 pub type CallHandler = Rc<dyn Fn(NodeId, u16, Bytes) -> Pin<Box<dyn Future<Output = Option<Bytes>>>>>;
 
-/// Who is told of a node's end.
+/// Who is told of a node's end, or of the end of the last connection to it.
 type OnGone = Rc<dyn Fn(NodeId)>;
 
 /// The connections of this node's control shard. A clone is the same.
@@ -109,6 +109,8 @@ struct Shared<R: Runtime> {
     handler: RefCell<Option<CallHandler>>,
     /// Told of nodes whose processes have ended.
     on_gone: RefCell<Option<OnGone>>,
+    /// Told of nodes to which no connection stands any more.
+    on_broken: RefCell<Option<OnGone>>,
     is_stopping: Cell<bool>,
 }
 
@@ -134,6 +136,7 @@ impl<R: Runtime> ControlLinks<R> {
             inbox: Rc::default(),
             handler: RefCell::default(),
             on_gone: RefCell::default(),
+            on_broken: RefCell::default(),
             is_stopping: Cell::new(false),
         }))
     }
@@ -162,6 +165,11 @@ impl<R: Runtime> ControlLinks<R> {
     /// another one. Of hosts that fall silent nothing is said.
     pub fn set_on_gone(&self, on_gone: Rc<dyn Fn(NodeId)>) {
         self.0.on_gone.replace(Some(on_gone));
+    }
+
+    /// Whom to tell of nodes to which a connection stood and none stands any more, for whatever reason.
+    pub fn set_on_broken(&self, on_broken: Rc<dyn Fn(NodeId)>) {
+        self.0.on_broken.replace(Some(on_broken));
     }
 
     /// Serves a connection that was accepted, in a task of its own; `held` is dropped when it has ended.
@@ -256,6 +264,11 @@ impl<R: Runtime> Shared<R> {
             of_node.retain(|other| !Rc::ptr_eq(other, lane));
             if of_node.is_empty() {
                 lanes.remove(&node);
+                drop(lanes);
+                let on_broken = self.on_broken.borrow().clone();
+                if let Some(on_broken) = on_broken.filter(|_| !self.is_stopping.get()) {
+                    on_broken(node);
+                }
             }
         }
     }

@@ -310,6 +310,7 @@ impl<R: Runtime> Broker<R> {
                 node_id: node,
                 listener: Some(LISTENER.to_owned()),
                 ask_controller: Rc::new(|_, _| {}),
+                lost_peers: Arc::default(),
             };
             let links = Links::new(runtime.clone(), Plain, settings, Rc::clone(&counters));
             let partitions: Rc<dyn Partitions> = fake.clone();

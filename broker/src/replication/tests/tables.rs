@@ -321,6 +321,7 @@ async fn make(
             ask_controller: Rc::new(move |partition, proposal| {
                 proposals.borrow_mut().push(Proposed { from: node, shard: at, partition, proposal });
             }),
+            lost_peers: Arc::default(),
         };
         let links = Links::new(runtime.clone(), Plain, links_settings, Rc::clone(&counters));
         let peers = Rc::new(links.clone());

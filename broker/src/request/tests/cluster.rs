@@ -1,12 +1,15 @@
 //! What clients are told of a cluster of several brokers, some of which are dead.
 
 use super::{Fixture, NODE, batch};
+use crate::runtime::Runtime;
+use crate::shard::lost_peers::HELD_BACK_MAX;
 use logmill_state::metadata::{NO_LEADER, OFFSETS_TOPIC, PartitionState};
 use logmill_wire::api::{
     describe_cluster, describe_topic_partitions, find_coordinator, list_offsets, metadata, produce,
 };
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicId, TopicPartition};
+use std::rc::Rc;
 
 const OTHER: NodeId = NodeId(2);
 
@@ -208,4 +211,38 @@ fn the_coordinator_is_the_leader_of_the_groups_partition() {
     assert_eq!(find(), (ErrorCode::None, 2));
     fixture.broker.fence(OTHER, true);
     assert_eq!(find(), (ErrorCode::CoordinatorNotAvailable, -1));
+}
+
+#[test]
+fn an_answer_waits_for_the_next_leader_when_the_last_one_was_just_lost() {
+    let fixture = Fixture::new();
+    let key = replicated(&fixture);
+    fixture.broker.change_partition(key, |state| {
+        (state.leader, state.leader_epoch, state.in_sync) = (OTHER, LeaderEpoch(9), vec![OTHER, NODE]);
+        state.eligible.clear();
+    });
+    let ask = || {
+        let begin = fixture.runtime.monotonic();
+        let (_, leader, epoch, _) = described(&fixture, 13);
+        (leader, epoch, fixture.runtime.monotonic().since(begin) / 1_000_000)
+    };
+    assert_eq!(ask(), (2, 9, 0), "nobody is lost");
+    // Nothing changes: in the end the answer is what is known.
+    fixture.services.lost_peers.note(OTHER, fixture.runtime.monotonic());
+    let (leader, epoch, waited) = ask();
+    assert_eq!((leader, epoch), (2, 9));
+    assert!(waited >= HELD_BACK_MAX.as_millis() as u64, "answered after {waited} ms");
+    // The metadata change while the answer waits.
+    fixture.services.lost_peers.note(OTHER, fixture.runtime.monotonic());
+    let (broker, runtime) = (Rc::clone(&fixture.broker), fixture.runtime.clone());
+    fixture.runtime.spawn(async move {
+        runtime.sleep(HELD_BACK_MAX / 3).await;
+        broker.change_partition(key, |state| (state.leader, state.leader_epoch) = (NODE, LeaderEpoch(10)));
+    });
+    let (leader, epoch, waited) = ask();
+    assert_eq!((leader, epoch), (1, 10));
+    assert!(waited < HELD_BACK_MAX.as_millis() as u64, "answered after {waited} ms");
+    // What the lost broker does not lead is told at once.
+    fixture.services.lost_peers.note(OTHER, fixture.runtime.monotonic());
+    assert_eq!(ask(), (1, 10, 0));
 }

@@ -155,7 +155,7 @@ impl FakeBroker {
             coordinators.apply_image(&self.image());
         }
         if let Some(services) = self.services.borrow().upgrade() {
-            *services.image.borrow_mut() = self.image();
+            services.set_image(self.image());
         }
     }
 

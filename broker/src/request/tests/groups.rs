@@ -50,6 +50,8 @@ impl Fixture {
             groups: GroupRouter::new(1, Rc::new(move |_, command| local.handle(command))),
             cluster: self.broker.cluster(),
             image: RefCell::new(self.broker.image()),
+            image_changed: crate::shard::signal::Signal::default(),
+            lost_peers: Arc::default(),
             state: ShardState::new(ShardIndex(0), 1, &settings, 1 << 30),
         });
         self.broker.attach(&services, &coordinators);

@@ -28,6 +28,7 @@ use crate::coordinator::CoordinatorTable;
 use crate::coordinator::command::GroupRouter;
 use crate::runtime::simulated::{Options, SimulatedRuntime, World};
 use crate::shard::memory::MemoryClass;
+use crate::shard::signal::Signal;
 use bytes::Bytes;
 use logmill_state::admission::authorizer::{Principal, RequestContext};
 use logmill_state::settings::BrokerSettings;
@@ -91,6 +92,8 @@ impl Fixture {
                 broker.cluster()
             },
             image: RefCell::new(broker.image()),
+            image_changed: Signal::default(),
+            lost_peers: Arc::default(),
             state: ShardState::new(ShardIndex(0), 1, &settings, memory_bytes),
         });
         broker.attach(&services, &coordinators);

@@ -88,7 +88,8 @@ class Broker:
         }
 
     def environment(self):
-        environment = dict(os.environ)
+        # Logmill reads its settings from there, too.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LOGMILL_")}
         if self.cluster.fake_clocks:
             environment |= {
                 "LD_PRELOAD": FAKETIME,
