@@ -90,8 +90,9 @@ impl<R: Runtime> Committer<R> {
 
     fn checkpoint_is_due(&self) -> bool {
         let store = &self.store;
-        let nothing_to_keep =
-            store.touched.borrow().is_empty() && !(store.stopping.get() && store.aged.get());
+        let nothing_to_keep = store.touched.borrow().is_empty()
+            && store.doomed.borrow().is_empty()
+            && !(store.stopping.get() && store.aged.get());
         if store.checkpoint_running.get() || nothing_to_keep {
             return false;
         }

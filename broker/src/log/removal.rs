@@ -52,6 +52,21 @@ impl<R: Runtime> Store<R> {
         self.states.borrow().keys().copied().collect()
     }
 
+    /// Waits until no checkpoint names a former life of the log, which was deleted: what is kept of that would pass for the
+    /// state of the next one, and go with the former one although the next one is there.
+    pub async fn until_forgotten(&self, log: TopicPartition) {
+        loop {
+            let progress = self.progress.wait();
+            let is_doomed = self.doomed.borrow().iter().any(|(doomed, _)| *doomed == log);
+            if !is_doomed || self.health.is_failed() || self.stopping.get() {
+                return;
+            }
+            self.checkpoint_asked.set(true);
+            self.work.notify_all();
+            progress.await;
+        }
+    }
+
     /// Deletes a log that is not in use.
     pub async fn delete(self: &Rc<Self>, log: TopicPartition) {
         let state = self.state_of(log);

@@ -64,6 +64,10 @@ impl<R: Runtime> PartitionTable<R> {
         if !found.replicas.contains(&local.0) {
             return self.leave(key, hosted).await;
         }
+        if hosted.is_none() {
+            // The partition may have been here before, and gone.
+            self.store.until_forgotten(key).await;
+        }
         let is_replicated = hosted.as_ref().is_some_and(|partition| partition.replicated.get().is_some());
         if found.replicas.len() < 2 && !is_replicated {
             return;

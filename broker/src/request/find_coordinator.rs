@@ -46,7 +46,7 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         };
         if key_type == GROUP {
             let names = |image: &Image, lost: &[NodeId]| keys.iter().any(|key| leads(image, lost, key));
-            let _ = call.services.until_not_lost(names).await;
+            call.services.until_not_lost(names).await;
         }
         let image = call.services.image();
         let find = |key: &str| match failure {

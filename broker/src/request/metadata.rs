@@ -63,7 +63,8 @@ impl Wanted {
         (0..topic.partition_count()).filter_map(leader).any(|leader| nodes.contains(&leader))
     }
 
-    /// Takes over what a newer image has of it; a topic that was deleted meanwhile stays as it was.
+    /// Takes over what the image has of it that the whole answer is made of: the brokers come from there, too, and a leader
+    /// who is not among them is no leader to a client. A topic that was deleted meanwhile stays as it was.
     fn renew(&mut self, image: &Image) {
         if let Self::Known(topic) = self
             && let Some(now) = image.topic_by_id(topic.id)
@@ -99,12 +100,8 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
         if let Some(creation) = creation {
             errors = within(&services.runtime, CREATION_WAIT, creation).await.unwrap_or_default();
         }
-        let mut wanted = wanted;
         let names = |image: &Image, lost: &[NodeId]| wanted.iter().any(|topic| topic.is_led_by(image, lost));
-        if services.until_not_lost(names).await {
-            let image = services.image();
-            wanted.iter_mut().for_each(|topic| topic.renew(&image));
-        }
+        services.until_not_lost(names).await;
         // The request's own room goes before room of the same class is waited for.
         answer.room.resize(0);
         let builder = Builder { services: &services, context: &context, version, topic_operations };
@@ -218,7 +215,8 @@ impl<R: Runtime> Builder<'_, R> {
         let room = self.room(partitions.saturating_mul(PARTITION_BYTES)).await;
         let format = format_of(self.version);
         let mut topics = EncodedArray::new(format);
-        for wanted in wanted {
+        for mut wanted in wanted {
+            wanted.renew(&image);
             let mut partitions = EncodedArray::new(format);
             let encoded = match self.topic(&image, wanted, errors, &mut partitions).await {
                 Ok(topic) => topics.push(&topic),

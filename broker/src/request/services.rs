@@ -64,18 +64,13 @@ impl<R: Runtime> Services<R> {
 
     /// Waits for a short time, at most, while what is to be told names a broker that was just lost: a client that asks
     /// because its own connection broke wants to know who leads next, and may not ask again for a second.
-    /// Whether there was anything to wait for.
-    pub async fn until_not_lost(&self, names: impl Fn(&Image, &[NodeId]) -> bool) -> bool {
-        let mut has_waited = false;
+    pub async fn until_not_lost(&self, names: impl Fn(&Image, &[NodeId]) -> bool) {
         loop {
             let changed = self.image_changed.wait();
-            let Some((lost, left)) = self.lost_peers.recent(self.runtime.monotonic()) else {
-                return has_waited;
-            };
+            let Some((lost, left)) = self.lost_peers.recent(self.runtime.monotonic()) else { return };
             if !names(&self.image.borrow(), &lost) {
-                return has_waited;
+                return;
             }
-            has_waited = true;
             // At the end of its time a loss counts no more.
             let _ = within(&self.runtime, left, changed).await;
         }

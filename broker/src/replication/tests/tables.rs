@@ -114,6 +114,18 @@ impl Cluster {
         }
     }
 
+    /// Gives a partition other replicas, all of which but `joins` are in sync.
+    fn reassign(&mut self, index: i32, replicas: &[NodeId], joins: Option<NodeId>) {
+        let key = self.partition(index);
+        let topic = self.image.topic_by_id(self.topic).unwrap();
+        let mut state = self.image.partition(topic, key.partition).unwrap().to_state();
+        state.partition_epoch += 1;
+        state.leader_epoch.0 += 1;
+        state.replicas = replicas.to_vec();
+        state.in_sync = replicas.iter().copied().filter(|&node| Some(node) != joins).collect();
+        self.commit(&[Record::PartitionChanged { topic_id: self.topic, partition: key.partition, state }]);
+    }
+
     fn host(&self, node: NodeId) -> &Host {
         &self.hosts[node.0 as usize - 1]
     }
@@ -405,6 +417,27 @@ fn a_follower_that_was_away_comes_back_into_sync() {
         cluster.append(index, 1, 500);
         assert_eq!(cluster.readable(index), 51);
     }
+}
+
+#[test]
+fn a_replica_that_went_and_comes_back_at_once_begins_with_nothing() {
+    let mut cluster = Cluster::new(5, [1, 1, 1], store(), 1);
+    for _ in 0..3 {
+        cluster.append(0, 10, 500);
+        cluster.reassign(0, &[A, B], None);
+        cluster.reassign(0, &[A, B, C], Some(C));
+        cluster.append(0, 10, 500);
+        cluster.until("all are in sync", |cluster| cluster.in_sync(0) == 3);
+    }
+    // The last life of the log is the one that a restart finds.
+    cluster.kill(C);
+    cluster.start(C);
+    cluster.until("all are in sync", |cluster| cluster.in_sync(0) == 3);
+    cluster.kill(A);
+    cluster.kill(B);
+    assert_eq!(cluster.leader(0), C);
+    cluster.append(0, 1, 500);
+    assert_eq!(cluster.readable(0), 61);
 }
 
 #[test]
