@@ -262,7 +262,11 @@ impl<R: Runtime> Builder<'_, R> {
                 rack: broker.rack.clone().map(Into::into),
             })
         };
-        image.brokers().filter(|broker| !broker.fenced).filter_map(broker).collect()
+        let now = self.services.runtime.monotonic();
+        let is_named = |broker: &&Arc<logmill_state::metadata::Broker>| {
+            !broker.fenced || self.services.lost_peers.is_named(broker.id, now)
+        };
+        image.brokers().filter(is_named).filter_map(broker).collect()
     }
 
     async fn topic<'p>(

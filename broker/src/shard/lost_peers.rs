@@ -14,6 +14,10 @@ use std::time::Duration;
 /// mind.
 pub const HELD_BACK_MAX: Duration = Duration::from_millis(300);
 
+/// How long after a loss a broker is still named among the brokers, though it is fenced: librdkafka takes the partitions of
+/// one that is not named any more away from whoever leads them now, and looks for that a second later.
+pub const NAMED_FOR: Duration = Duration::from_secs(5);
+
 /// The losses of a short time, of all shards of a node.
 #[derive(Debug, Default)]
 pub struct LostPeers {
@@ -53,12 +57,24 @@ impl LostPeers {
         }
         let mut found = None;
         self.change(|lost| {
-            let most = HELD_BACK_MAX.as_nanos() as u64;
-            lost.retain(|_, at| now.since(*at) < most);
-            let latest = lost.values().max().map(|at| most - now.since(*at));
-            found = latest.map(|left| (lost.keys().copied().collect(), Duration::from_nanos(left)));
+            lost.retain(|_, at| now.since(*at) < NAMED_FOR.as_nanos() as u64);
+            let left = |at: &MonotonicNs| (HELD_BACK_MAX.as_nanos() as u64).saturating_sub(now.since(*at));
+            let held: Vec<_> = lost.iter().filter(|(_, at)| left(at) > 0).collect();
+            let latest = held.iter().map(|(_, at)| left(at)).max();
+            let nodes = || held.iter().map(|(node, _)| **node).collect();
+            found = latest.map(|left| (nodes(), Duration::from_nanos(left)));
         });
         found
+    }
+
+    /// Whether a broker was lost so short a time ago that it is still named.
+    #[must_use]
+    pub fn is_named(&self, node: NodeId, now: MonotonicNs) -> bool {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.get(&node).is_some_and(|at| now.since(*at) < NAMED_FOR.as_nanos() as u64)
     }
 }
 
@@ -78,7 +94,11 @@ mod tests {
         assert_eq!(peers.recent(MonotonicNs(SECOND + 10)), Some(both));
         let later = peers.recent(MonotonicNs(SECOND + most));
         assert_eq!(later, Some((vec![NodeId(3)], Duration::from_nanos(10))));
+        let named = |node, now| peers.is_named(NodeId(node), MonotonicNs(now));
+        assert!(named(2, SECOND + most) && named(3, SECOND + most) && !named(4, SECOND + most));
+        assert!(!named(2, SECOND + NAMED_FOR.as_nanos() as u64), "its time is over");
         peers.forget(NodeId(3));
+        assert!(!named(3, SECOND + most));
         assert_eq!(peers.recent(MonotonicNs(SECOND + most)), None);
         peers.note(NodeId(2), MonotonicNs(2 * SECOND));
         assert_eq!(peers.recent(MonotonicNs(2 * SECOND + most)), None, "it took too long");

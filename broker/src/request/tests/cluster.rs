@@ -2,7 +2,7 @@
 
 use super::{Fixture, NODE, batch};
 use crate::runtime::Runtime;
-use crate::shard::lost_peers::HELD_BACK_MAX;
+use crate::shard::lost_peers::{HELD_BACK_MAX, NAMED_FOR};
 use logmill_state::metadata::{NO_LEADER, OFFSETS_TOPIC, PartitionState};
 use logmill_wire::api::{
     describe_cluster, describe_topic_partitions, find_coordinator, list_offsets, metadata, produce,
@@ -245,4 +245,14 @@ fn an_answer_waits_for_the_next_leader_when_the_last_one_was_just_lost() {
     // What the lost broker does not lead is told at once.
     fixture.services.lost_peers.note(OTHER, fixture.runtime.monotonic());
     assert_eq!(ask(), (1, 10, 0));
+    // It is named for some time though it is fenced.
+    fixture.broker.fence(OTHER, true);
+    let brokers = || {
+        let request = metadata::Request::default();
+        fixture
+            .ask(&request, 13, |response| response.brokers.iter().map(|one| one.node_id).collect::<Vec<_>>())
+    };
+    assert_eq!(brokers(), [1, 2]);
+    fixture.world.run_for(NAMED_FOR);
+    assert_eq!(brokers(), [1]);
 }
