@@ -118,7 +118,6 @@ async fn begin<R: Runtime>(
         journal,
         beginning.states,
     );
-    let node_id = settings.node.node_id;
     let cluster = cluster_handle(node, post, &settings);
     let (table, links) = partitions_and_links(runtime, node, &store, &settings, &cluster);
     let home = runtime.shard();
@@ -137,7 +136,7 @@ async fn begin<R: Runtime>(
     let state = ShardState::new(home, node.shards, &settings, node.memory.request_bytes_per_shard);
     let peers = PeerServer::new(
         runtime.clone(),
-        node_id,
+        settings.node.node_id,
         node.config.topology.inter_broker_listener.clone(),
         partitions.clone(),
         state.memory.clone(),
@@ -145,7 +144,7 @@ async fn begin<R: Runtime>(
     );
     let services = Services {
         runtime: runtime.clone(),
-        node_id,
+        node_id: settings.node.node_id,
         settings,
         partitions,
         groups,
