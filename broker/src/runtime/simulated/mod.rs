@@ -200,6 +200,10 @@ impl Drop for World {
         self.core.drop_tasks(|_| true);
         self.core.clear_events();
         self.core.drop_tasks(|_| true);
+        // What outlives the world by holding on to itself holds no disks with it: worlds follow each other by the hundred.
+        for disk in self.core.disks.borrow_mut().iter_mut() {
+            *disk = Disk::new(disk.options.clone());
+        }
     }
 }
 
