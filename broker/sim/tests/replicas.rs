@@ -157,6 +157,8 @@ fn a_tail_that_no_other_has_is_cut_when_another_leads() {
     let refused = cluster.wait(&waiting).unwrap().unwrap_err();
     assert_eq!(refused, PartitionError::NotLeader);
     let leader = cluster.placed(0).0;
+    // Until it knows that it leads.
+    cluster.world.run_for(Duration::from_secs(1));
     assert_eq!(appended(&cluster, leader, "b", Acks::All), Offset(1));
     cluster.network.set_cut(ONE, TWO, false);
     cluster.network.set_cut(ONE, THREE, false);

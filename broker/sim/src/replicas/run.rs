@@ -176,7 +176,17 @@ fn watch(cluster: &Rc<Cluster>, partition: i32, seen: &Shared, stopped: &Rc<Cell
 struct Wrong {
     /// Brokers that are down, and whether the power went.
     down: BTreeMap<NodeId, bool>,
+    /// The one of them that has lost something for good.
+    bereft: Option<NodeId>,
     cut: Vec<(NodeId, NodeId)>,
+}
+
+impl Wrong {
+    /// Whether the controller may give up a broker. If all others were given up while one that has lost something
+    /// still counts, nobody would be left who is known to have everything.
+    fn may_fence(&self, node: NodeId) -> bool {
+        self.bereft.is_none_or(|bereft| bereft == node)
+    }
 }
 
 fn disturb(
@@ -203,7 +213,10 @@ fn disturb(
             let wipe = chance.one_in(4) && is_in_sync_everywhere && wrong.down.is_empty();
             cluster.stop(node, power, wipe);
             wrong.down.insert(node, power);
-            if chance.one_in(3) {
+            if wipe || power && write_caching {
+                wrong.bereft = Some(node);
+            }
+            if chance.one_in(3) && wrong.may_fence(node) {
                 cluster.world.run_for(Duration::from_millis(chance.below(300)));
                 cluster.fence(node);
             }
@@ -211,6 +224,7 @@ fn disturb(
         3..=6 => {
             if let Some((&node, &power)) = wrong.down.iter().next() {
                 wrong.down.remove(&node);
+                wrong.bereft.take_if(|bereft| *bereft == node);
                 cluster.start(node, power);
             }
         }
@@ -219,7 +233,7 @@ fn disturb(
             wrong.cut.push((node, other));
         }
         9 => mend(cluster, wrong),
-        10 | 11 => cluster.fence(node),
+        10 | 11 if wrong.may_fence(node) => cluster.fence(node),
         12 => {
             nodes.iter().filter(|node| !wrong.down.contains_key(node)).for_each(|&node| cluster.unfence(node))
         }
