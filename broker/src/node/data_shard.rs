@@ -177,6 +177,7 @@ fn partitions_and_links<R: Runtime>(
     let proposals = Proposals::default();
     let links_settings = LinksSettings {
         node_id,
+        shards: node.shards,
         listener: node.config.topology.inter_broker_listener.clone(),
         ask_controller: proposals.way_out(runtime, cluster),
         lost_peers: Arc::clone(&node.lost_peers),

@@ -7,6 +7,7 @@ use super::dial::{Plain, Standing, Target, Transport, dial};
 use super::greeting::own_hello;
 use super::outbox::Outbox;
 use super::session::Session;
+use super::throttle::{Throttle, ThrottlePlan};
 use crate::partition::peers::Peers;
 use crate::runtime::Runtime;
 use crate::shard::deadline::{Either, either, within};
@@ -35,6 +36,8 @@ pub type AskController = Rc<dyn Fn(TopicPartition, AlterPartition)>;
 pub struct LinksSettings {
     /// This broker.
     pub node_id: NodeId,
+    /// Shards of this broker.
+    pub shards: u16,
     /// The listener on which brokers reach each other (`inter.broker.listener.name`); without one there are no links.
     pub listener: Option<String>,
     /// The way to the controller.
@@ -60,7 +63,7 @@ struct Inner<R: Runtime, T: Transport<R>> {
     partitions: OnceCell<Weak<dyn Partitions>>,
     image: RefCell<Arc<Image>>,
     remotes: RefCell<BTreeMap<NodeId, Rc<Remote>>>,
-    catch_up_rate: Cell<Option<u64>>,
+    throttle: Throttle,
 }
 
 /// One other broker.
@@ -85,7 +88,7 @@ impl<R: Runtime, T: Transport<R>> Links<R, T> {
             partitions: OnceCell::new(),
             image: RefCell::default(),
             remotes: RefCell::default(),
-            catch_up_rate: Cell::new(None),
+            throttle: Throttle::default(),
         }))
     }
 
@@ -99,6 +102,8 @@ impl<R: Runtime, T: Transport<R>> Links<R, T> {
     /// Takes over a newer image; before the partitions do, whose words to a new process must not be taken for words to
     /// the last one. The image must know this process of this broker.
     pub fn apply_image(&self, image: Arc<Image>) {
+        let place = (self.0.runtime.shard(), self.0.settings.shards);
+        self.set_throttles(ThrottlePlan::of(&image, self.0.settings.node_id, place));
         *self.0.image.borrow_mut() = image;
         let remotes: Vec<_> = self.0.remotes.borrow().values().map(Rc::clone).collect();
         for remote in remotes {
@@ -121,10 +126,9 @@ impl<R: Runtime, T: Transport<R>> Links<R, T> {
         }
     }
 
-    /// Bounds what is read from disk for followers that catch up, in bytes a second for each of them
-    /// (`leader.replication.throttled.rate`).
-    pub fn set_catch_up_rate(&self, bytes_per_second: Option<u64>) {
-        self.0.catch_up_rate.set(bytes_per_second);
+    /// Bounds what replicas that catch up get from this shard; the next image bounds it anew (KIP-73).
+    pub fn set_throttles(&self, plan: ThrottlePlan) {
+        self.0.throttle.set(plan);
     }
 
     /// What the links have done.
@@ -218,7 +222,7 @@ impl<R: Runtime, T: Transport<R>> Inner<R, T> {
             partitions: Rc::clone(partitions),
             counters: &self.counters,
             push_bytes: Cell::new(REPLICATION_PUSH_FIRST_BYTES),
-            catch_up_rate: &self.catch_up_rate,
+            throttle: &self.throttle,
         };
         let outdated = async {
             while remote

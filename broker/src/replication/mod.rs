@@ -32,6 +32,7 @@ mod outbox;
 mod push_frame;
 mod server;
 mod session;
+mod throttle;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use cut::Cut;
 pub use dial::{Plain, Transport};
 pub use links::{AskController, Links, LinksSettings};
 pub use server::PeerServer;
+pub use throttle::{HeldUpBy, ThrottlePlan};
 
 use crate::partition::PartitionTable;
 use crate::partition::peers::Taken;

@@ -7,6 +7,7 @@ use super::dial::{Standing, Target, Transport, dial};
 use super::frame_reader::FrameReader;
 use super::outbox::Outbox;
 use super::push_frame::{Entry, PushFrame};
+use super::throttle::Throttle;
 use crate::partition::peers::Taken;
 use crate::runtime::{Connection, Runtime};
 use crate::shard::deadline::{Either, either, within};
@@ -24,6 +25,9 @@ use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
+
+/// For how long a replica that is held up waits at a time: its rate may change, and others come.
+const HELD_UP_MOST: Duration = Duration::from_millis(50);
 
 const KEEPALIVE: Duration = Duration::from_millis(REPLICATION_KEEPALIVE_MS);
 
@@ -57,8 +61,8 @@ pub(super) struct Session<'a, R: Runtime, T: Transport<R>> {
     pub counters: &'a ReplicationCounters,
     /// Bytes of a push. It grows with what gets through: where links break all the time, a large frame never would.
     pub push_bytes: Cell<usize>,
-    /// Bytes a second that may be read from disk for a follower.
-    pub catch_up_rate: &'a Cell<Option<u64>>,
+    /// How fast replicas may catch up.
+    pub throttle: &'a Throttle,
 }
 
 impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
@@ -155,6 +159,11 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
         let now = self.runtime.monotonic();
         while frame.is_open() && left.is_none() {
             let Some(partition) = self.outbox.next_dirty(now) else { break };
+            // The link that catches up waits where that holds nobody else up.
+            if self.throttle.concerns(self.target.node, partition) {
+                self.outbox.read_from_disk(partition);
+                continue;
+            }
             let most = REPLICATION_PARTITION_BYTES.min(frame.room());
             match self.partitions.take_push(self.target.node, partition, most) {
                 Taken::Nothing => {}
@@ -197,7 +206,13 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
     async fn read_for_follower(&self, connection: &T::Connection) -> Result<(), Cut> {
         let mut idle_ms = 0;
         while idle_ms < REPLICATION_CATCH_UP_IDLE_MS {
-            let reading = self.alive_while(connection, self.read_some()).await?;
+            let (next, pause) = self.next_to_read();
+            if let Some(pause) = pause.filter(|_| next.is_empty()) {
+                idle_ms = 0;
+                self.alive_while(connection, self.runtime.sleep(pause)).await?;
+                continue;
+            }
+            let reading = self.alive_while(connection, self.read_some(next)).await?;
             if reading.is_empty() {
                 let waited = either(self.outbox.changed.wait(), self.runtime.sleep(KEEPALIVE)).await;
                 if waited == Either::Second(()) {
@@ -216,6 +231,8 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
                     self.outbox.leave_disk(partition, false);
                     continue;
                 };
+                let (follower, now) = (self.target.node, self.runtime.monotonic());
+                self.throttle.note(follower, partition, now, u64::from(entry.batch_bytes));
                 followed.push((partition, has_more));
                 if let Some(entry) = frame.add((entry, batches))? {
                     let full = std::mem::replace(&mut frame, PushFrame::new(most));
@@ -244,10 +261,6 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
             send_within(self.runtime, connection, parts).await?;
             self.get_larger();
         }
-        if let Some(rate) = self.catch_up_rate.get().filter(|rate| *rate > 0) {
-            let pause_ns = (bytes as u64).saturating_mul(1_000_000_000) / rate;
-            self.alive_while(connection, self.runtime.sleep(Duration::from_nanos(pause_ns))).await?;
-        }
         Ok(())
     }
 
@@ -266,19 +279,33 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
         }
     }
 
-    /// What some partitions have next for the follower, read together; what they have in memory by now is taken at once.
-    async fn read_some(&self) -> Vec<(TopicPartition, Taken)> {
-        let mut next = Vec::new();
+    /// The partitions whose turn it is; and how long to wait for one that is held up, if there is one.
+    fn next_to_read(&self) -> (Vec<TopicPartition>, Option<Duration>) {
+        let (mut next, mut held_up, mut pause) = (Vec::new(), Vec::new(), None);
+        let now = self.runtime.monotonic();
         while next.len() < REPLICATION_READS_MAX {
             let Some(partition) = self.outbox.next_on_disk() else { break };
-            next.push(partition);
+            match self.throttle.pause(self.target.node, partition, now) {
+                Duration::ZERO => next.push(partition),
+                wait => {
+                    held_up.push(partition);
+                    pause = Some(pause.unwrap_or(HELD_UP_MOST).min(wait));
+                }
+            }
         }
+        held_up.into_iter().for_each(|partition| self.outbox.go_on_reading(partition));
+        (next, pause)
+    }
+
+    /// What some partitions have next for the follower, read together; what they have in memory by now is taken at once.
+    async fn read_some(&self, next: Vec<TopicPartition>) -> Vec<(TopicPartition, Taken)> {
         let most = self.push_bytes.get() / next.len().max(1);
         let reads = next.iter().map(|&partition| self.take_or_read(partition, most)).collect();
         next.iter().copied().zip(join_all(reads).await).collect()
     }
 
     fn take_or_read(&self, partition: TopicPartition, most: usize) -> Boxed<'static, Taken> {
+        let most = self.throttle.most(self.target.node, partition, most);
         match self.partitions.take_push(self.target.node, partition, most) {
             Taken::OnDisk(_) => Rc::clone(&self.partitions).read_push(self.target.node, partition, most),
             taken => Box::pin(std::future::ready(taken)),

@@ -308,6 +308,7 @@ impl<R: Runtime> Broker<R> {
             let counters = Rc::<ReplicationCounters>::default();
             let settings = LinksSettings {
                 node_id: node,
+                shards: fakes.len() as u16,
                 listener: Some(LISTENER.to_owned()),
                 ask_controller: Rc::new(|_, _| {}),
                 lost_peers: Arc::default(),

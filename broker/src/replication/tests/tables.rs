@@ -329,6 +329,7 @@ async fn make(
         let (proposals, counters) = (Rc::clone(proposals), Rc::<ReplicationCounters>::default());
         let links_settings = LinksSettings {
             node_id: node,
+            shards: count,
             listener: Some(LISTENER.to_owned()),
             ask_controller: Rc::new(move |partition, proposal| {
                 proposals.borrow_mut().push(Proposed { from: node, shard: at, partition, proposal });

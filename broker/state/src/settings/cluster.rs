@@ -44,6 +44,15 @@ settings_group! {
         min_insync_replicas: u32 = "min.insync.replicas", Kind::int_from(1), Some("1"), ClusterWide;
         /// How long a follower may lag before it leaves the in-sync set, in milliseconds.
         replica_lag_time_max_ms: u64 = "replica.lag.time.max.ms", Kind::long_from(1), Some("30000"), ReadOnly;
+        /// How fast this broker, as a leader, brings followers up to date that are out of sync and whose partitions name
+        /// it in leader.replication.throttled.replicas, in bytes a second for all of them. It counts only when it is set
+        /// on the running cluster (KIP-73).
+        leader_throttled_rate: u64 = "leader.replication.throttled.rate", Kind::long_from(0),
+            Some("9223372036854775807"), ClusterWide;
+        /// How fast this broker's replicas that are out of sync and named in follower.replication.throttled.replicas catch
+        /// up, in bytes a second for all of them. It counts only when it is set on the running cluster (KIP-73).
+        follower_throttled_rate: u64 = "follower.replication.throttled.rate", Kind::long_from(0),
+            Some("9223372036854775807"), ClusterWide;
         /// Which replica a consumer is sent to that says in which rack it is: the leader, or one in its rack (KIP-392).
         replica_selector: ReplicaSelector = "replica.selector.class", Kind::Choice(REPLICA_SELECTORS), None, ReadOnly;
         /// Whether a replica that lacks acknowledged records may lead when no other is left: the partition

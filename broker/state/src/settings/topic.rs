@@ -47,16 +47,16 @@ settings_group! {
         flush_ms: u64 = "flush.ms", Kind::long_from(0), Some("9223372036854775807"), Topic,
             from &[same("log.flush.interval.ms"), same("log.flush.scheduler.interval.ms")],
             inert "what is acknowledged is on disk";
-        /// Followers whose replication is throttled, as partition:broker, or all of them (*).
-        follower_throttled_replicas: Vec<String> = "follower.replication.throttled.replicas", Kind::ThrottledReplicas, Some(""), Topic,
-            inert "replication is not throttled";
+        /// Followers that catch up no faster than their brokers' follower.replication.throttled.rate, as partition:broker,
+        /// or all of them (*).
+        follower_throttled_replicas: Vec<String> = "follower.replication.throttled.replicas", Kind::ThrottledReplicas, Some(""), Topic;
         /// Bytes of log between two entries of its index.
         index_interval_bytes: u64 = "index.interval.bytes", Kind::int_from(0), Some("4096"), Topic,
             from &[same("log.index.interval.bytes")],
             inert "the index has pages of its own kind";
-        /// Leaders whose replication is throttled, as partition:broker, or all of them (*).
-        leader_throttled_replicas: Vec<String> = "leader.replication.throttled.replicas", Kind::ThrottledReplicas, Some(""), Topic,
-            inert "replication is not throttled";
+        /// Leaders that bring followers up to date no faster than their brokers' leader.replication.throttled.rate, as
+        /// partition:broker, or all of them (*).
+        leader_throttled_replicas: Vec<String> = "leader.replication.throttled.replicas", Kind::ThrottledReplicas, Some(""), Topic;
         /// The size to which the log's local copy is cut.
         local_retention_bytes: i64 = "local.retention.bytes", Kind::long_from(-2), Some("-2"), Topic,
             from &[same("log.local.retention.bytes")],
