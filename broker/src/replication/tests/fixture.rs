@@ -439,6 +439,11 @@ impl<R: Runtime> Broker<R> {
         missing
     }
 
+    /// How many batches a partition that follows has.
+    pub fn end_of(&self, partition: TopicPartition) -> usize {
+        self.fake(partition).followed.borrow().get(&partition).map_or(0, |followed| followed.batches.len())
+    }
+
     pub fn sum(&self, of: impl Fn(&ReplicationCounters) -> u64) -> u64 {
         self.shards.iter().map(|shard| of(&shard.links.counters())).sum()
     }

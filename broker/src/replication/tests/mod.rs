@@ -5,3 +5,4 @@ mod hostile;
 mod lost;
 mod steady;
 mod tables;
+mod throttles;

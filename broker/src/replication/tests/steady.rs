@@ -195,24 +195,6 @@ fn what_is_on_disk_comes_by_a_link_of_its_own_and_ends_in_memory() {
 }
 
 #[test]
-fn catching_up_keeps_to_its_rate() {
-    let took = [None, Some(1_000_000)].map(|rate| {
-        let pair = Pair::new(9, Options::default(), [1, 1], 64 << 20);
-        pair.a.shards[0].links.set_catch_up_rate(rate);
-        pair.a.lead(partition_of(A, 0), B);
-        (0..400).for_each(|_| pair.a.append(partition_of(A, 0), 10_000));
-        pair.a.keep_in_memory(partition_of(A, 0), 1);
-        pair.b.follow(partition_of(A, 0), A);
-        let before = pair.world.now();
-        pair.settle(Duration::from_secs(30));
-        pair.world.now() - before
-    });
-    assert!(took[0] < Duration::from_secs(2), "{took:?}");
-    // What is read last is not waited for.
-    assert!((Duration::from_secs(2)..Duration::from_secs(6)).contains(&took[1]), "{took:?}");
-}
-
-#[test]
 fn questions_are_answered() {
     let pair = Pair::new(10, Options::default(), [2, 3], 64 << 20);
     (0..50).for_each(|index| pair.b.ask(A, partition_of(A, index)));
