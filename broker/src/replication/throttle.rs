@@ -9,7 +9,7 @@
 
 use crate::partition::router::shard_of;
 use logmill_state::metadata::{Image, NO_LEADER, Topic};
-use logmill_state::settings::list_items;
+use logmill_state::settings::{BrokerSettings, BrokerValues, TopicSettings};
 use logmill_wire::hashing::HashMap;
 use logmill_wire::ids::{MonotonicNs, NodeId, PartitionIndex, ShardIndex, TopicPartition};
 use std::cell::{Cell, RefCell};
@@ -49,16 +49,15 @@ enum Named {
 }
 
 impl Named {
-    fn of(topic: &Topic, key: &str) -> Self {
-        let text = topic.configs.get(key).map_or("", |text| text.trim());
-        if text == "*" {
+    fn of(list: &[String]) -> Self {
+        if list == ["*"] {
             return Self::All;
         }
-        let replica = |item: &str| {
+        let replica = |item: &String| {
             let (partition, broker) = item.split_once(':')?;
             Some((partition.parse().ok()?, broker.parse().ok()?))
         };
-        Self::Some(list_items(text).filter_map(replica).collect())
+        Self::Some(list.iter().filter_map(replica).collect())
     }
 
     fn is_empty(&self) -> bool {
@@ -73,11 +72,27 @@ impl Named {
     }
 }
 
-/// The broker's rate, if it is bounded; only what is set on the running cluster counts, as in Kafka.
-fn rate(image: &Image, broker: NodeId, key: &str) -> Option<u64> {
-    let set = |layer: Option<NodeId>| image.broker_configs(layer).get(key);
-    let rate: i64 = set(Some(broker)).or_else(|| set(None))?.trim().parse().ok()?;
-    u64::try_from(rate).ok().filter(|_| rate != i64::MAX)
+/// A broker's rate, if it is bounded; only what is set on the running cluster counts, as in Kafka.
+fn rate(image: &Image, broker: NodeId, of: impl Fn(&BrokerSettings) -> u64) -> Option<u64> {
+    let layers = [Some(broker), None].map(|layer| image.broker_configs(layer));
+    let is_rate = |key: &String| key.ends_with(".replication.throttled.rate");
+    if !layers.iter().any(|layer| layer.keys().any(is_rate)) {
+        return None;
+    }
+    let [dynamic, dynamic_default] = layers.map(BTreeMap::clone);
+    let settings = BrokerSettings::new(BrokerValues { dynamic, dynamic_default, fixed: BTreeMap::new() });
+    settings.ok().map(|settings| of(&settings)).filter(|&rate| rate < i64::MAX as u64)
+}
+
+/// A topic's lists: its leaders, and its followers.
+fn named(topic: &Topic) -> Option<(Named, Named)> {
+    if !topic.configs.keys().any(|key| key.ends_with(".replication.throttled.replicas")) {
+        return None;
+    }
+    // Brokers have no such lists.
+    let broker = BrokerSettings::from_values(BTreeMap::new()).ok()?;
+    let settings = TopicSettings::resolve(&topic.configs, &broker).ok()?;
+    Some((Named::of(&settings.leader_throttled_replicas), Named::of(&settings.follower_throttled_replicas)))
 }
 
 /// Between whom a rate is divided.
@@ -92,9 +107,10 @@ impl ThrottlePlan {
     /// The part of the shard `place.0`, of `place.1`, of the broker `local`.
     #[must_use]
     pub fn of(image: &Image, local: NodeId, place: (ShardIndex, u16)) -> Self {
-        let of_follower = |id| Some((id, rate(image, id, "follower.replication.throttled.rate")?));
+        let of_follower =
+            |id| Some((id, rate(image, id, |settings| settings.cluster.follower_throttled_rate)?));
         let mut plan = Self {
-            leader_rate: rate(image, local, "leader.replication.throttled.rate"),
+            leader_rate: rate(image, local, |settings| settings.cluster.leader_throttled_rate),
             follower_rates: image.brokers().filter_map(|broker| of_follower(broker.id)).collect(),
             replicas: HashMap::default(),
         };
@@ -122,8 +138,7 @@ impl ThrottlePlan {
         (local, (here, shards)): (NodeId, (ShardIndex, u16)),
         division: &mut Division,
     ) {
-        let led = Named::of(topic, "leader.replication.throttled.replicas");
-        let followed = Named::of(topic, "follower.replication.throttled.replicas");
+        let Some((led, followed)) = named(topic) else { return };
         if led.is_empty() && followed.is_empty() {
             return;
         }
