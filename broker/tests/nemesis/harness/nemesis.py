@@ -169,16 +169,16 @@ class Run:
         return time.monotonic() - begin
 
     def finish_clients(self):
-        for client in self.clients:
-            # The consumers read to the end of what the producers have sent.
-            if "producer" in client.name:
-                client.finish()
+        # The consumers read to the end of what the producers have sent.
+        self.finish([client for client in self.clients if "producer" in client.name])
+        self.finish([client for client in self.clients if "producer" not in client.name])
+
+    def finish(self, clients):
+        for client in clients:
+            client.finish()
+        # All of them at once, and not from what those before them have left: one that does not end is one problem.
         deadline = time.monotonic() + CLIENT_S
-        ends = [client.wait(deadline) for client in self.clients if "producer" in client.name]
-        for client in self.clients:
-            if "producer" not in client.name:
-                client.finish()
-        ends += [client.wait(deadline) for client in self.clients if "producer" not in client.name]
+        ends = [client.wait(deadline) for client in clients]
         self.problems += [end for end in ends if end]
 
     def play(self):
@@ -252,9 +252,11 @@ class Run:
             kept = pathlib.Path(self.options.histories) / f"{self.options.broker}-{self.seed}"
             shutil.rmtree(kept, ignore_errors=True)
             shutil.copytree(self.histories, kept)
-            for broker in self.cluster.brokers:
-                if broker.output.exists():
-                    shutil.copy(broker.output, kept / f"{broker.host.name}.output")
+            outputs = {broker.host.name: broker.output for broker in self.cluster.brokers}
+            outputs |= {client.name: client.output for client in self.clients}
+            for name, output in outputs.items():
+                if output.exists():
+                    shutil.copy(output, kept / f"{name}.output")
             print(f"    history: {kept}; again: {self.options.again} --seed {self.seed} --runs 1", flush=True)
         self.cluster.remove()
         shutil.rmtree(self.folder, ignore_errors=True)

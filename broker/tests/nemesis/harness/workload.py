@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ class Client:
     """A process of a workload on a client's host."""
 
     def __init__(self, run, host, name, command, role, **settings):
-        self.name = name
+        self.name, self.is_java = name, "java" in command
         settings = {
             "bootstrap": run.cluster.bootstrap,
             "topic": run.topic,
@@ -30,11 +31,18 @@ class Client:
     def finish(self):
         self.process.stdin.close()
 
+    def tell_where_it_is(self):
+        """A Java process writes the stacks of its threads to its output."""
+        if self.is_java:
+            self.process.send_signal(signal.SIGQUIT)
+            time.sleep(1)
+
     def wait(self, deadline):
         """What is wrong with its end, or nothing."""
         try:
             status = self.process.wait(max(deadline - time.monotonic(), 0.1))
         except subprocess.TimeoutExpired:
+            self.tell_where_it_is()
             self.process.kill()
             self.process.wait()
             return f"{self.name} did not end"
