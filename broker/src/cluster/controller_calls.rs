@@ -22,6 +22,9 @@ pub trait ControllerCalls: 'static {
 
     /// Whether a connection to a node stands.
     fn is_connected(&self, node: NodeId) -> bool;
+
+    /// How long nothing has come from a node, not even a ping; `None` if that is not known.
+    fn silent_for(&self, node: NodeId) -> Option<Duration>;
 }
 
 impl<R: Runtime> ControllerCalls for ControlLinks<R> {
@@ -32,5 +35,9 @@ impl<R: Runtime> ControllerCalls for ControlLinks<R> {
 
     fn is_connected(&self, node: NodeId) -> bool {
         Self::is_connected(self, node)
+    }
+
+    fn silent_for(&self, node: NodeId) -> Option<Duration> {
+        Self::silent_for(self, node)
     }
 }

@@ -328,10 +328,14 @@ impl<R: Runtime> State<R> {
                 return;
             }
             let status = self.quorum.status();
-            self.sessions.borrow_mut().lead(status.term, status.applied, self.runtime.monotonic());
+            let silent_for = |node| self.calls.silent_for(node);
+            let mut sessions = self.sessions.borrow_mut();
+            sessions.lead(status.term, status.applied, self.runtime.monotonic());
+            sessions.look_back(&self.quorum.image(), silent_for);
+            drop(sessions);
             self.runtime.sleep(interval).await;
             let now = self.runtime.monotonic();
-            let silent = self.sessions.borrow_mut().silent(&self.quorum.image(), now);
+            let silent = self.sessions.borrow_mut().silent(&self.quorum.image(), now, silent_for);
             if !silent.is_empty() {
                 self.queue.borrow_mut().extend(silent.into_iter().map(ControllerCommand::Fence));
                 self.work.notify_all();

@@ -113,6 +113,7 @@ async fn receive_all<R: Runtime>(
 ) -> Result<(), String> {
     loop {
         let (frame, payload) = source.next(&shared.runtime, usize::MAX).await?;
+        shared.heard.borrow_mut().insert(peer, shared.runtime.monotonic());
         match frame.kind {
             ControlKind::Quorum => shared.take_in(payload),
             ControlKind::Call => answer_call(shared, peer, lane, frame, payload),
@@ -185,7 +186,7 @@ impl<C: Connection> Source<C> {
         buffer.reserve(bytes);
         let Some((outcome, buffer)) = within(runtime, SILENCE_MAX, self.connection.receive(buffer)).await
         else {
-            return Err(format!("nothing came for {} s", SILENCE_MAX.as_secs()));
+            return Err(format!("nothing came for {} ms", SILENCE_MAX.as_millis()));
         };
         self.received = buffer;
         match outcome {

@@ -23,7 +23,7 @@ use bytes::Bytes;
 pub(super) use dial::resolve;
 use lane::Lane;
 use logmill_wire::frame::control_link::ControlKind;
-use logmill_wire::ids::{NodeId, Uuid};
+use logmill_wire::ids::{MonotonicNs, NodeId, Uuid};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -33,10 +33,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// After how long without a byte a connection is given up.
-pub const SILENCE_MAX: Duration = Duration::from_secs(3);
+pub const SILENCE_MAX: Duration = Duration::from_millis(1_200);
 
 /// How long an end may have nothing to say before it sends a ping.
-const PING_AFTER: Duration = Duration::from_millis(500);
+const PING_AFTER: Duration = Duration::from_millis(250);
 
 /// Bytes of quorum frames that wait for the quorum; more are lost, as on any network.
 const INBOX_BYTES_MAX: usize = 64 << 20;
@@ -105,6 +105,8 @@ struct Shared<R: Runtime> {
     /// The connections that stand, those that this node made first.
     lanes: RefCell<BTreeMap<NodeId, Vec<Rc<Lane>>>>,
     has_connected: Signal,
+    /// When a frame of each node came last, over whichever connection.
+    heard: RefCell<BTreeMap<NodeId, MonotonicNs>>,
     inbox: Rc<Inbox>,
     handler: RefCell<Option<CallHandler>>,
     /// Told of nodes whose processes have ended.
@@ -133,6 +135,7 @@ impl<R: Runtime> ControlLinks<R> {
             dialed: RefCell::default(),
             lanes: RefCell::default(),
             has_connected: Signal::default(),
+            heard: RefCell::default(),
             inbox: Rc::default(),
             handler: RefCell::default(),
             on_gone: RefCell::default(),
@@ -187,6 +190,13 @@ impl<R: Runtime> ControlLinks<R> {
     #[must_use]
     pub fn is_connected(&self, node: NodeId) -> bool {
         self.0.lane(node).is_some()
+    }
+
+    /// How long nothing has come from a node, not even a ping; `None` if nothing ever came.
+    #[must_use]
+    pub fn silent_for(&self, node: NodeId) -> Option<Duration> {
+        let heard = *self.0.heard.borrow().get(&node)?;
+        Some(Duration::from_nanos(self.0.runtime.monotonic().since(heard)))
     }
 
     /// Asks a node, and waits for the answer until `deadline` has passed; while there is no connection it waits for one.

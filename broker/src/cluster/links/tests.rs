@@ -128,8 +128,13 @@ fn a_silent_cut_is_noticed_and_healed() {
     let (one, two) = (site(&world, 1, Uuid::ZERO), site(&world, 2, Uuid::ZERO));
     connect(&one, &[(2, &two)]);
     assert_eq!(call(&world, &one, 2, 1, b"a").unwrap(), "1:a");
+    world.run_for(10 * SECOND);
+    let silent = one.links.silent_for(NodeId(2)).unwrap();
+    assert!(silent < SILENCE_MAX / 2, "pings come, the last one {silent:?} ago");
+    assert_eq!(one.links.silent_for(NodeId(3)), None);
     world.cut(&two.host, &one.host);
     assert!(world.run_until_within(SILENCE_MAX + SECOND, || !one.links.is_connected(NodeId(2))));
+    assert!(one.links.silent_for(NodeId(2)).unwrap() >= SILENCE_MAX / 2);
     assert_eq!(call(&world, &one, 2, 1, b"b"), Err(CallFailed::NotConnected));
     world.mend_all();
     assert_eq!(call(&world, &one, 2, 1, b"c").unwrap(), "1:c");

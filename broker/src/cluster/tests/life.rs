@@ -88,6 +88,39 @@ fn when_the_controller_dies_nobody_else_is_fenced() {
 }
 
 #[test]
+fn the_silence_before_a_leadership_counts_for_the_most_part() {
+    for seed in SEEDS {
+        let cluster = Cluster::of_three(seed);
+        let dead = cluster.controller().unwrap();
+        cluster.network.silences.borrow_mut().insert(id(dead), 10 * SESSION);
+        cluster.kill(dead);
+        let is_led =
+            cluster.wait(10 * SECOND, |cluster| cluster.controller().is_some_and(|node| node != dead));
+        assert!(is_led && !cluster.is_fenced(dead));
+        cluster.world.run_for(SESSION / 5);
+        assert!(!cluster.is_fenced(dead), "what was not read yet has a third of a session to be read");
+        assert!(cluster.wait(SESSION / 2, |cluster| cluster.is_fenced(dead)), "the rest would be waited for twice");
+        cluster.world.run_for(3 * SESSION);
+        assert!((0..3).filter(|&node| node != dead).all(|node| !cluster.is_fenced(node)));
+    }
+}
+
+#[test]
+fn a_broker_whose_pings_arrive_has_a_longer_session() {
+    let cluster = Cluster::of_three(9);
+    let node = (0..3).find(|&node| Some(node) != cluster.controller()).unwrap();
+    cluster.network.silences.borrow_mut().insert(id(node), SESSION / 4);
+    cluster.kill(node);
+    assert!(!cluster.wait(3 * SESSION, |cluster| cluster.is_fenced(node)), "it is slow, not silent");
+    assert!(cluster.wait(2 * SESSION, |cluster| cluster.is_fenced(node)), "pings alone are no life");
+    cluster.network.silences.borrow_mut().insert(id(node), 2 * SESSION);
+    cluster.start(node);
+    assert!(cluster.wait(10 * SECOND, |cluster| cluster.is_started(node)));
+    cluster.kill(node);
+    assert!(cluster.wait(SESSION * 3 / 2, |cluster| cluster.is_fenced(node)));
+}
+
+#[test]
 fn another_controller_leads_at_once_where_the_end_of_the_first_is_known() {
     for seed in SEEDS {
         let cluster = Cluster::of_three(seed);

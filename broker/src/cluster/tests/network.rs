@@ -36,6 +36,8 @@ pub struct Network {
     pub doubling: Cell<f64>,
     /// Whether nodes notice that others are unplugged.
     pub tells_of_ends: Cell<bool>,
+    /// What connections tell of the silence of nodes; of others nothing is known.
+    pub silences: RefCell<BTreeMap<NodeId, Duration>>,
     sites: RefCell<BTreeMap<NodeId, Site>>,
     cuts: RefCell<BTreeSet<(NodeId, NodeId)>>,
 }
@@ -47,6 +49,7 @@ impl Network {
             loss: Cell::new(0.0),
             doubling: Cell::new(0.0),
             tells_of_ends: Cell::new(false),
+            silences: RefCell::default(),
             sites: RefCell::default(),
             cuts: RefCell::default(),
         })
@@ -164,6 +167,10 @@ impl ControllerCalls for Plug {
         !self.network.tells_of_ends.get()
             || self.network.sites.borrow().contains_key(&node)
                 && !self.network.cuts.borrow().contains(&(self.node, node))
+    }
+
+    fn silent_for(&self, node: NodeId) -> Option<Duration> {
+        self.network.silences.borrow().get(&node).copied()
     }
 
     fn call(&self, to: NodeId, operation: u16, payload: Bytes, deadline: Duration) -> Calling {

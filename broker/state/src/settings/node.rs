@@ -54,13 +54,15 @@ settings_group! {
         /// Addresses through which the controllers are found when the voters are not listed (KIP-853).
         quorum_bootstrap_servers: Vec<Endpoint> = "controller.quorum.bootstrap.servers", Kind::Endpoints, Some(""), ReadOnly;
         /// How long a controller waits for its leader before it asks to be elected; the wait is drawn at
-        /// random from one to two times this, in milliseconds.
-        quorum_election_timeout_ms: u64 = "controller.quorum.election.timeout.ms", Kind::int_from(50), Some("1000"), ReadOnly;
-        /// How often a broker tells the controllers that it is alive, in milliseconds.
-        broker_heartbeat_interval_ms: u64 = "broker.heartbeat.interval.ms", Kind::int_from(10), Some("2000"), ReadOnly;
+        /// random from one to two times this, in milliseconds. Kafka's default is 1000: here a host that falls
+        /// silent is to be replaced within 2 s.
+        quorum_election_timeout_ms: u64 = "controller.quorum.election.timeout.ms", Kind::int_from(50), Some("500"), ReadOnly;
+        /// How often a broker tells the controllers that it is alive, in milliseconds. Kafka's default is 2000;
+        /// see broker.session.timeout.ms.
+        broker_heartbeat_interval_ms: u64 = "broker.heartbeat.interval.ms", Kind::int_from(10), Some("300"), ReadOnly;
         /// How long a broker may be silent before the controllers move its partitions elsewhere, in
-        /// milliseconds.
-        broker_session_timeout_ms: u64 = "broker.session.timeout.ms", Kind::int_from(50), Some("9000"), ReadOnly;
+        /// milliseconds. Kafka's default is 9000: here a host that falls silent is to be replaced within 2 s.
+        broker_session_timeout_ms: u64 = "broker.session.timeout.ms", Kind::int_from(50), Some("1500"), ReadOnly;
         /// How long a broker that starts waits for another process with its number to be gone, in milliseconds.
         initial_broker_registration_timeout_ms: u64 = "initial.broker.registration.timeout.ms", Kind::int_from(1), Some("60000"), ReadOnly;
         /// The one directory that holds the data, if log.dirs is absent.
