@@ -1,4 +1,7 @@
-"""How long a partition has no leader, and a client no acknowledgement, when the leader is killed; ../run --failover."""
+"""How long a partition has no leader, and a client no acknowledgement, when the leader is killed, or falls silent.
+
+../run --failover starts it.
+"""
 
 import argparse
 import bisect
@@ -43,7 +46,7 @@ class Watch(threading.Thread):
 
 class Failover:
     def __init__(self, options, network):
-        self.options = options
+        self.options, self.network = options, network
         self.folder = pathlib.Path(options.work) / "failover"
         self.histories = self.folder / "histories"
         self.histories.mkdir(parents=True)
@@ -61,13 +64,39 @@ class Failover:
     def wait_until_whole(self):
         self.cluster.wait("all replicas are in sync", lambda: self.cluster.is_whole([TOPIC], 1), PATIENCE_S)
 
-    def kill_the_leader(self):
+    def strike(self, victim):
+        """Ends it, or lets it fall silent: its host resets no connection and refuses none."""
+        if self.options.way == "killed":
+            victim.kill()
+        elif self.options.way == "paused":
+            victim.pause()
+        else:
+            self.cut(victim, self.network.cut)
+
+    def put_right(self, victim):
+        if self.options.way == "killed":
+            victim.start()
+        elif self.options.way == "paused":
+            victim.resume()
+        else:
+            self.cut(victim, self.network.heal)
+
+    def cut(self, victim, change):
+        """Off from the other brokers and from the clients, in both ways; only the observer hears it."""
+        for host in self.network.hosts:
+            if host is not victim.host:
+                change(victim.host, host)
+                change(host, victim.host)
+
+    def lose_the_leader(self):
         old = self.cluster.any_state([TOPIC])[TOPIC, 0].leader
         victim = self.cluster.brokers[old - 1]
+        with protocol.Connection(victim.address) as connection:
+            led_quorum = connection.quorum_leader()[0] == old
         watches = [Watch(broker, old) for broker in self.cluster.brokers if broker is not victim]
         time.sleep(0.1)
         begin = time.monotonic_ns()
-        victim.kill()
+        self.strike(victim)
         dead = time.monotonic_ns()
         for watch in watches:
             watch.join(PATIENCE_S)
@@ -75,10 +104,13 @@ class Failover:
                 raise RuntimeError(f"{watch.broker.host.name} names no other leader within {PATIENCE_S} s")
         elected_s = (max(watch.seen_at for watch in watches) - begin) / 1e9
         self.kills.append((begin, dead, elected_s))
+        if self.options.verbose:
+            also = ", which led the quorum, too" if led_quorum else ""
+            print(f"  {len(self.kills)}: another leader after {elected_s * 1000:.0f} ms{also}", flush=True)
         # The clients need some time of their own.
         time.sleep(self.random.uniform(1, 2))
-        victim.start()
-        self.cluster.wait("the killed broker serves again", victim.serves, PATIENCE_S)
+        self.put_right(victim)
+        self.cluster.wait(f"the broker that was {self.options.way} serves again", victim.serves, PATIENCE_S)
         self.wait_until_whole()
         time.sleep(self.random.uniform(0.5, 1.5))
 
@@ -107,15 +139,17 @@ class Failover:
                 raise RuntimeError(problem)
         if not self.kills:
             raise RuntimeError("nothing was measured")
-        self.report("metadata of all brokers", [elected_s for _, _, elected_s in self.kills])
+        elected = [elected_s for _, _, elected_s in self.kills]
+        self.report("metadata of all brokers", elected)
+        if self.options.within_ms is not None and max(elected) * 1000 > self.options.within_ms:
+            print(f"error: another leader was to be named within {self.options.within_ms:.0f} ms", flush=True)
+            self.failed = True
         for client in clients:
             self.report(f"acknowledgement, {client.name}", self.outages(client.name))
 
     def kill_again_and_again(self):
-        for number in range(self.options.kills):
-            self.kill_the_leader()
-            if self.options.verbose:
-                print(f"  {number + 1}: another leader after {self.kills[-1][2] * 1000:.0f} ms", flush=True)
+        for _ in range(self.options.kills):
+            self.lose_the_leader()
 
     def outages(self, name):
         """For each kill, how long it took until a record that was sent after it was acknowledged."""
@@ -139,8 +173,8 @@ class Failover:
     def report(self, what, seconds):
         p50, longest = statistics.median(seconds), max(seconds)
         print(
-            f"{self.options.broker}: leader killed to {what}: p50 {p50 * 1000:.0f} ms, max {longest * 1000:.0f} ms, "
-            f"{len(seconds)} kills",
+            f"{self.options.broker}: leader {self.options.way} to {what}: p50 {p50 * 1000:.0f} ms, max {longest * 1000:.0f} ms, "
+            f"{len(seconds)} times",
             flush=True,
         )
 
@@ -148,7 +182,15 @@ class Failover:
 def parse():
     parser = argparse.ArgumentParser(prog="run --failover", description=__doc__)
     parser.add_argument("--broker", choices=sorted(brokers.KINDS), default="logmill")
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=20, help="how often the leader is lost")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument(
+        "--pause", dest="way", action="store_const", const="paused", default="killed", help="SIGSTOP instead of a kill"
+    )
+    way.add_argument(
+        "--cut", dest="way", action="store_const", const="cut off", help="its host is cut off instead of a kill"
+    )
+    parser.add_argument("--within-ms", type=float, help="it fails if another leader is named later than this")
     parser.add_argument("--rate", type=float, default=100, help="records a second of each producer")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="of every broker")

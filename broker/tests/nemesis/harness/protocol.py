@@ -177,6 +177,13 @@ class Connection:
 
     def quorum(self):
         """The metadata quorum: its voters and its observers, each a set of (node, directory)."""
+        return self.describe_quorum()[1:]
+
+    def quorum_leader(self):
+        """Who leads the metadata quorum, and the term."""
+        return self.describe_quorum()[0]
+
+    def describe_quorum(self):
         body = b"\2" + compact_string(METADATA_TOPIC) + b"\2" + struct.pack(">i", 0) + bytes(3)
         cursor = self.ask(DESCRIBE_QUORUM, 2, body, flexible=True)
         cursor.tags()
@@ -196,8 +203,9 @@ class Connection:
             code, _ = cursor.number("h"), cursor.compact_string()
             if code:
                 raise Refused(code, METADATA_TOPIC)
-            cursor.take(16)
-            found.append(tuple(set(cursor.compact_array(of_member)) for _ in range(2)))
+            leader = cursor.number("i"), cursor.number("i")
+            cursor.take(8)
+            found.append((leader, *(set(cursor.compact_array(of_member)) for _ in range(2))))
             cursor.tags()
 
         cursor.compact_array(lambda: (cursor.compact_string(), cursor.compact_array(of_partition), cursor.tags()))
