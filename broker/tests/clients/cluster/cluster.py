@@ -18,7 +18,12 @@ import traceback
 from confluent_kafka.admin import AdminClient, NewTopic
 
 CLIENTS = pathlib.Path(__file__).resolve().parent.parent
-WORKLOAD = CLIENTS.parent / "nemesis" / "clients" / "with_confluent_kafka.py"
+NEMESIS = CLIENTS.parent / "nemesis"
+WORKLOAD = NEMESIS / "clients" / "with_confluent_kafka.py"
+sys.path.insert(0, str(NEMESIS / "harness"))
+
+import protocol  # noqa: E402
+
 PATIENCE_S = 40
 RATE = 50
 PARTITIONS = 6
@@ -278,11 +283,18 @@ def reassignment(cluster):
     assert "Clearing broker-level throttles" in verified, verified
     three = [one | {"replicas": [1, 2, 3], "log_dirs": ["any"] * 3} for one in two]
     plan.write_text(json.dumps({"version": 1, "partitions": three}))
-    cluster.tool(tool, "--reassignment-json-file", plan, "--execute")
-    # It may be over by then.
-    cancelled = cluster.tool(tool, "--reassignment-json-file", plan, "--cancel", others=True)
-    assert "Successfully cancelled" in cancelled or "None of the specified partition reass" in cancelled, cancelled
-    wait("nothing moves", lambda: "No partition reassignments found" in cluster.tool(tool, "--list"))
+    # What moves to a node that is down goes on until it is back, or cancelled. The tool does not ask for such a move.
+    cluster.nodes[2].stop()
+    with protocol.Connection((cluster.nodes[0].host, 9092), PATIENCE_S) as connection:
+        connection.reassign("killed", {one: [1, 2, 3] for one in range(3)})
+    moving = cluster.tool(tool, "--list")
+    assert len(re.findall(r"killed-\d: replicas: \S+ adding: 3", moving)) == 3, moving
+    cancelled = cluster.tool(tool, "--reassignment-json-file", plan, "--cancel")
+    assert "Successfully cancelled partition reassignments for: killed-0,killed-1,killed-2" in cancelled, cancelled
+    assert "No partition reassignments found" in cluster.tool(tool, "--list")
+    assert all(sorted(one.replicas) == [1, 2] for one in cluster.partitions("killed").values())
+    cluster.nodes[2].start()
+    wait("the node serves again", cluster.nodes[2].serves)
     cluster.tool(tool, "--reassignment-json-file", plan, "--execute")
     wait("three replicas are in sync", lambda: all(len(one.isrs) == 3 for one in cluster.partitions("killed").values()))
 
@@ -302,6 +314,36 @@ def leader_elections(cluster):
     wait("the preferred one leads", lambda: leaders()[0] == 1)
     unneeded = cluster.tool("kafka-leader-election", "--election-type", "unclean", *words)
     assert "Valid replica already elected" in unneeded, unneeded
+
+
+def unclean_election(cluster):
+    """A partition whose one in-sync replica is lost is led by one that lacks records, if somebody says so."""
+    fourth = Node(cluster, 4)
+    cluster.nodes.append(fourth)
+    fourth.start()
+    wait("the fourth node serves", fourth.serves)
+    topic = NewTopic("unclean", replica_assignment=[[3, 4]], config={"min.insync.replicas": "1"})
+    cluster.admin.create_topics([topic], operation_timeout=20)["unclean"].result(30)
+    wait("both are in sync", lambda: cluster.is_whole("unclean"))
+    fourth.stop()
+    wait("one is in sync", lambda: cluster.partitions("unclean")[0].isrs == [3])
+    cluster.nodes[2].kill()
+    wait("nobody leads", lambda: cluster.partitions("unclean")[0].leader == -1)
+    fourth.start()
+    wait("the fourth node serves again", fourth.serves)
+    assert cluster.partitions("unclean")[0].leader == -1, "nobody has asked for it yet"
+    words = ("--topic", "unclean", "--partition", "0")
+    refused = cluster.tool("kafka-leader-election", "--election-type", "preferred", *words, others=True)
+    assert "Successfully completed" not in refused, refused
+    elected = cluster.tool("kafka-leader-election", "--election-type", "unclean", *words)
+    assert "Successfully completed leader election (UNCLEAN)" in elected, elected
+    wait("the fourth one leads", lambda: cluster.partitions("unclean")[0].leader == 4)
+    cluster.nodes[2].start()
+    wait("the node serves again", cluster.nodes[2].serves)
+    wait("all are in sync", lambda: cluster.is_whole("unclean") and cluster.is_whole("killed"))
+    cluster.admin.delete_topics(["unclean"], operation_timeout=20)["unclean"].result(30)
+    fourth.stop()
+    cluster.nodes.remove(fourth)
 
 
 def quorum(cluster):
@@ -338,17 +380,42 @@ def unregistration(cluster):
     assert "Broker 4 is no longer registered" not in again, again
 
 
+def coordinator_of(cluster, group):
+    """Of a group that is stable; otherwise none."""
+    told = cluster.tool("kafka-consumer-groups", "--describe", "--state", "--group", group, others=True)
+    found = re.search(rf"^{group}\s+\S+:9092\s+\((\d)\)\s+.*\bStable\b", told, re.MULTILINE)
+    return int(found.group(1)) if found else None
+
+
+def committed(cluster, group):
+    """The offset that the group has committed in each partition; those without one are absent."""
+    told = cluster.tool("kafka-consumer-groups", "--describe", "--offsets", "--group", group, others=True)
+    rows = re.findall(rf"^{group}\s+{TOPIC}\s+(\d+)\s+(\d+)\s", told, re.MULTILINE)
+    return {int(partition): int(offset) for partition, offset in rows}
+
+
+def has_gone_on(before, now):
+    """No commit is forgotten, and every partition has a later one."""
+    forgotten = {one: (offset, now[one]) for one, offset in before.items() if now.get(one, offset) < offset}
+    assert not forgotten, f"commits of {forgotten} are forgotten"
+    return len(now) == PARTITIONS and all(now[one] > before.get(one, -1) for one in now)
+
+
 def clients_through_a_kill(cluster):
     cluster.create(TOPIC, PARTITIONS)
     cluster.clients = Clients(cluster)
     wait("every client works", cluster.clients.work)
     group = "librdkafka-readers"
-    for victim in cluster.nodes[:2]:
+    coordinator = coordinator_of(cluster, group)
+    other = next(node for node in cluster.nodes if node.number != coordinator)
+    for victim in (cluster.nodes[coordinator - 1], other):
+        before = committed(cluster, group)
         begin = time.monotonic_ns()
         victim.kill()
-        if victim.number == 1:
-            described = cluster.tool("kafka-consumer-groups", "--describe", "--group", group)
-            assert described.count(TOPIC) == PARTITIONS, described
+        if victim is not other:
+            # While it is down, another one coordinates, has what was committed, and takes more.
+            wait("another one coordinates", lambda: coordinator_of(cluster, group) not in (None, coordinator))
+            wait("the group commits", lambda: has_gone_on(before, committed(cluster, group)))
         else:
             time.sleep(2)
         victim.start()
@@ -377,6 +444,7 @@ CHECKS = {
     "kafka-topics with a node killed": topics_with_a_node_killed,
     "kafka-reassign-partitions": reassignment,
     "kafka-leader-election": leader_elections,
+    "kafka-leader-election, unclean": unclean_election,
     "kafka-metadata-quorum": quorum,
     "kafka-cluster unregister": unregistration,
     "clients and kafka-consumer-groups through kill -9": clients_through_a_kill,

@@ -88,7 +88,9 @@ class Sender:
         def report(error, message):
             self.open -= 1
             if error is None:
-                self.history.write("produce", ev="ok", id=identity, offset=message.offset())
+                # Of a batch that the broker has had before, librdkafka may not know the offset.
+                offset = -1 if message.offset() is None else message.offset()
+                self.history.write("produce", ev="ok", id=identity, offset=offset)
             else:
                 # The library does not say whether a request had been sent: nobody knows.
                 self.history.write("produce", ev="unknown", id=identity, error=error.name())
