@@ -329,10 +329,8 @@ impl<R: Runtime> State<R> {
             }
             let status = self.quorum.status();
             let silent_for = |node| self.calls.silent_for(node);
-            let mut sessions = self.sessions.borrow_mut();
-            sessions.lead(status.term, status.applied, self.runtime.monotonic());
-            sessions.look_back(&self.quorum.image(), silent_for);
-            drop(sessions);
+            self.sessions.borrow_mut().lead(status.term, status.applied, self.runtime.monotonic());
+            self.sessions.borrow_mut().look_back(&self.quorum.image(), silent_for);
             self.runtime.sleep(interval).await;
             let now = self.runtime.monotonic();
             let silent = self.sessions.borrow_mut().silent(&self.quorum.image(), now, silent_for);

@@ -99,7 +99,10 @@ fn the_silence_before_a_leadership_counts_for_the_most_part() {
         assert!(is_led && !cluster.is_fenced(dead));
         cluster.world.run_for(SESSION / 5);
         assert!(!cluster.is_fenced(dead), "what was not read yet has a third of a session to be read");
-        assert!(cluster.wait(SESSION / 2, |cluster| cluster.is_fenced(dead)), "the rest would be waited for twice");
+        assert!(
+            cluster.wait(SESSION / 2, |cluster| cluster.is_fenced(dead)),
+            "the rest would be waited for twice"
+        );
         cluster.world.run_for(3 * SESSION);
         assert!((0..3).filter(|&node| node != dead).all(|node| !cluster.is_fenced(node)));
     }
