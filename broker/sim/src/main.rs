@@ -1,6 +1,6 @@
 //! `logmill-sim [--follower | --replicas | --quorum | --cluster] [--from SEED] [--count N] [--first]`: runs seeds one after another
 //! and says which failed, with `--first` until one has. Without a name it is the storage of one broker that is
-//! simulated.
+//! simulated. With `LOGMILL_SIM_LOG`, a level, the brokers' own log goes to standard error.
 
 use logmill_sim::{cluster, follower, quorum, replicas, run};
 use std::io::Write;
@@ -107,7 +107,22 @@ fn parse(arguments: impl Iterator<Item = String>) -> Option<(Simulation, u64, u6
     Some((simulation, from, count, stops_at_first))
 }
 
+/// Has the brokers tell what they do, if the environment asks for it.
+fn begin_logging() {
+    let level = std::env::var("LOGMILL_SIM_LOG")
+        .ok()
+        .and_then(|text| text.parse::<tracing_subscriber::filter::LevelFilter>().ok());
+    if let Some(level) = level {
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .try_init();
+    }
+}
+
 fn main() -> ExitCode {
+    begin_logging();
     let mut output = std::io::stdout();
     let Some((simulation, from, count, stops_at_first)) = parse(std::env::args().skip(1)) else {
         let names: Vec<&str> = SIMULATIONS.iter().skip(1).map(|(name, _)| *name).collect();

@@ -1,7 +1,7 @@
 //! What a start finds missing or damaged is reported, and kept; what is only in the way for a while is waited for.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
-use logmill::log::StoreSettings;
+use logmill::log::{StoreSettings, recover};
 use logmill::partition::command::{OffsetQuery, PartitionCommand, PartitionError};
 use logmill::runtime::simulated::{Chance, Fault, Host, Operation, Options, SimulatedRuntime, World};
 use logmill::runtime::{DirectoryEntry, Runtime, oneshot};
@@ -9,7 +9,7 @@ use logmill_sim::node::{NODE, Node, Start};
 use logmill_sim::workload::{append, make_batch, read, records_of};
 use logmill_state::metadata::{Image, PlacementRun, Record};
 use logmill_state::partition::Isolation;
-use logmill_wire::ids::{LeaderEpoch, Offset, PartitionIndex, ShardIndex, TopicPartition, Uuid};
+use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, ShardIndex, TopicPartition, Uuid};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -37,6 +37,19 @@ fn image(epoch: i32, topics: &[(&str, Uuid)]) -> Arc<Image> {
         let (topic_id, name) = (*id, (*name).to_owned());
         image.apply(&Record::TopicCreated { topic_id, name, configs: BTreeMap::new(), placement }).unwrap();
     }
+    Arc::new(image)
+}
+
+/// The image in which the only replica of the log is on `node`, with the epochs that come after `changes` changes.
+fn moved_to(image: &Arc<Image>, node: NodeId, changes: i32) -> Arc<Image> {
+    let mut image = Image::clone(image);
+    let topic = image.topic_by_id(LOG.topic_id).unwrap();
+    let mut state = image.partition(topic, LOG.partition).unwrap().to_state();
+    state.partition_epoch += changes;
+    state.leader_epoch.0 += 10 * changes;
+    (state.leader, state.replicas, state.in_sync) = (node, vec![node], vec![node]);
+    let (topic_id, partition) = (LOG.topic_id, LOG.partition);
+    image.apply(&Record::PartitionChanged { topic_id, partition, state }).unwrap();
     Arc::new(image)
 }
 
@@ -116,6 +129,15 @@ impl Bench {
         let entries: Vec<DirectoryEntry> =
             self.world.block_on(&runtime, async move { reading.read_directory(&path).await.unwrap() });
         entries.into_iter().map(|entry| entry.name).collect()
+    }
+
+    fn tell(&self, node: &Rc<Node>, image: Arc<Image>) {
+        let node = Rc::clone(node);
+        self.world.block_on(&self.runtime(), async move {
+            for shard in &node.shards {
+                shard.table.apply_image(Arc::clone(&image)).await;
+            }
+        });
     }
 
     fn stop(&self, node: Rc<Node>) {
@@ -305,4 +327,27 @@ fn an_unfinished_removal_is_finished_by_the_next_start() {
     let _node = bench.start().unwrap();
     bench.world.run_for(Duration::from_secs(1));
     assert!(!bench.names_in("/data").iter().any(|name| name.ends_with("-delete")));
+}
+
+#[test]
+fn a_restart_finds_nothing_of_the_life_before_in_a_log_that_went_and_came_back() {
+    let mut bench = Bench::new(Options::default());
+    let node = bench.start().unwrap();
+    bench.append_many(&node, 30);
+    let before = bench.latest(&node).unwrap();
+    let placed = image(1, &[("t", LOG.topic_id)]);
+    bench.tell(&node, moved_to(&placed, NodeId(2), 1));
+    bench.tell(&node, moved_to(&placed, NODE, 2));
+    bench.append(&node).unwrap();
+    let end = bench.latest(&node).unwrap();
+    assert!(end < before, "{end} and {before}");
+    bench.kill();
+    let runtime = bench.runtime();
+    let recovering = runtime.clone();
+    let recovery = bench.world.block_on(&runtime, async move {
+        recover(&recovering, Path::new("/data")).await.map_err(|error| error.to_string())
+    });
+    let logs = recovery.unwrap().logs;
+    let found = logs.iter().find(|state| state.topic_id == LOG.topic_id.0).unwrap();
+    assert_eq!((found.next_offset, found.damage.as_deref()), (end, None));
 }

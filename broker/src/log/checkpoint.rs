@@ -254,15 +254,15 @@ async fn try_make<R: Runtime>(
             store.states.borrow_mut().insert(at.log.key, state);
         }
     }
+    // A log that was deleted before the last cut has nothing in the journal after this one.
+    let is_over = |deleted_in: u64| deleted_in + 1 < cut;
+    for (log, _) in store.doomed.borrow().iter().filter(|(_, deleted_in)| is_over(*deleted_in)) {
+        store.states.borrow_mut().remove(log);
+    }
     let states = copy_states(store).await;
-    // Nothing after this cut is of a log that was deleted before it.
-    store.doomed.borrow_mut().retain(|(log, deleted_in)| {
-        let is_over = *deleted_in < cut;
-        if is_over {
-            store.states.borrow_mut().remove(log);
-        }
-        !is_over
-    });
+    for (log, _) in store.doomed.borrow().iter().filter(|(_, deleted_in)| *deleted_in < cut) {
+        store.states.borrow_mut().remove(log);
+    }
     let checkpoint = Checkpoint {
         journal_id: journal_id.0,
         replay_from_sequence: sequence,
@@ -271,6 +271,7 @@ async fn try_make<R: Runtime>(
     };
     let shard = store.runtime.shard();
     write(&store.runtime, &store.run.checkpoint(shard), &store.run.path(), checkpoint).await?;
+    store.doomed.borrow_mut().retain(|(_, deleted_in)| !is_over(*deleted_in));
     for at in logs.iter().filter(|at| !at.is_truncated()) {
         at.log.set_free(at.free_below);
     }

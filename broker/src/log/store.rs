@@ -74,7 +74,8 @@ pub struct Store<R: Runtime> {
     pub(super) write_caching: WriteCaching<R>,
     /// The journal's identity in this run.
     pub(super) journal_id: Uuid,
-    /// Logs that were deleted, and in which cut: the first checkpoint of a later cut is the last that names them.
+    /// Logs that were deleted, and in which cut, until a checkpoint without them is durable: the first one of a later cut is
+    /// the last that names them.
     pub(super) doomed: RefCell<Vec<(TopicPartition, u64)>>,
     /// What the next checkpoint says of logs that were not touched since.
     pub(super) states: RefCell<BTreeMap<TopicPartition, LogState>>,

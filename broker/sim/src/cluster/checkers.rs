@@ -54,6 +54,15 @@ impl SharedImages {
         self.lock().latest.get(&node).cloned()
     }
 
+    /// The leader epochs of a topic's partitions as a node knows them; none if it does not know the topic.
+    #[must_use]
+    pub fn leader_epochs(&self, node: usize, topic: &str) -> Vec<i32> {
+        let Some(image) = self.latest(node) else { return Vec::new() };
+        let Some(topic) = image.topic_by_name(topic) else { return Vec::new() };
+        let of = |at| image.partition(topic, PartitionIndex(at)).map_or(-1, |state| state.leader_epoch.0);
+        (0..topic.partition_count()).map(of).collect()
+    }
+
     /// Whether a node has said that it serves.
     #[must_use]
     pub fn is_serving(&self, node: usize) -> bool {

@@ -1,5 +1,6 @@
 //! What clients do all the time: produce, read, commit offsets.
 
+use super::checkers::SharedImages;
 use super::client::{Answer, Client, Key, Place};
 use super::history::Commit;
 use logmill::runtime::Runtime;
@@ -352,6 +353,8 @@ pub fn values(bytes: &[u8]) -> Vec<(i64, u64)> {
 pub struct Committer {
     client: Client,
     group: String,
+    /// What the nodes know, to tell what one of them had to know.
+    images: SharedImages,
     coordinator: Option<i32>,
     next: i64,
 }
@@ -359,8 +362,8 @@ pub struct Committer {
 impl Committer {
     /// One that has committed nothing.
     #[must_use]
-    pub const fn new(client: Client, group: String) -> Self {
-        Self { client, group, coordinator: None, next: 1 }
+    pub const fn new(client: Client, group: String, images: SharedImages) -> Self {
+        Self { client, group, images, coordinator: None, next: 1 }
     }
 
     /// Commits until the end.
@@ -413,6 +416,10 @@ impl Committer {
         (found.error_code == 0).then_some(found.node_id)
     }
 
+    fn epochs_of(&self, node: i32) -> Vec<i32> {
+        self.images.leader_epochs(node as usize - 1, "__consumer_offsets")
+    }
+
     /// The first topic stays as long as the run.
     fn topic(&self) -> Option<Place> {
         self.client.places().find(|place| &*place.topic == super::run::LASTING_TOPIC).cloned()
@@ -445,7 +452,7 @@ impl Committer {
             return None;
         }
         let at = (self.group.clone(), place.topic.to_string(), place.key.1);
-        let commit = Commit { offset: self.next, node: coordinator };
+        let commit = Commit { offset: self.next, node: coordinator, epochs: self.epochs_of(coordinator) };
         self.client.history.borrow_mut().commit(at, commit);
         Some(())
     }
@@ -464,6 +471,7 @@ impl Committer {
             ..Default::default()
         };
         let request = offset_fetch::Request { groups: vec![group].into(), ..Default::default() };
+        let epochs = self.epochs_of(coordinator);
         let answer = self.client.call(coordinator, &request, 9).await?;
         let response: offset_fetch::Response<'_> = answer.decode()?;
         let group = response.groups.iter().next().filter(|group| group.error_code == 0)?;
@@ -472,8 +480,8 @@ impl Committer {
             return None;
         }
         let at = (self.group.clone(), place.topic.to_string(), place.key.1);
-        let told = Commit { offset: told.committed_offset, node: coordinator };
-        self.client.history.borrow_mut().see_commit(&at, told, is_settled);
+        let told = Commit { offset: told.committed_offset, node: coordinator, epochs };
+        self.client.history.borrow_mut().see_commit(&at, &told, is_settled);
         Some(())
     }
 }

@@ -156,10 +156,12 @@ impl History {
     }
 
     /// A node tells what a group has committed. One that does not know yet that another coordinates the group may tell
-    /// of earlier times, unless it has acknowledged the last commit itself, or `is_settled`.
-    pub fn see_commit(&mut self, at: &(String, String, i32), told: Commit, is_settled: bool) {
+    /// of earlier times, even that nothing is committed, as in Kafka: OffsetFetch carries no epoch, and is answered from
+    /// memory. Who has acknowledged the last commit itself must know it; who had, when it was asked, metadata as new as
+    /// those by which the commit was acknowledged, too; and everybody once it `is_settled`.
+    pub fn see_commit(&mut self, at: &(String, String, i32), told: &Commit, is_settled: bool) {
         let Some(last) = self.commits.get(at).filter(|last| last.offset > told.offset) else { return };
-        if is_settled || last.node == told.node {
+        if is_settled || last.node == told.node || told.knows(last) {
             let what = format!("{} had {last:?}, and is told {told:?}", at.0);
             self.break_promise("CommitsStay", what);
         }
@@ -167,12 +169,23 @@ impl History {
 }
 
 /// What a group has committed, and with whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     /// The offset.
     pub offset: i64,
     /// The node that coordinates the group.
     pub node: i32,
+    /// The leader epochs of `__consumer_offsets` that the node knew: at the acknowledgement, or when it was asked.
+    pub epochs: Vec<i32>,
+}
+
+impl Commit {
+    /// Whether a node that answers this knew of the coordinators by which `last` was acknowledged, or of later ones.
+    fn knows(&self, last: &Self) -> bool {
+        !self.epochs.is_empty()
+            && self.epochs.len() == last.epochs.len()
+            && self.epochs.iter().zip(&last.epochs).all(|(own, of_last)| own >= of_last)
+    }
 }
 
 /// How a partition is called in what is told.
@@ -210,14 +223,17 @@ mod tests {
         assert_eq!(broken(|history| history.see_controller(2, 2)), "OneControllerPerTerm");
         assert_eq!(broken(|history| history.see_high_watermark(KEY, 7, 6, "")), "HighWatermarkStays");
         let at = ("group".to_owned(), "topic".to_owned(), 0);
-        let told = |node, is_settled| {
+        let told = |node, epoch, is_settled| {
             broken(|history| {
-                history.commit(at.clone(), Commit { offset: 5, node: 1 });
-                history.see_commit(&at, Commit { offset: -1, node }, is_settled);
+                history.commit(at.clone(), Commit { offset: 5, node: 1, epochs: vec![3, 4] });
+                let told = Commit { offset: -1, node, epochs: vec![3, epoch] };
+                history.see_commit(&at, &told, is_settled);
             })
         };
-        assert_eq!(told(2, false), "", "who was replaced may not know it");
-        assert_eq!(told(1, false), "CommitsStay");
-        assert_eq!(told(2, true), "CommitsStay");
+        assert_eq!(told(2, 3, false), "", "who was replaced may not know it");
+        assert_eq!(told(1, 3, false), "CommitsStay");
+        assert_eq!(told(2, 3, true), "CommitsStay");
+        assert_eq!(told(2, 4, false), "CommitsStay");
+        assert_eq!(told(2, 5, false), "CommitsStay");
     }
 }

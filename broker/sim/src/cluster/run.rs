@@ -109,6 +109,8 @@ struct Run {
     chance: Chance,
     /// When each node that has no process gets one.
     due: BTreeMap<usize, Duration>,
+    /// Why a node's last process has ended by itself.
+    endings: BTreeMap<usize, String>,
     starts: u64,
 }
 
@@ -158,7 +160,17 @@ impl Run {
         let nodes = Rc::new(Nodes::new(&world, count, &settings, SharedImages::default()));
         let clients = world.host("clients");
         let (history, progress) = (Shared::default(), Rc::<Progress>::default());
-        Self { world, nodes, clients, history, progress, chance, due: BTreeMap::new(), starts: 0 }
+        Self {
+            world,
+            nodes,
+            clients,
+            history,
+            progress,
+            chance,
+            due: BTreeMap::new(),
+            endings: BTreeMap::new(),
+            starts: 0,
+        }
     }
 
     fn carry_out(mut self, plan: Plan) -> Outcome {
@@ -240,7 +252,7 @@ impl Run {
             runtime.spawn(reader.run(progress));
         }
         for group in GROUPS {
-            let committer = Committer::new(self.client(0), group.to_owned());
+            let committer = Committer::new(self.client(0), group.to_owned(), self.nodes.images.clone());
             runtime.spawn(committer.run(Rc::clone(&self.progress)));
         }
         runtime.spawn(watch_quorum(self.client(0), Rc::clone(&self.progress)));
@@ -262,7 +274,9 @@ impl Run {
         if let Some(broken) = broken {
             return Err(broken);
         }
-        self.nodes.reap();
+        for (node, why) in self.nodes.reap() {
+            self.endings.insert(node, why.unwrap_or_else(|| "it was told to".to_owned()));
+        }
         let now = self.world.now();
         for node in 0..self.nodes.len() {
             if self.nodes.is_running(node) {
@@ -316,7 +330,11 @@ impl Run {
     fn describe(&self) -> String {
         let one = |node: usize| {
             let Some(image) = self.nodes.images.latest(node).filter(|_| self.nodes.is_running(node)) else {
-                return format!("node {} has no image", node + 1);
+                return format!(
+                    "node {} has no image and ended last: {:?}",
+                    node + 1,
+                    self.endings.get(&node)
+                );
             };
             let fenced: Vec<i32> =
                 image.brokers().filter(|broker| broker.fenced).map(|broker| broker.id.0).collect();
@@ -355,7 +373,7 @@ impl Run {
         });
         self.until("GoesOn", |_| done.get())?;
         for group in GROUPS {
-            let committer = Committer::new(self.client(0), group.to_owned());
+            let committer = Committer::new(self.client(0), group.to_owned(), self.nodes.images.clone());
             let done = self.task(committer.settle());
             self.until("GoesOn", |_| done.get())?;
         }
