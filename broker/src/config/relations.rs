@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn contradictions_are_found() {
         assert_eq!(
-            causes(&[("broker.session.timeout.ms", "1000")]),
+            causes(&[("broker.heartbeat.interval.ms", "2000"), ("broker.session.timeout.ms", "1000")]),
             ["broker.heartbeat.interval.ms (2000) is greater than broker.session.timeout.ms (1000)"]
         );
         assert_eq!(

@@ -272,6 +272,7 @@ async fn try_make<R: Runtime>(
     let shard = store.runtime.shard();
     write(&store.runtime, &store.run.checkpoint(shard), &store.run.path(), checkpoint).await?;
     store.doomed.borrow_mut().retain(|(_, deleted_in)| !is_over(*deleted_in));
+    store.remove_forgotten();
     for at in logs.iter().filter(|at| !at.is_truncated()) {
         at.log.set_free(at.free_below);
     }

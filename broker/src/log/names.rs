@@ -11,7 +11,7 @@ use crate::runtime::{File, OpenMode, Runtime};
 use logmill_wire::ids::TopicPartition;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -184,9 +184,10 @@ impl<R: Runtime> Store<R> {
         }
     }
 
-    /// Removes the directory of a deleted log, wherever it stands by now.
+    /// Renames the directory of a deleted log, wherever it stands by now. It is removed once no checkpoint names the
+    /// log: until then, a restart tells by it that the log was deleted, and not lost.
     pub(super) async fn remove_directory_of(&self, name: &str, log: TopicPartition) {
-        let doomed = self.directory.join(derived(name, &log.topic_id.to_string(), DELETED_SUFFIX));
+        let doomed = self.directory.join(deleted_name(name, log));
         let outcome = self.rename_deleted(name, log, &doomed).await;
         self.health.names.release(name, log);
         match outcome {
@@ -197,12 +198,23 @@ impl<R: Runtime> Store<R> {
                 return;
             }
         }
-        let runtime = self.runtime.clone();
-        self.runtime.spawn(async move {
-            if let Err(error) = runtime.remove_directory(&doomed).await {
-                tracing::warn!(directory = %doomed.display(), %error, "a deleted log's directory could not be removed; remove it by hand");
-            }
-        });
+        self.leaving.borrow_mut().push((log, doomed));
+        self.remove_forgotten();
+    }
+
+    /// Removes the directories of deleted logs that no checkpoint names, and asks for a checkpoint if there are others.
+    pub(super) fn remove_forgotten(&self) {
+        let is_doomed = |log: TopicPartition| self.doomed.borrow().iter().any(|(doomed, _)| *doomed == log);
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            self.leaving.take().into_iter().partition(|(log, _)| is_doomed(*log));
+        for (_, directory) in gone {
+            self.runtime.spawn(remove_deleted(self.runtime.clone(), directory));
+        }
+        if !kept.is_empty() {
+            self.checkpoint_asked.set(true);
+            self.work.notify_all();
+        }
+        self.leaving.borrow_mut().extend(kept);
     }
 
     /// Whether there was something to rename. Files may only go once their directory's new name is certain to last:
@@ -224,6 +236,18 @@ impl<R: Runtime> Store<R> {
                 Ok(()) => self.sync_names(&self.directory).await.map(|()| true),
             };
         }
+    }
+}
+
+/// The name that the directory of a deleted log has until it is gone.
+pub(super) fn deleted_name(name: &str, log: TopicPartition) -> String {
+    derived(name, &log.topic_id.to_string(), DELETED_SUFFIX)
+}
+
+/// Removes a directory that was renamed for it.
+pub(super) async fn remove_deleted<R: Runtime>(runtime: R, directory: PathBuf) {
+    if let Err(error) = runtime.remove_directory(&directory).await {
+        tracing::warn!(directory = %directory.display(), %error, "a deleted log's directory could not be removed; remove it by hand");
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::checkpoint::{from_state, key_of, write as write_checkpoint};
 use super::directory::{LogDirectoryError, RunDirectory, at};
-use super::names::{Belongs, DELETED_SUFFIX, belongs};
+use super::names::{Belongs, DELETED_SUFFIX, belongs, deleted_name, remove_deleted};
 use super::redo::{Pieces, first_position, redo_segment};
 use super::restore::restore_written;
 use super::segment::{log_file_name, read_file};
@@ -20,7 +20,7 @@ use logmill_wire::frame::journal::Entry;
 use logmill_wire::ids::{Offset, ShardIndex, TopicPartition, Uuid};
 use logmill_wire::record_batch::{BatchHeader, crc_matches};
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -95,7 +95,8 @@ async fn recover_shard<R: Runtime>(
             .map_err(|error| damaged(&error))?;
     let journal_id = Uuid(checkpoint.journal_id);
     let entries = replayed.entries().map_err(|error| damaged(&error))?;
-    let (mut states, live) = Live::of(checkpoint, entries).map_err(|error| damaged(&error))?;
+    let (mut states, mut live) = Live::of(checkpoint, entries).map_err(|error| damaged(&error))?;
+    forget_deleted(runtime, run.log_directory(), &mut states, &mut live).await?;
     for (log, cut_off) in live.cut_off {
         let kept = live.pieces.get(&log).map(Pieces::bases).unwrap_or_default();
         if let Some(state) = states.get_mut(&log) {
@@ -187,6 +188,46 @@ impl<'a> Live<'a> {
         }
         Ok((states, live))
     }
+
+    fn forget(&mut self, log: TopicPartition) {
+        self.pieces.remove(&log);
+        self.starts.remove(&log);
+        self.cut_off.remove(&log);
+    }
+}
+
+/// Forgets logs that were deleted before a checkpoint could: their directories are on their way out, and what follows in
+/// the place of one, perhaps a next life of the same replica, begins with nothing.
+async fn forget_deleted<R: Runtime>(
+    runtime: &R,
+    log_directory: &Path,
+    states: &mut BTreeMap<TopicPartition, LogState>,
+    live: &mut Live<'_>,
+) -> Result<(), LogDirectoryError> {
+    let entries = runtime.read_directory(log_directory).await.map_err(at(log_directory))?;
+    let leaving: BTreeSet<&str> = entries
+        .iter()
+        .map(|entry| entry.name.as_str())
+        .filter(|name| name.ends_with(DELETED_SUFFIX))
+        .collect();
+    let suspects: Vec<TopicPartition> = states
+        .iter()
+        .filter(|(log, state)| leaving.contains(deleted_name(&state.directory, **log).as_str()))
+        .map(|(log, _)| *log)
+        .collect();
+    for log in suspects {
+        let Some(path) = states.get(&log).map(|state| log_directory.join(&state.directory)) else { continue };
+        let is_deleted = match belongs(runtime, &path, log).await.map_err(at(&path))? {
+            Belongs::Nowhere | Belongs::Another(_) => true,
+            // A later life of it, or one that cannot be told apart from it.
+            Belongs::Ours | Belongs::Unknown => false,
+        };
+        if is_deleted {
+            states.remove(&log);
+            live.forget(log);
+        }
+    }
+    Ok(())
 }
 
 /// Removes what a log that was truncated still has on disk; `kept` are the segments that it has bytes of since.
@@ -516,12 +557,7 @@ async fn remove_deleted_logs<R: Runtime>(runtime: &R, log_directory: &Path) -> R
         if !entry.is_directory || !entry.name.ends_with(DELETED_SUFFIX) {
             continue;
         }
-        let (removing, path) = (runtime.clone(), log_directory.join(&entry.name));
-        runtime.spawn(async move {
-            if let Err(error) = removing.remove_directory(&path).await {
-                tracing::warn!(directory = %path.display(), %error, "a deleted log's directory could not be removed; remove it by hand");
-            }
-        });
+        runtime.spawn(remove_deleted(runtime.clone(), log_directory.join(&entry.name)));
     }
     Ok(())
 }

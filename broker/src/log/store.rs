@@ -77,6 +77,8 @@ pub struct Store<R: Runtime> {
     /// Logs that were deleted, and in which cut, until a checkpoint without them is durable: the first one of a later cut is
     /// the last that names them.
     pub(super) doomed: RefCell<Vec<(TopicPartition, u64)>>,
+    /// The renamed directories of logs that are, or were, doomed.
+    pub(super) leaving: RefCell<Vec<(TopicPartition, PathBuf)>>,
     /// What the next checkpoint says of logs that were not touched since.
     pub(super) states: RefCell<BTreeMap<TopicPartition, LogState>>,
     pub(super) work: Signal,
@@ -136,6 +138,7 @@ impl<R: Runtime> Store<R> {
             write_caching: WriteCaching::default(),
             journal_id: journal.id(),
             doomed: RefCell::default(),
+            leaving: RefCell::default(),
             states: RefCell::new(states),
             work: Signal::default(),
             progress: Signal::default(),
