@@ -542,14 +542,15 @@ impl<R: Runtime, L: QuorumLink> Driver<R, L> {
         Ok(())
     }
 
-    /// A node that no quorum knows asks all that may know one.
+    /// A node that hears of no leader asks all that may know one: perhaps it is no member, or is none any more, which those
+    /// who have removed it need not have told it.
     fn say_hello(&self) {
         let mut to: BTreeSet<NodeId> = self.founding.others().chain(self.hinted).collect();
         let is_fresh = match &self.phase {
             Phase::Fresh => true,
             Phase::Running(running) => {
                 let engine = &running.engine;
-                if engine.members().get(self.config.key).is_some() || engine.hears_leader() {
+                if engine.hears_leader() {
                     return;
                 }
                 to.extend(engine.members().iter().map(|member| member.key.node));
