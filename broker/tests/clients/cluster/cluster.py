@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 CLIENTS = pathlib.Path(__file__).resolve().parent.parent
@@ -122,7 +123,15 @@ class Cluster:
         wait(f"{topic} is in sync", lambda: self.is_whole(topic))
 
     def partitions(self, topic):
-        return self.admin.list_topics(topic, timeout=10).topics[topic].partitions
+        # Right after a kill librdkafka may have nobody to ask until it connects to another broker.
+        for patience_s in (5, 10, 20):
+            try:
+                return self.admin.list_topics(topic, timeout=patience_s).topics[topic].partitions
+            except KafkaException as failed:
+                if failed.args[0].code() not in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
+                    raise
+                error = failed
+        raise error
 
     def is_whole(self, topic):
         parts = self.partitions(topic).values()
