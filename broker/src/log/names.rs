@@ -9,7 +9,7 @@ use super::segment::read_file;
 use super::store::Store;
 use crate::runtime::{File, OpenMode, Runtime};
 use logmill_wire::ids::TopicPartition;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -198,23 +198,26 @@ impl<R: Runtime> Store<R> {
                 return;
             }
         }
-        self.leaving.borrow_mut().push((log, doomed));
-        self.remove_forgotten();
+        if self.is_doomed(log) {
+            self.leaving.borrow_mut().push((log, doomed));
+            self.ask_for_checkpoint();
+        } else {
+            self.runtime.spawn(remove_deleted(self.runtime.clone(), doomed));
+        }
     }
 
     /// Removes the directories of deleted logs that no checkpoint names, and asks for a checkpoint if there are others.
     pub(super) fn remove_forgotten(&self) {
-        let is_doomed = |log: TopicPartition| self.doomed.borrow().iter().any(|(doomed, _)| *doomed == log);
+        let doomed: BTreeSet<TopicPartition> = self.doomed.borrow().iter().map(|(log, _)| *log).collect();
         let (kept, gone): (Vec<_>, Vec<_>) =
-            self.leaving.take().into_iter().partition(|(log, _)| is_doomed(*log));
+            self.leaving.take().into_iter().partition(|(log, _)| doomed.contains(log));
         for (_, directory) in gone {
             self.runtime.spawn(remove_deleted(self.runtime.clone(), directory));
         }
         if !kept.is_empty() {
-            self.checkpoint_asked.set(true);
-            self.work.notify_all();
+            self.ask_for_checkpoint();
         }
-        self.leaving.borrow_mut().extend(kept);
+        self.leaving.replace(kept);
     }
 
     /// Whether there was something to rename. Files may only go once their directory's new name is certain to last:

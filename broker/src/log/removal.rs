@@ -57,14 +57,22 @@ impl<R: Runtime> Store<R> {
     pub async fn until_forgotten(&self, log: TopicPartition) {
         loop {
             let progress = self.progress.wait();
-            let is_doomed = self.doomed.borrow().iter().any(|(doomed, _)| *doomed == log);
-            if !is_doomed || self.health.is_failed() || self.stopping.get() {
+            if !self.is_doomed(log) || self.health.is_failed() || self.stopping.get() {
                 return;
             }
-            self.checkpoint_asked.set(true);
-            self.work.notify_all();
+            self.ask_for_checkpoint();
             progress.await;
         }
+    }
+
+    /// Whether the log was deleted and a checkpoint may name it yet.
+    pub(super) fn is_doomed(&self, log: TopicPartition) -> bool {
+        self.doomed.borrow().iter().any(|(doomed, _)| *doomed == log)
+    }
+
+    pub(super) fn ask_for_checkpoint(&self) {
+        self.checkpoint_asked.set(true);
+        self.work.notify_all();
     }
 
     /// Deletes a log that is not in use.
