@@ -50,10 +50,13 @@ fn run<R: ThreadedRuntime>(name: &str) -> Vec<Done> {
 // One test for both: they would take each other's processors.
 #[test]
 fn no_runnable_task_waits_long() {
-    for results in [run::<UringRuntime>("uring"), run::<GlommioRuntime>("glommio")] {
-        for done in results {
-            assert!(done.worst_ns < WAIT_NS_MAX, "a runnable task waited: {done:?}");
-            assert!(done.least() >= 5, "some of the load starved: {done:?}");
-        }
+    let (own, glommio) = (run::<UringRuntime>("uring"), run::<GlommioRuntime>("glommio"));
+    for done in &own {
+        assert!(done.least() >= 5, "some of the load starved: {done:?}");
+    }
+    // How much an executor of glommio gets done is printed and not demanded: it may sleep while it has runnable tasks,
+    // up to `SLEEP_MAX` in each of its turns (README), and then does a few turns in the whole time.
+    for done in own.iter().chain(&glommio) {
+        assert!(done.worst_ns < WAIT_NS_MAX, "a runnable task waited: {done:?}");
     }
 }
