@@ -105,10 +105,15 @@ impl Uuid {
     /// All bits zero: "none" on the wire.
     pub const ZERO: Self = Self([0; 16]);
 
-    /// A version 4 UUID from 128 random bits.
+    /// A version 4 UUID from 128 random bits. Printed, it does not begin with `-`, as none of Kafka's does
+    /// (`org.apache.kafka.common.Uuid.randomUuid`): command lines take what does for an option.
     #[must_use]
     pub const fn from_random(bits: u128) -> Self {
         let mut bytes = bits.to_be_bytes();
+        // 62 is the digit `-`; the first digit is the first six bits.
+        if bytes[0] >> 2 == 62 {
+            bytes[0] &= 0x7f;
+        }
         bytes[6] = (bytes[6] & 0x0f) | 0x40;
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
         Self(bytes)
@@ -195,5 +200,13 @@ mod tests {
         assert_eq!(Uuid::ZERO.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
         assert_eq!(Uuid::parse("AAAAAAAAAAAAAAAAAAAAAB"), None);
         assert_eq!(Uuid::parse("A"), None);
+    }
+
+    #[test]
+    fn new_ids_do_not_look_like_options() {
+        for first in 0..=255_u128 {
+            let text = Uuid::from_random(first << 120 | 5).to_string();
+            assert!(!text.starts_with('-'), "{text}");
+        }
     }
 }
