@@ -49,6 +49,14 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Make this node, which must not run, the only controller, when most of them are gone for good
+    ForceQuorum {
+        #[command(flatten)]
+        configuration: Configuration,
+        /// Metadata, and with them records, that only the lost controllers knew of may be lost
+        #[arg(long)]
+        accept_loss: bool,
+    },
     /// Create, list, describe and delete topics
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Topic {
@@ -166,6 +174,10 @@ fn run_with(
                 Err(wrong) => return report_all(&wrong, errors),
             }
         }
+        Command::ForceQuorum { configuration, accept_loss } => match configuration.load(environment) {
+            Ok(config) => force_quorum(config, accept_loss, output).map_err(|failure| vec![failure]),
+            Err(wrong) => return report_all(&wrong, errors),
+        },
         Command::Topic { connect, command } => topic::run(&command, &connect, output),
         Command::Consume(consume) => consume::run(&consume, output, errors),
         Command::Group { connect, command } => group::run(&command, &connect, output),
@@ -180,6 +192,21 @@ fn run_with(
             1
         }
     }
+}
+
+fn force_quorum(config: Config, accept_loss: bool, output: &mut dyn Write) -> Result<(), Failure> {
+    if !accept_loss {
+        return Err(Failure::new(
+            "what only the lost controllers knew is lost: topics, settings, changes of leaders and of in-sync sets, and \
+             records that were acknowledged by replicas which this node takes for others",
+            "bring back a majority of the controllers with their log directories if there is any way; otherwise stop all \
+             nodes, and repeat this with --accept-loss on the controller that ran last",
+        ));
+    }
+    let done = crate::node::force_quorum(config).map_err(|error| Failure::new(error.cause, error.remedy))?;
+    // What cannot be told because nobody listens need not be.
+    let _ = output.write_all(done.as_bytes());
+    Ok(())
 }
 
 fn report_all(wrong: &[ConfigError], errors: &mut dyn Write) -> u8 {
@@ -268,6 +295,17 @@ mod tests {
         let help = run(&["--help"], &[]);
         assert_eq!(help.status, 0);
         assert!(help.output.contains("serve") && help.output.contains("--config <FILE>"), "{}", help.output);
+    }
+
+    #[test]
+    fn a_quorum_is_forced_only_where_there_is_one_and_its_loss_is_accepted() {
+        let outcome = run(&["force-quorum", "--set", "log.dirs=/nowhere/at/all"], &[]);
+        assert_eq!((outcome.status, outcome.output.as_str()), (1, ""));
+        assert!(outcome.errors.contains("--accept-loss"), "{}", outcome.errors);
+        let outcome = run(&["force-quorum", "--accept-loss", "--set", "log.dirs=/nowhere/at/all"], &[]);
+        assert_eq!(outcome.status, 1);
+        assert!(outcome.errors.contains("there is no metadata quorum"), "{}", outcome.errors);
+        assert!(!std::path::Path::new("/nowhere").exists(), "nothing was made");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod control;
 mod data_shard;
 mod error;
+mod force_quorum;
 mod identity;
 mod last_boot;
 mod listen;
@@ -13,6 +14,7 @@ mod signals;
 mod start_block;
 
 pub use error::NodeError;
+pub use force_quorum::force_quorum;
 pub use signals::on_termination;
 
 use crate::config::Config;

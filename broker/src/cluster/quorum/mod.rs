@@ -21,6 +21,7 @@ mod division;
 mod driver;
 mod engine;
 mod entry;
+mod forced;
 mod founding;
 mod link;
 mod log_memory;
@@ -37,6 +38,7 @@ pub use description::{MemberDescription, QuorumDescription};
 pub use disk::{DiskSettings, QuorumDiskError};
 pub use driver::{Quorum, QuorumConfig, QuorumSettings};
 pub use engine::{QuorumStatus, Role};
+pub use forced::{ForceError, ForcedQuorum, force_sole_voter};
 pub use link::QuorumLink;
 pub use members::{Member, MemberChange, MemberKey, MemberSet, VoterEndpoint};
 
