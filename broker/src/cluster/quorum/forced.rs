@@ -157,6 +157,16 @@ fn leave_room(image: &mut Image) -> Result<(), String> {
             records.push(Record::PartitionChanged { topic_id: topic.id, partition, state });
         }
     }
+    // None of them runs. One that the metadata hold for alive would be given the leadership of what the first one to
+    // start has, and be waited for.
+    for broker in image.brokers() {
+        records.push(Record::BrokerChanged {
+            broker_id: broker.id,
+            fenced: true,
+            in_controlled_shutdown: false,
+            directories: broker.directories.clone(),
+        });
+    }
     let next_producer_id = image.next_producer_id().saturating_add(PRODUCER_IDS_LEFT_OUT);
     records.push(Record::ProducerIdsAllocated { broker_id: NodeId(-1), next_producer_id });
     records.iter().try_for_each(|record| image.apply(record).map_err(|error| error.to_string()))
