@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the cluster may take to settle.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 const NODES: usize = 3;
 
@@ -22,25 +22,25 @@ fn own_network() -> String {
     format!("127.{}.{}", 64 + (drawn >> 8) % 128, drawn % 256)
 }
 
-struct Cluster {
+pub(super) struct Cluster {
     network: String,
-    folders: Vec<Folder>,
+    pub(super) folders: Vec<Folder>,
     nodes: Vec<Option<Node>>,
 }
 
 impl Cluster {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let folders = (0..NODES).map(|_| Folder::new()).collect();
         let mut cluster = Self { network: own_network(), folders, nodes: (0..NODES).map(|_| None).collect() };
         cluster.begin(&[1, 2, 3]);
         cluster
     }
 
-    fn address(&self, id: i32) -> SocketAddr {
+    pub(super) fn address(&self, id: i32) -> SocketAddr {
         format!("{}.{id}:9092", self.network).parse().unwrap()
     }
 
-    fn plan(&self, id: i32) -> Plan {
+    pub(super) fn plan(&self, id: i32) -> Plan {
         let network = &self.network;
         let voters: Vec<_> = (1..=NODES).map(|id| format!("{id}@{network}.{id}:9093")).collect();
         Plan::new(self.folders[id as usize - 1].path())
@@ -55,7 +55,7 @@ impl Cluster {
     }
 
     /// Starts nodes, and waits until all of them serve.
-    fn begin(&mut self, ids: &[i32]) {
+    pub(super) fn begin(&mut self, ids: &[i32]) {
         for &id in ids {
             self.nodes[id as usize - 1] = Some(self.plan(id).begin());
         }
@@ -64,7 +64,7 @@ impl Cluster {
         }
     }
 
-    fn kill(&mut self, id: i32) {
+    pub(super) fn kill(&mut self, id: i32) {
         self.nodes[id as usize - 1].take().expect("it runs").kill();
     }
 
@@ -80,11 +80,11 @@ impl Cluster {
         self.nodes[id as usize - 1].take().expect("it runs").stop();
     }
 
-    fn running(&self) -> impl Iterator<Item = i32> + '_ {
+    pub(super) fn running(&self) -> impl Iterator<Item = i32> + '_ {
         (1..).zip(&self.nodes).filter(|(_, node)| node.is_some()).map(|(id, _)| id)
     }
 
-    fn client(&self, id: i32) -> Client {
+    pub(super) fn client(&self, id: i32) -> Client {
         Client::connect(self.address(id))
     }
 
@@ -102,7 +102,7 @@ impl Cluster {
     }
 
     /// Waits until all running nodes tell the same, of which `holds` is true, and returns it.
-    fn settled(&self, topic: &str, holds: impl Fn(&Told) -> bool) -> Told {
+    pub(super) fn settled(&self, topic: &str, holds: impl Fn(&Told) -> bool) -> Told {
         let mut told = Vec::new();
         let is_settled = wait_until(PATIENCE, || {
             told = self.running().map(|id| self.partition(id, topic)).collect();
@@ -113,7 +113,7 @@ impl Cluster {
         told.swap_remove(0).unwrap()
     }
 
-    fn logs(&self) -> String {
+    pub(super) fn logs(&self) -> String {
         let tail = |node: &Node| node.stderr().lines().rev().take(15).collect::<Vec<_>>().join("\n");
         (1..)
             .zip(&self.nodes)
@@ -124,13 +124,13 @@ impl Cluster {
 
 /// What Metadata says of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Told {
-    leader: i32,
+pub(super) struct Told {
+    pub(super) leader: i32,
     epoch: i32,
-    in_sync: Vec<i32>,
+    pub(super) in_sync: Vec<i32>,
 }
 
-fn create(client: &mut Client, name: &str, configs: &[(&str, &str)]) {
+pub(super) fn create(client: &mut Client, name: &str, configs: &[(&str, &str)]) {
     let configs = configs
         .iter()
         .map(|(name, value)| create_topics::CreatableTopicConfig {
@@ -154,7 +154,7 @@ fn create(client: &mut Client, name: &str, configs: &[(&str, &str)]) {
 }
 
 /// Appends with acks=all until it is acknowledged, as a producer does that retries.
-fn append_somewhere(cluster: &Cluster, topic: &str, value: &[u8]) {
+pub(super) fn append_somewhere(cluster: &Cluster, topic: &str, value: &[u8]) {
     let began = Instant::now();
     loop {
         let leader = cluster.running().find_map(|id| cluster.partition(id, topic)).map(|told| told.leader);
@@ -168,11 +168,11 @@ fn append_somewhere(cluster: &Cluster, topic: &str, value: &[u8]) {
     }
 }
 
-fn values(range: std::ops::Range<u64>) -> Vec<Vec<u8>> {
+pub(super) fn values(range: std::ops::Range<u64>) -> Vec<Vec<u8>> {
     range.map(|number| number.to_be_bytes().to_vec()).collect()
 }
 
-fn read(cluster: &Cluster, leader: i32, topic: &str) -> Vec<Vec<u8>> {
+pub(super) fn read(cluster: &Cluster, leader: i32, topic: &str) -> Vec<Vec<u8>> {
     cluster.client(leader).read_all(topic, 0, 0).into_iter().map(|(_, value)| value).collect()
 }
 

@@ -18,11 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Ran {
     pub status: i32,
     stdout: Vec<u8>,
-    stderr: String,
+    pub stderr: String,
 }
 
 impl Ran {
-    fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         std::str::from_utf8(&self.stdout).expect("text")
     }
 
@@ -38,7 +38,7 @@ impl Ran {
 }
 
 /// Runs a command to its end, with `input` as its standard input.
-fn run_with_input(arguments: &[&str], input: &[u8]) -> Ran {
+pub fn run_with_input(arguments: &[&str], input: &[u8]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_logmill"));
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.env_clear().spawn().expect("the executable runs");

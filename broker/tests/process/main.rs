@@ -20,6 +20,7 @@ mod memory;
 mod node;
 mod observe;
 mod partitions;
+mod quorum;
 mod retention;
 mod round_trip;
 mod semantics;

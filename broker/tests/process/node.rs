@@ -62,13 +62,17 @@ impl Plan {
         self
     }
 
+    /// The settings of the node, as arguments of any command that takes them.
+    pub fn arguments(&self) -> Vec<String> {
+        let directory = ("log.dirs".to_owned(), self.log_directory.display().to_string());
+        let all = std::iter::once(&directory).chain(&self.settings);
+        all.flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]).collect()
+    }
+
     fn spawn(mut self) -> Node {
         let output = Folder::new();
         let mut command = Command::new(&self.program);
-        command.arg("--set").arg(format!("log.dirs={}", self.log_directory.display()));
-        for (key, value) in &self.settings {
-            command.arg("--set").arg(format!("{key}={value}"));
-        }
+        command.args(self.arguments());
         let file = |name| File::create(output.path().join(name)).unwrap();
         command.stdin(std::process::Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
         command.env_clear().current_dir(output.path());

@@ -1,0 +1,134 @@
+//! The metadata quorum in its operator's hands: what `docs/cluster.md` says, done.
+
+use super::client::batch;
+use super::cluster::{Cluster, PATIENCE, append_somewhere, create, read, values};
+use super::commands::{Ran, run_with_input};
+use super::observe::wait_until;
+use super::turn;
+use super::workspace::Folder;
+use logmill_wire::api::{add_raft_voter, describe_quorum as quorum};
+use logmill_wire::ids::Uuid;
+use std::fs;
+
+/// What can be tried again: the new voter has not caught up, or another change is under way.
+const REQUEST_TIMED_OUT: i16 = 7;
+
+impl Cluster {
+    /// The node's disk is gone, and it gets an empty one.
+    fn lose_disk(&mut self, id: i32) {
+        self.folders[id as usize - 1] = Folder::new();
+    }
+
+    fn force_quorum(&self, id: i32, flags: &[&str]) -> Ran {
+        let settings = self.plan(id).arguments();
+        let arguments: Vec<&str> = std::iter::once("force-quorum")
+            .chain(settings.iter().map(String::as_str))
+            .chain(flags.iter().copied())
+            .collect();
+        run_with_input(&arguments, b"")
+    }
+
+    fn directory_of(&self, id: i32) -> Uuid {
+        let text = fs::read_to_string(self.folders[id as usize - 1].path().join("meta.properties")).unwrap();
+        let told = text.lines().find_map(|line| line.strip_prefix("directory.id=")).expect("a directory id");
+        Uuid::parse(told).expect("an id")
+    }
+
+    /// What `kafka-metadata-quorum.sh add-controller` asks for.
+    fn add_controller(&self, at: i32, id: i32) {
+        let mut error = None;
+        let is_added = wait_until(PATIENCE, || {
+            let listener = add_raft_voter::Listener {
+                name: "CONTROLLER".into(),
+                host: self.address(id).ip().to_string().into(),
+                port: 9093,
+            };
+            let request = add_raft_voter::Request {
+                cluster_id: None,
+                timeout_ms: 5_000,
+                voter_id: id,
+                voter_directory_id: self.directory_of(id),
+                listeners: vec![listener].into(),
+                ..Default::default()
+            };
+            let answer = self.client(at).call(&request, 1);
+            let response: add_raft_voter::Response = answer.body();
+            error = Some((response.error_code, response.error_message.map(|text| text.into_owned())));
+            assert!(matches!(response.error_code, 0 | REQUEST_TIMED_OUT), "{error:?}\n{}", self.logs());
+            response.error_code == 0
+        });
+        assert!(is_added, "{error:?}\n{}", self.logs());
+    }
+
+    /// The voters and the observers, as a node tells.
+    fn members(&self, at: i32) -> (Vec<i32>, Vec<i32>) {
+        let partition = quorum::PartitionData { partition_index: 0 };
+        let topic =
+            quorum::TopicData { topic_name: "__cluster_metadata".into(), partitions: vec![partition].into() };
+        let answer = self.client(at).call(&quorum::Request { topics: vec![topic].into() }, 2);
+        let response: quorum::Response = answer.body();
+        let topic = response.topics.iter().next().expect("the metadata");
+        let told = topic.partitions.iter().next().expect("the partition");
+        let ids = |replicas: &logmill_wire::primitives::Array<'_, quorum::ReplicaState>| {
+            let mut ids: Vec<i32> = replicas.iter().map(|replica| replica.replica_id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        (ids(&told.current_voters), ids(&told.observers))
+    }
+}
+
+#[test]
+fn one_controller_goes_on_alone_and_two_new_ones_join_it() {
+    let _turn = turn::shared();
+    let mut cluster = Cluster::start();
+    create(&mut cluster.client(1), "kept", &[]);
+    cluster.settled("kept", |told| told.in_sync == [1, 2, 3]);
+    let sent = values(0..60);
+    for value in &sent[..20] {
+        append_somewhere(&cluster, "kept", value);
+    }
+    for id in [1, 2] {
+        cluster.kill(id);
+        cluster.lose_disk(id);
+    }
+    let refused = cluster.force_quorum(3, &["--accept-loss"]);
+    assert_eq!(refused.status, 1, "the node runs");
+    assert!(refused.stderr.contains("another process uses this log directory"), "{}", refused.stderr);
+    cluster.kill(3);
+    let refused = cluster.force_quorum(3, &[]);
+    assert_eq!(refused.status, 1, "nobody has accepted the loss");
+    for said in ["topics", "in-sync sets", "records that were acknowledged", "--accept-loss"] {
+        assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
+    }
+    let forced = cluster.force_quorum(3, &["--accept-loss"]).well();
+    assert!(forced.text().contains("node 3 is the only controller"), "{}", forced.text());
+    for former in ["node 1 with directory", "node 2 with directory"] {
+        assert!(forced.text().contains(former), "{}", forced.text());
+    }
+
+    // All of what was acknowledged had reached the node that is left.
+    cluster.begin(&[3]);
+    cluster.settled("kept", |told| told.leader == 3);
+    assert_eq!(cluster.members(3).0, [3]);
+    assert_eq!(read(&cluster, 3, "kept"), sent[..20]);
+    for value in &sent[20..40] {
+        assert_eq!(cluster.client(3).append("kept", 0, -1, batch(value)).error, 0);
+    }
+
+    cluster.begin(&[1, 2]);
+    assert_eq!(cluster.members(3), (vec![3], vec![1, 2]), "who comes new follows");
+    for id in [1, 2] {
+        cluster.add_controller(3, id);
+    }
+    assert_eq!(cluster.members(1), (vec![1, 2, 3], vec![]));
+    cluster.settled("kept", |told| told.in_sync == [1, 2, 3]);
+    for value in &sent[40..] {
+        append_somewhere(&cluster, "kept", value);
+    }
+    // Two of the three are a majority, whoever they are.
+    cluster.kill(3);
+    let leader =
+        cluster.settled("kept", |told| [1, 2].contains(&told.leader) && told.in_sync == [1, 2]).leader;
+    assert_eq!(read(&cluster, leader, "kept"), sent);
+}
