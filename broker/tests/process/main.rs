@@ -14,6 +14,7 @@ mod confine;
 mod consuming;
 mod crowd;
 mod degraded;
+mod directories;
 mod fairness;
 mod hostile;
 mod memory;
