@@ -25,6 +25,15 @@ impl From<PathBuf> for LogDirectoryPaths {
     }
 }
 
+impl FromIterator<PathBuf> for LogDirectoryPaths {
+    /// Several, of which the first one has the metadata; without any it is the current directory.
+    fn from_iter<I: IntoIterator<Item = PathBuf>>(paths: I) -> Self {
+        let data: Vec<_> = paths.into_iter().enumerate().collect();
+        let metadata = data.first().map_or_else(PathBuf::new, |(_, path)| path.clone());
+        Self { data, offline: Vec::new(), metadata }
+    }
+}
+
 /// Makes or opens the configured directories, and locks them. What the disk does not give is offline.
 ///
 /// # Errors
@@ -275,8 +284,7 @@ mod tests {
 
     fn open(world: &World, host: &Host, names: &[&str]) -> Result<LogDirectories, NodeError> {
         let runtime = host.runtime(ShardIndex(0));
-        let data: Vec<_> = names.iter().map(PathBuf::from).enumerate().collect();
-        let paths = LogDirectoryPaths { metadata: data[0].1.clone(), data, offline: Vec::new() };
+        let paths: LogDirectoryPaths = names.iter().map(PathBuf::from).collect();
         let own = runtime.clone();
         world.block_on(&runtime, async move { LogDirectories::open(&own, &paths, NODE).await })
     }
