@@ -121,6 +121,12 @@ impl<R: Runtime> Stores<R> {
                     None => Home::Stored(Rc::clone(store), Box::new(state)),
                 };
             }
+            // What was deleted there since no checkpoint was made is found again by a restart.
+            if let Some(cause) = store.health().cause()
+                && store.doomed.borrow().iter().any(|(doomed, _)| *doomed == log)
+            {
+                return Home::Unusable(cause);
+            }
         }
         if !self.may_be_offline(log, node) {
             return Home::Nowhere;
