@@ -18,6 +18,13 @@ pub struct LogDirectoryPaths {
     metadata: PathBuf,
 }
 
+impl LogDirectoryPaths {
+    /// Where the metadata are.
+    pub fn metadata(&self) -> &Path {
+        &self.metadata
+    }
+}
+
 impl From<PathBuf> for LogDirectoryPaths {
     /// One directory for all.
     fn from(path: PathBuf) -> Self {
@@ -32,6 +39,12 @@ impl FromIterator<PathBuf> for LogDirectoryPaths {
         let metadata = data.first().map_or_else(PathBuf::new, |(_, path)| path.clone());
         Self { data, offline: Vec::new(), metadata }
     }
+}
+
+/// Where the metadata are, as configured: in `metadata.log.dir`, or in the first of `log.dirs`.
+pub fn of_metadata(settings: &BrokerSettings) -> PathBuf {
+    let named = settings.node.metadata_log_dir.as_deref().map(PathBuf::from);
+    named.or_else(|| settings.data_directories().into_iter().next()).unwrap_or_default()
 }
 
 /// Makes or opens the configured directories, and locks them. What the disk does not give is offline.
