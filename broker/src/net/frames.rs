@@ -5,7 +5,7 @@ use super::replies::ReplyQueue;
 use crate::request::router::{frame_class, may_begin_large};
 use crate::request::services::Services;
 use crate::runtime::{Connection, Runtime};
-use crate::shard::deadline::{Either, either};
+use crate::shard::deadline::{Either, Ticker, either};
 use crate::shard::memory::{MemoryClass, Reservation};
 use bytes::{Buf, Bytes, BytesMut};
 use logmill_wire::frame::prefix::{FIRST_BYTE, is_peer_frame};
@@ -58,6 +58,8 @@ pub(super) struct FrameReader<'s, R: Runtime> {
     was_heard: bool,
     /// One timer for the whole time between requests: it is set again when it has run out too early.
     idle_timer: Option<Sleep>,
+    /// Within requests.
+    ticker: Ticker,
 }
 
 impl<'s, R: Runtime> FrameReader<'s, R> {
@@ -75,6 +77,7 @@ impl<'s, R: Runtime> FrameReader<'s, R> {
             read_ahead_bytes: READ_AHEAD_MIN_BYTES,
             was_heard: false,
             idle_timer: None,
+            ticker: Ticker::default(),
         }
     }
 
@@ -105,7 +108,7 @@ impl<'s, R: Runtime> FrameReader<'s, R> {
         while self.ahead.is_empty() {
             self.receive_ahead(None).await?;
         }
-        let began = self.services.runtime.monotonic();
+        let began = self.services.runtime.recent();
         while self.ahead.len() < PROLOGUE_BYTES {
             if let Some(announced) = self.ahead.first_chunk::<SIZE_BYTES>() {
                 self.check_size(i32::from_be_bytes(*announced), None)?;
@@ -212,9 +215,12 @@ impl<'s, R: Runtime> FrameReader<'s, R> {
         let mut receiving = pin!(self.connection.receive(buffer));
         let (result, buffer) = match deadline {
             None => idle(self.services, self.queue, &mut self.idle_timer, receiving.as_mut()).await?,
-            Some((deadline, class)) => hurried(self.services, deadline, class, receiving.as_mut()).await?,
+            Some((deadline, class)) => {
+                let ticker = &mut self.ticker;
+                hurried(self.services, (deadline, class), ticker, receiving.as_mut()).await?
+            }
         };
-        self.queue.note_activity(self.services.runtime.monotonic());
+        self.queue.note_activity(self.services.runtime.recent());
         match result {
             Ok(0) => Err(End::Finished),
             Ok(_) => Ok(buffer),
@@ -248,13 +254,13 @@ async fn idle<R: Runtime, T>(
 
 async fn hurried<R: Runtime, T>(
     services: &Services<R>,
-    deadline: MonotonicNs,
-    class: MemoryClass,
+    (deadline, class): (MonotonicNs, MemoryClass),
+    ticker: &mut Ticker,
     mut receiving: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, End> {
-    let began = services.runtime.monotonic();
+    let began = services.runtime.recent();
     loop {
-        if let Either::First(received) = either(receiving.as_mut(), services.runtime.sleep(TICK)).await {
+        if let Some(received) = ticker.until_tick(&services.runtime, TICK, receiving.as_mut()).await {
             return Ok(received);
         }
         let now = services.runtime.monotonic();

@@ -4,7 +4,7 @@ use super::connection::End;
 use crate::request::call::{Outcome, Pending, Reply};
 use crate::request::services::Services;
 use crate::runtime::{Connection, Runtime};
-use crate::shard::deadline::{Either, either};
+use crate::shard::deadline::Ticker;
 use crate::shard::memory::Reservation;
 use crate::shard::signal::Signal;
 use bytes::Bytes;
@@ -143,6 +143,7 @@ pub(super) async fn send_replies<R: Runtime>(
     connection: &R::Connection,
     queue: &ReplyQueue,
 ) -> End {
+    let mut ticker = Ticker::default();
     loop {
         let mut batch = Batch::default();
         batch.add(queue.pop().await.await);
@@ -151,14 +152,14 @@ pub(super) async fn send_replies<R: Runtime>(
             batch.add(outcome);
         }
         if !batch.parts.is_empty()
-            && let Err(end) = send(services, connection, &mut batch).await
+            && let Err(end) = send(services, connection, &mut batch, &mut ticker).await
         {
             return end;
         }
         if let Some(end) = batch.end {
             return end;
         }
-        queue.note_activity(services.runtime.monotonic());
+        queue.note_activity(services.runtime.recent());
         queue.finish(batch.requests);
     }
 }
@@ -167,14 +168,15 @@ async fn send<R: Runtime>(
     services: &Services<R>,
     connection: &R::Connection,
     batch: &mut Batch,
+    ticker: &mut Ticker,
 ) -> Result<(), End> {
-    let began = services.runtime.monotonic();
+    let began = services.runtime.recent();
     let mut sending = pin!(connection.send(std::mem::take(&mut batch.parts)));
     loop {
-        match either(sending.as_mut(), services.runtime.sleep(TICK)).await {
-            Either::First(Ok(())) => return Ok(()),
-            Either::First(Err(error)) => return Err(End::failed(format_args!("sending failed: {error}"))),
-            Either::Second(()) => {}
+        match ticker.until_tick(&services.runtime, TICK, sending.as_mut()).await {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(error)) => return Err(End::failed(format_args!("sending failed: {error}"))),
+            None => {}
         }
         let memory = &services.state.memory;
         let is_contended = batch.rooms.iter().any(|room| memory.is_contended(room.class()));

@@ -103,6 +103,12 @@ pub trait Runtime: Clone + 'static {
     /// The monotonic clock.
     fn monotonic(&self) -> MonotonicNs;
 
+    /// The monotonic clock as it stood when the running task was last polled, or shortly after: it costs nothing, and will
+    /// do for bounds of seconds.
+    fn recent(&self) -> MonotonicNs {
+        self.monotonic()
+    }
+
     /// The wall clock, for timestamps only: no decision about safety may depend on it.
     fn wall_clock(&self) -> TimestampMs;
 

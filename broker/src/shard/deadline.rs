@@ -2,7 +2,7 @@
 
 use crate::runtime::Runtime;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -33,8 +33,44 @@ pub async fn within<R: Runtime, T>(
     duration: Duration,
     future: impl Future<Output = T>,
 ) -> Option<T> {
-    match either(future, runtime.sleep(duration)).await {
-        Either::First(value) => Some(value),
-        Either::Second(()) => None,
+    let (mut future, mut sleep) = (pin!(future), pin!(None));
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(value) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(value));
+        }
+        // What is there at once needs no timer.
+        if sleep.is_none() {
+            sleep.set(Some(runtime.sleep(duration)));
+        }
+        sleep.as_mut().as_pin_mut().map_or(Poll::Pending, |sleep| sleep.poll(context).map(|()| None))
+    })
+    .await
+}
+
+/// A timer for what mostly ends long before it: it stays set, and is set again only when it has run out.
+#[derive(Default)]
+pub struct Ticker(Option<Pin<Box<dyn Future<Output = ()>>>>);
+
+impl Ticker {
+    /// The outcome of `future` if it comes before the next tick, otherwise `None`: a tick comes after `period` at the
+    /// latest, and possibly at once.
+    pub async fn until_tick<R: Runtime, T>(
+        &mut self,
+        runtime: &R,
+        period: Duration,
+        mut future: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(value) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(value));
+            }
+            let timer = self.0.get_or_insert_with(|| Box::pin(runtime.sleep(period)));
+            if timer.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            self.0 = None;
+            Poll::Ready(None)
+        })
+        .await
     }
 }

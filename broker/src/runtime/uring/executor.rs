@@ -110,6 +110,11 @@ impl Shard {
         clock::monotonic().since(self.poll_began.get())
     }
 
+    /// When the running poll began.
+    pub(super) fn poll_began(&self) -> MonotonicNs {
+        self.poll_began.get()
+    }
+
     pub(super) fn random_u64(&self) -> u64 {
         self.random.borrow_mut().next()
     }

@@ -109,6 +109,10 @@ impl Runtime for UringRuntime {
         clock::monotonic()
     }
 
+    fn recent(&self) -> MonotonicNs {
+        self.0.poll_began()
+    }
+
     fn wall_clock(&self) -> TimestampMs {
         clock::wall()
     }
@@ -119,7 +123,9 @@ impl Runtime for UringRuntime {
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
         let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        Sleep::new(&self.0, clock::monotonic().plus_ns(duration_ns))
+        // No time at all has passed already.
+        let now = if duration_ns == 0 { MonotonicNs(0) } else { clock::monotonic() };
+        Sleep::new(&self.0, now.plus_ns(duration_ns))
     }
 
     fn yield_now(&self) -> impl Future<Output = ()> + 'static {

@@ -18,6 +18,9 @@ const TRANSFER_BYTES_MAX: usize = 1 << 30;
 /// Parts of one send (`IOV_MAX`); the rest goes with the next.
 const PARTS_MAX: usize = 1024;
 
+/// With `MSG_WAITALL` the ring itself goes on after a short send.
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+
 const HERE: types::Fd = types::Fd(libc::AT_FDCWD);
 
 pub(super) enum Operation {
@@ -32,7 +35,8 @@ pub(super) enum Operation {
     Accept { listener: Rc<OwnedFd> },
     Connect { socket: Rc<OwnedFd>, address: Box<socket2::SockAddr> },
     Receive { socket: Rc<OwnedFd>, buffer: BytesMut },
-    Send { socket: Rc<OwnedFd>, parts: Parts },
+    Send { socket: Rc<OwnedFd>, bytes: Bytes },
+    SendParts { socket: Rc<OwnedFd>, parts: Parts },
 }
 
 /// What is left of a vectored send, and its description for the kernel.
@@ -89,7 +93,14 @@ impl Operation {
     /// Whether it ends by itself, soon: a file operation. The number of those under way is bounded;
     /// operations of sockets may wait for ever, and are bounded by the number of sockets.
     pub(super) const fn is_of_file(&self) -> bool {
-        !matches!(self, Self::Accept { .. } | Self::Connect { .. } | Self::Receive { .. } | Self::Send { .. })
+        !matches!(
+            self,
+            Self::Accept { .. }
+                | Self::Connect { .. }
+                | Self::Receive { .. }
+                | Self::Send { .. }
+                | Self::SendParts { .. }
+        )
     }
 
     /// The entry that describes it to the kernel. Its pointers lead to memory that this operation owns and
@@ -142,9 +153,14 @@ impl Operation {
                 let count = spare.len().min(TRANSFER_BYTES_MAX) as u32;
                 opcode::Recv::new(types::Fd(socket.as_raw_fd()), spare.as_mut_ptr().cast(), count).build()
             }
-            Self::Send { socket, parts } => {
-                // With MSG_WAITALL the ring itself goes on after a short send.
-                let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
+            Self::Send { socket, bytes } => {
+                let count = bytes.len().min(TRANSFER_BYTES_MAX) as u32;
+                opcode::Send::new(types::Fd(socket.as_raw_fd()), bytes.as_ptr(), count)
+                    .flags(SEND_FLAGS)
+                    .build()
+            }
+            Self::SendParts { socket, parts } => {
+                let flags = SEND_FLAGS as u32;
                 opcode::SendMsg::new(types::Fd(socket.as_raw_fd()), parts.describe()).flags(flags).build()
             }
         }
@@ -170,7 +186,8 @@ impl Operation {
                 // SAFETY: the kernel has written `count` bytes to the start of the spare capacity.
                 unsafe { buffer.set_len(buffer.len() + count) };
             }
-            Self::Send { parts, .. } => parts.advance(count),
+            Self::Send { bytes, .. } => bytes.advance(count.min(bytes.len())),
+            Self::SendParts { parts, .. } => parts.advance(count),
             _ => {}
         }
         Ok(Completed::Count(count))

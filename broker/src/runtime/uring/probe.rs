@@ -186,6 +186,7 @@ pub(super) fn new_ring(workers: Option<&libc::cpu_set_t>) -> Result<(IoUring, Fe
         (opcode::Accept::CODE, "accept"),
         (opcode::Connect::CODE, "connect"),
         (opcode::Recv::CODE, "recv"),
+        (opcode::Send::CODE, "send"),
         (opcode::SendMsg::CODE, "sendmsg"),
         (opcode::AsyncCancel::CODE, "cancellation"),
     ];

@@ -16,6 +16,9 @@ use std::rc::Rc;
 /// Connections that the kernel holds for us until they are accepted; it cuts this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// Parts that together are no larger are sent as one.
+const COPIED_BYTES_MAX: usize = 1 << 10;
+
 /// A connection on its way to the shard that adopts it.
 #[derive(Debug)]
 pub struct UringConnectionHandle(OwnedFd);
@@ -111,6 +114,34 @@ impl UringRuntime {
     }
 }
 
+/// The parts as one, if there is one or they are so small that copying them costs less than describing them to the
+/// kernel; otherwise as they are.
+fn in_one_piece(mut parts: Vec<Bytes>) -> Result<Bytes, Vec<Bytes>> {
+    if parts.len() <= 1 {
+        return Ok(parts.pop().unwrap_or_default());
+    }
+    let bytes = parts.iter().map(Bytes::len).sum();
+    if bytes > COPIED_BYTES_MAX {
+        return Err(parts);
+    }
+    let mut piece = Vec::with_capacity(bytes);
+    parts.iter().for_each(|part| piece.extend_from_slice(part));
+    Ok(piece.into())
+}
+
+async fn send_piece(shard: &Rc<Shard>, descriptor: &Rc<OwnedFd>, mut bytes: Bytes) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let operation = Operation::Send { socket: Rc::clone(descriptor), bytes };
+        let (result, operation) = Perform::new(shard, operation).await;
+        result?;
+        let Operation::Send { bytes: left, .. } = operation else {
+            unreachable!("a ring gives back the operation it was given");
+        };
+        bytes = left;
+    }
+    Ok(())
+}
+
 impl Connection for UringConnection {
     fn receive(&self, buffer: BytesMut) -> impl Future<Output = (io::Result<usize>, BytesMut)> + 'static {
         let (shard, socket) = (Rc::clone(&self.shard), Rc::clone(&self.descriptor));
@@ -132,12 +163,15 @@ impl Connection for UringConnection {
     fn send(&self, parts: Vec<Bytes>) -> impl Future<Output = io::Result<()>> + 'static {
         let (shard, descriptor) = (Rc::clone(&self.shard), Rc::clone(&self.descriptor));
         async move {
-            let mut parts = Parts::new(parts);
+            let mut parts = match in_one_piece(parts) {
+                Ok(bytes) => return send_piece(&shard, &descriptor, bytes).await,
+                Err(parts) => Parts::new(parts),
+            };
             while !parts.is_empty() {
-                let operation = Operation::Send { socket: Rc::clone(&descriptor), parts };
+                let operation = Operation::SendParts { socket: Rc::clone(&descriptor), parts };
                 let (result, operation) = Perform::new(&shard, operation).await;
                 result?;
-                let Operation::Send { parts: left, .. } = operation else {
+                let Operation::SendParts { parts: left, .. } = operation else {
                     unreachable!("a ring gives back the operation it was given");
                 };
                 parts = left;

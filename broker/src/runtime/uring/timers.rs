@@ -15,6 +15,8 @@ pub(super) struct TimerKey {
 pub(super) struct Timers {
     set: BTreeMap<TimerKey, Waker>,
     next_number: u64,
+    /// Up to when all have fired.
+    fired_to: MonotonicNs,
 }
 
 impl Timers {
@@ -23,6 +25,11 @@ impl Timers {
         self.next_number += 1;
         self.set.insert(key, waker);
         key
+    }
+
+    /// Whether a timer of this deadline has fired, or need not be set any more.
+    pub(super) fn has_fired(&self, deadline: MonotonicNs) -> bool {
+        deadline <= self.fired_to
     }
 
     /// Gives a timer that has not fired another waker; `false` if it has fired.
@@ -38,6 +45,7 @@ impl Timers {
 
     /// The wakers that are due.
     pub(super) fn fire(&mut self, now: MonotonicNs, due: &mut Vec<Waker>) {
+        self.fired_to = self.fired_to.max(now);
         while let Some(entry) = self.set.first_entry() {
             if entry.key().deadline > now {
                 break;
@@ -70,9 +78,9 @@ mod tests {
         assert!(timers.cancel(second).is_some());
         let mut due = Vec::new();
         timers.fire(MonotonicNs(9), &mut due);
-        assert_eq!(due.len(), 0);
+        assert_eq!((due.len(), timers.has_fired(MonotonicNs(10))), (0, false));
         timers.fire(MonotonicNs(10), &mut due);
-        assert_eq!(due.len(), 1);
+        assert_eq!((due.len(), timers.has_fired(MonotonicNs(10))), (1, true));
         assert!(!timers.update(first, waker));
         assert!(timers.update(late, waker));
         assert_eq!(timers.next_deadline(), Some(MonotonicNs(30)));
