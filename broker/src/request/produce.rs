@@ -192,55 +192,65 @@ impl Outbox {
     }
 
     /// Sends them all: first to other shards, which then work while this one does.
-    fn send<R: Runtime>(self, services: &Services<R>, frame: Bytes, acks: Acks) -> Answers {
+    fn send<R: Runtime>(mut self, services: &Services<R>, frame: Bytes, acks: Acks) -> Answers {
         let home = usize::from(services.runtime.shard().0);
-        let mut answers = Answers(self.0.iter().map(|_| Vec::new()).collect());
-        let (at_home, away): (Vec<_>, Vec<_>) =
-            self.0.into_iter().enumerate().partition(|(shard, _)| *shard == home);
-        let is_long = at_home.iter().any(|(_, appends)| appends.len() >= APPENDS_OF_LONG_WORK);
-        for (shard, mut appends) in away.into_iter().chain(at_home) {
-            if shard == home && is_long {
-                services.runtime.wake_others();
-            }
-            while !appends.is_empty() {
-                let rest = appends.split_off(appends.len().min(APPENDS_PER_COMMAND_MAX));
-                let (replies, receiver) = gather::channel(appends.len());
-                let bytes = frame.clone();
-                services.partitions.send(PartitionCommand::Append { bytes, appends, acks, replies });
-                answers.0[shard].push(receiver);
-                appends = rest;
-            }
+        let at_home = self.0.get_mut(home).map(std::mem::take).unwrap_or_default();
+        let is_long = at_home.len() >= APPENDS_OF_LONG_WORK;
+        let mut answers = Answers(Vec::new());
+        for (shard, appends) in self.0.into_iter().enumerate() {
+            answers.send(services, shard, appends, &frame, acks);
         }
+        if is_long {
+            services.runtime.wake_others();
+        }
+        answers.send(services, home, at_home, &frame, acks);
         answers
     }
 }
 
-/// What is waited for, by shard; the answers of a shard come in the order of its appends.
-struct Answers(Vec<Vec<gather::Receiver<AppendResult>>>);
+/// What is waited for, by command, and which shard each went to; the answers of a shard come in the order of its appends.
+struct Answers(Vec<(usize, gather::Receiver<AppendResult>)>);
 
 impl Answers {
+    /// Sends appends to a shard, in as many commands as it takes.
+    fn send<R: Runtime>(
+        &mut self,
+        services: &Services<R>,
+        shard: usize,
+        mut appends: Vec<PartitionAppend>,
+        frame: &Bytes,
+        acks: Acks,
+    ) {
+        while !appends.is_empty() {
+            let rest = appends.split_off(appends.len().min(APPENDS_PER_COMMAND_MAX));
+            let (replies, receiver) = gather::channel(appends.len());
+            let bytes = frame.clone();
+            services.partitions.send(PartitionCommand::Append { bytes, appends, acks, replies });
+            self.0.push((shard, receiver));
+            appends = rest;
+        }
+    }
+
     /// Waits for all of them together, for so long at most.
     async fn within<R: Runtime>(mut self, runtime: &R, time: Duration) -> Answered {
         let all = async {
-            for receiver in self.0.iter_mut().flatten() {
+            for (_, receiver) in &mut self.0 {
                 receiver.await;
             }
         };
         let in_time = within(runtime, time, all).await.is_some();
-        let of_shard = |receivers: Vec<gather::Receiver<AppendResult>>| {
-            let answers: Vec<_> = receivers.into_iter().map(gather::Receiver::into_answers).collect();
-            answers.into_iter().flatten()
-        };
-        Answered { shards: self.0.into_iter().map(of_shard).collect(), in_time }
+        let commands =
+            self.0.into_iter().map(|(shard, receiver)| (shard, receiver.into_answers().into_iter()));
+        Answered { commands: commands.collect(), in_time }
     }
 }
 
-/// What the commands to one shard came to, one answer after the other.
-type ShardAnswers = std::iter::Flatten<std::vec::IntoIter<Vec<Option<AppendResult>>>>;
+/// What a command came to, one answer after the other.
+type CommandAnswers = std::vec::IntoIter<Option<AppendResult>>;
 
-/// The answers that came, and whether the others were waited for long enough.
+/// The answers that came, by shard, and whether the others were waited for long enough.
 struct Answered {
-    shards: Vec<ShardAnswers>,
+    commands: Vec<(usize, CommandAnswers)>,
     in_time: bool,
 }
 
@@ -252,11 +262,24 @@ impl Answered {
             Append::Refused(refusal) => return Err(Box::new(Settled { refusal: *refusal, records: None })),
             Append::Sent(shard) => usize::from(shard.0),
         };
-        match self.shards.get_mut(shard).and_then(Iterator::next).flatten() {
+        match self.next_of(shard) {
             Some(Ok(appended)) => Ok(appended),
             Some(Err(error)) => Err(self.settled(Some(&error))),
             None => Err(self.settled(None)),
         }
+    }
+
+    /// The next answer of a shard, if it came.
+    #[inline]
+    fn next_of(&mut self, shard: usize) -> Option<AppendResult> {
+        let at = self.commands.iter().position(|(of, _)| *of == shard)?;
+        let answers = &mut self.commands.get_mut(at)?.1;
+        let answer = answers.next();
+        if answers.len() == 0 {
+            // The order among the commands of a shard stays.
+            self.commands.remove(at);
+        }
+        answer.flatten()
     }
 
     /// What is answered for an append that failed, or that nobody has answered.
