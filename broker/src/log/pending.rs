@@ -8,6 +8,9 @@ use logmill_wire::frame::journal::Range as EntryRange;
 use logmill_wire::ids::Offset;
 use std::rc::Rc;
 
+/// Bytes of one log in a group from which on the checksums of its batches are carried along.
+const CARRIED_PIECE_BYTES_MIN: u32 = 4 << 10;
+
 impl<R: Runtime> Log<R> {
     pub(super) fn enqueue(self: &Rc<Self>) {
         if !self.queued.replace(true) {
@@ -88,6 +91,8 @@ impl<R: Runtime> Log<R> {
             inline = Some(piece(start, to));
         }
         self.store.note_taken(to - segment.taken);
+        segment.batches_from = (!segment.taken_within_batch).then_some(segment.taken);
+        segment.taken_within_batch = !is_batch_end(to);
         segment.taken = to;
         self.covered_cut.set(cut);
         let segment_base = segment.base;
@@ -104,7 +109,15 @@ impl<R: Runtime> Log<R> {
         let Some(segment) = segment else { return group.add_inline(&range, []) };
         match segment.tail.slice_of_newest(bytes.clone()) {
             Some(slice) => group.add_inline(&range, [slice]),
-            None => group.add_inline(&range, segment.tail.slices(bytes)),
+            None => group.add_inline(&range, segment.tail.slices(bytes.clone())),
+        }
+        // Small batches are sooner read than looked for.
+        let from = segment.batches_from.filter(|from| bytes.contains(from));
+        if let Some(from) = from.filter(|_| piece.length >= CARRIED_PIECE_BYTES_MIN) {
+            let first =
+                inner.marks.partition_point(|mark| (mark.segment_base, mark.end) <= (segment_base, from));
+            let ends = inner.marks.iter().skip(first).take_while(|mark| mark.segment_base == segment_base);
+            group.carry_checksums(&range, from, ends.map(|mark| mark.end));
         }
     }
 

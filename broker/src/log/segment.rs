@@ -24,6 +24,10 @@ pub struct Segment<R: Runtime> {
     pub index: Option<SparseIndex>,
     /// Bytes before this were handed to the journal.
     pub taken: u64,
+    /// Whether they end within a batch.
+    pub taken_within_batch: bool,
+    /// Where the first batch starts among the bytes that were handed over last, if that is known.
+    pub batches_from: Option<u64>,
     /// Bytes before this are durable.
     pub durable: u64,
     /// Pages before this were written to the file.
@@ -59,6 +63,8 @@ impl<R: Runtime> Segment<R> {
             tail: Tail::new(end),
             index: None,
             taken: end,
+            taken_within_batch: false,
+            batches_from: None,
             durable: end,
             filled: page_floor(end),
             written_to: end,

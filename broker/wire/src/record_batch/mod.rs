@@ -216,7 +216,7 @@ fn seal(batch: &mut [u8]) {
 pub const CRC_COVERS_FROM: usize = 21;
 
 /// Bytes of a batch from which on its own checksum, going on with it, costs less than reading them.
-const CARRIED_BYTES_MIN: usize = 2 << 10;
+pub const CARRIED_BYTES_MIN: usize = 2 << 10;
 
 /// Goes on with a CRC-32C over a batch that begins with `start` and has so many bytes in all, and whose own checksum is
 /// known to be right: its records are not read for that. `None` if it is not worth it, or `start` is not of a batch of
