@@ -156,8 +156,7 @@ impl Broker {
         let (table, (reply, answer)) = (Rc::clone(&self.table), oneshot::channel());
         self.world.block_on(&self.runtime, async move {
             table.handle(PartitionCommand::Sizes { partitions, reply });
-            let held = answer.await.unwrap();
-            held.into_iter().flat_map(|held| held.sizes.unwrap()).collect()
+            answer.await.unwrap().unwrap()
         })
     }
 }

@@ -17,7 +17,6 @@ mod replicas;
 mod reply;
 mod role;
 pub mod router;
-mod sizes;
 mod table;
 mod waiters;
 

@@ -14,7 +14,6 @@ mod confine;
 mod consuming;
 mod crowd;
 mod degraded;
-mod directories;
 mod fairness;
 mod hostile;
 mod memory;
