@@ -2,7 +2,7 @@
 //!
 //! `LOGMILL_SIM_SEEDS` says how many seeds the parts' own simulations take; [`seeds`] how many clusters that makes.
 
-use logmill_sim::cluster::{Size, run, run_large};
+use logmill_sim::cluster::{Plan, Size, run, run_large, run_plan};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +17,15 @@ fn a_seed_is_one_run() {
         acknowledged += first.acknowledged;
     }
     assert!(acknowledged > 100, "only {acknowledged} records were acknowledged");
+}
+
+#[test]
+fn a_broker_that_is_added_gets_its_part_and_a_drained_one_is_left_with_nothing() {
+    for seed in 0..4 {
+        let outcome = run_plan(seed, Plan { grows: true, ..Plan::default() });
+        assert_eq!(outcome.broken, None, "seed {seed}: {:?}", outcome.deeds);
+        assert!(outcome.acknowledged > 50, "seed {seed}: {}", outcome.acknowledged);
+    }
 }
 
 /// With `LOGMILL_SIM_BROKERS` another number of brokers; each has a hundred partitions, and every tenth is lost.

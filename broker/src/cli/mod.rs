@@ -3,6 +3,7 @@
 //! Exit status: 0 when all went well, 1 for a failure, 2 when the command line is wrong. Errors go to standard error as
 //! `error: cause` and `remedy: what to do`.
 
+mod cluster;
 mod connect;
 mod consume;
 mod group;
@@ -15,6 +16,7 @@ mod topic;
 
 use crate::config::{CONFIG_FILE, Config, ConfigError, Sources};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use cluster::ClusterCommand;
 use connect::Connect;
 use consume::Consume;
 use group::GroupCommand;
@@ -76,6 +78,14 @@ enum Command {
         connect: Connect,
         #[command(subcommand)]
         command: GroupCommand,
+    },
+    /// Drain brokers, and take them back
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Cluster {
+        #[command(flatten)]
+        connect: Connect,
+        #[command(subcommand)]
+        command: ClusterCommand,
     },
 }
 
@@ -181,6 +191,7 @@ fn run_with(
         Command::Topic { connect, command } => topic::run(&command, &connect, output),
         Command::Consume(consume) => consume::run(&consume, output, errors),
         Command::Group { connect, command } => group::run(&command, &connect, output),
+        Command::Cluster { connect, command } => cluster::run(&command, &connect, output),
         Command::Produce(produce) => produce::run(&produce, errors),
     };
     match outcome {

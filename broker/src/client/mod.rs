@@ -4,6 +4,7 @@
 //! nothing of the broker that it is linked with.
 
 mod batches;
+mod brokers;
 mod chance;
 mod clock;
 mod cluster;
@@ -18,6 +19,7 @@ mod partitioner;
 mod producer;
 mod topics;
 
+pub use brokers::Held;
 pub use clock::{Timer, wall_clock_ms};
 pub use cluster::{Cluster, EARLIEST, LATEST, Partition, Topic};
 pub use failure::Failure;

@@ -5,7 +5,7 @@ use crate::cluster::command::MetadataCommand;
 use crate::runtime::{Runtime, oneshot};
 use crate::shard::deadline::within;
 use logmill_state::admission::authorizer::{Operation, Resource};
-use logmill_state::metadata::{AlterConfigsErrorKind, ConfigEdit, ConfigResource, ResourceEdits};
+use logmill_state::metadata::{AlterConfigsErrorKind, ConfigEdit, ConfigResource, DRAINED, ResourceEdits};
 use logmill_state::settings::{Source, ValueType};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::NodeId;
@@ -198,6 +198,11 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new(ErrorCode::InvalidRequest, message))
 }
 
+/// Whether nothing is altered but whether a broker is drained.
+fn is_drain(edits: &[ConfigEdit]) -> bool {
+    !edits.is_empty() && edits.iter().all(|edit| edit.name == DRAINED)
+}
+
 fn resource<R: Runtime>(
     call: &Call<R>,
     resource_type: i8,
@@ -213,8 +218,11 @@ fn resource<R: Runtime>(
         BROKER if name.is_empty() => Ok(ConfigResource::Broker(None)),
         BROKER => match name.parse::<i32>() {
             Ok(id) if id == node.0 => Ok(ConfigResource::Broker(Some(node))),
-            // The client has asked another broker, which is to have looked at it.
-            Ok(id) if call.origin == Origin::Broker && call.services.image().broker(NodeId(id)).is_some() => {
+            // The client has asked another broker, which is to have looked at it; or it is about one that need not run.
+            Ok(id)
+                if (call.origin == Origin::Broker || is_drain(edits))
+                    && call.services.image().broker(NodeId(id)).is_some() =>
+            {
                 Ok(ConfigResource::Broker(Some(NodeId(id))))
             }
             Ok(_) => invalid(format!("Unexpected broker id, expected {node}, but received {name}")),

@@ -22,40 +22,64 @@ fn own_network() -> String {
     format!("127.{}.{}", 64 + (drawn >> 8) % 128, drawn % 256)
 }
 
-pub(super) struct Cluster {
+/// Nodes of one cluster, the first three of which are controllers, too.
+pub struct Cluster {
     network: String,
     pub(super) folders: Vec<Folder>,
     nodes: Vec<Option<Node>>,
+    /// What is set on all of them.
+    settings: &'static [(&'static str, &'static str)],
 }
 
 impl Cluster {
-    pub(super) fn start() -> Self {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Three nodes with settings.
+    pub fn start_with(settings: &'static [(&'static str, &'static str)]) -> Self {
         let folders = (0..NODES).map(|_| Folder::new()).collect();
-        let mut cluster = Self { network: own_network(), folders, nodes: (0..NODES).map(|_| None).collect() };
+        let nodes = (0..NODES).map(|_| None).collect();
+        let mut cluster = Self { network: own_network(), folders, nodes, settings };
         cluster.begin(&[1, 2, 3]);
         cluster
     }
 
-    pub(super) fn address(&self, id: i32) -> SocketAddr {
+    /// Starts one more node, which is no controller.
+    pub fn add(&mut self) -> i32 {
+        self.folders.push(Folder::new());
+        self.nodes.push(None);
+        let id = self.nodes.len() as i32;
+        self.begin(&[id]);
+        id
+    }
+
+    pub fn address(&self, id: i32) -> SocketAddr {
         format!("{}.{id}:9092", self.network).parse().unwrap()
     }
 
     pub(super) fn plan(&self, id: i32) -> Plan {
         let network = &self.network;
         let voters: Vec<_> = (1..=NODES).map(|id| format!("{id}@{network}.{id}:9093")).collect();
-        Plan::new(self.folders[id as usize - 1].path())
+        let (roles, controller) = if id as usize <= NODES {
+            ("broker,controller", format!(",CONTROLLER://{network}.{id}:9093"))
+        } else {
+            ("broker", String::new())
+        };
+        let plan = Plan::new(self.folders[id as usize - 1].path())
             .set("node.id", id)
-            .set("process.roles", "broker,controller")
-            .set("listeners", format!("PLAINTEXT://{network}.{id}:9092,CONTROLLER://{network}.{id}:9093"))
+            .set("process.roles", roles)
+            .set("listeners", format!("PLAINTEXT://{network}.{id}:9092{controller}"))
             .set("controller.listener.names", "CONTROLLER")
             .set("broker.rack", format!("rack{id}"))
             .set("replica.selector.class", "org.apache.kafka.common.replica.RackAwareReplicaSelector")
             .set("controller.quorum.voters", voters.join(","))
-            .set("logmill.memory.bytes", 128 << 20)
+            .set("logmill.memory.bytes", 128 << 20);
+        self.settings.iter().fold(plan, |plan, (key, value)| plan.set(key, value))
     }
 
     /// Starts nodes, and waits until all of them serve.
-    pub(super) fn begin(&mut self, ids: &[i32]) {
+    pub fn begin(&mut self, ids: &[i32]) {
         for &id in ids {
             self.nodes[id as usize - 1] = Some(self.plan(id).begin());
         }
@@ -64,7 +88,7 @@ impl Cluster {
         }
     }
 
-    pub(super) fn kill(&mut self, id: i32) {
+    pub fn kill(&mut self, id: i32) {
         self.nodes[id as usize - 1].take().expect("it runs").kill();
     }
 
@@ -84,7 +108,7 @@ impl Cluster {
         (1..).zip(&self.nodes).filter(|(_, node)| node.is_some()).map(|(id, _)| id)
     }
 
-    pub(super) fn client(&self, id: i32) -> Client {
+    pub fn client(&self, id: i32) -> Client {
         Client::connect(self.address(id))
     }
 
@@ -113,7 +137,7 @@ impl Cluster {
         told.swap_remove(0).unwrap()
     }
 
-    pub(super) fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         let tail = |node: &Node| node.stderr().lines().rev().take(15).collect::<Vec<_>>().join("\n");
         (1..)
             .zip(&self.nodes)

@@ -7,6 +7,7 @@
     reason = "these tests watch a real process in real time, and a panic is how they fail"
 )]
 
+mod balancing;
 mod client;
 mod cluster;
 mod commands;

@@ -20,6 +20,7 @@
 //! | `EpochsRise` | at every image of every node | epochs of partitions |
 //! | `OneControllerPerTerm` | at every answer | who leads the metadata quorum |
 //! | `ReplicasAgree` | at the end | bytes below the high watermark on the disks of the replicas in sync |
+//! | `Balances` | after a broker was added, drained or taken back, where that is done | how many replicas each holds |
 //! | `Starts`, `GoesOn` | at the end | nodes serve; partitions are led and in sync; requests get through |
 //! | `Protocol` | at every answer | whether it can be decoded |
 //! | `Panics` | always | the broker's own asserts |

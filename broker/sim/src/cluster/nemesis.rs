@@ -52,6 +52,8 @@ pub enum Kind {
     CreateTopic,
     /// A topic is deleted.
     DeleteTopic,
+    /// A broker is drained, or taken back.
+    Drain,
 }
 
 const ALL: &[Kind] = &[
@@ -74,6 +76,7 @@ const ALL: &[Kind] = &[
     Kind::Configure,
     Kind::CreateTopic,
     Kind::DeleteTopic,
+    Kind::Drain,
 ];
 
 /// `EIO`.
@@ -276,6 +279,10 @@ async fn administer(kind: Kind, mut client: Client, nodes: i32, history: Shared)
             client.call(node, &request, 2).await.map(drop)
         }
         Kind::Configure => configure(&mut client, node, &place).await,
+        Kind::Drain => {
+            let drained = client.chance.one_in(2);
+            drain(&mut client, node, drained).await.map(drop)
+        }
         Kind::CreateTopic => {
             let number = client.chance.below(3);
             create_topic(&mut client, &format!("{PASSING_TOPIC}-{number}"), 2, 3).await.map(drop)
@@ -314,6 +321,26 @@ async fn configure(client: &mut Client, node: i32, place: &Place) -> Option<()> 
     let request =
         incremental_alter_configs::Request { resources: vec![resource].into(), validate_only: false };
     client.call(node, &request, 1).await.map(drop)
+}
+
+/// Drains a broker, or takes it back; false if it is not known to be so.
+pub async fn drain(client: &mut Client, broker: i32, drained: bool) -> Option<bool> {
+    let config = incremental_alter_configs::AlterableConfig {
+        name: logmill_state::metadata::DRAINED.into(),
+        config_operation: if drained { 0 } else { 1 },
+        value: drained.then(|| "true".into()),
+    };
+    let resource = incremental_alter_configs::AlterConfigsResource {
+        resource_type: 4,
+        resource_name: broker.to_string().into(),
+        configs: vec![config].into(),
+    };
+    let request =
+        incremental_alter_configs::Request { resources: vec![resource].into(), validate_only: false };
+    let node = client.any();
+    let answer = client.call(node, &request, 1).await?;
+    let response: incremental_alter_configs::Response<'_> = answer.decode()?;
+    Some(response.responses.iter().next()?.error_code == 0)
 }
 
 /// Makes a topic; false if it is not known to be there.

@@ -4,7 +4,7 @@ use super::checkers::SharedImages;
 use super::client::{Client, Key};
 use super::clients::{Committer, Kind, Producer, Progress, Reader, values, watch_quorum};
 use super::history::{Shared, name};
-use super::nemesis::{Nemesis, create_topic};
+use super::nemesis::{Nemesis, create_topic, drain};
 use super::nodes::{DATA, Nodes};
 use logmill::log::recover;
 use logmill::runtime::Runtime;
@@ -54,11 +54,13 @@ pub struct Plan {
     pub has_faults: bool,
     /// Whether two nodes must go on before an operator has started the third anew, whose disk has failed.
     pub spares_operator: bool,
+    /// Whether a broker is added before the faults, drained, and taken back.
+    pub grows: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { span: Duration::from_secs(10), has_faults: true, spares_operator: false }
+        Self { span: Duration::from_secs(10), has_faults: true, spares_operator: false, grows: false }
     }
 }
 
@@ -123,7 +125,7 @@ pub fn run(seed: u64) -> Outcome {
 /// Runs a seed.
 #[must_use]
 pub fn run_plan(seed: u64, plan: Plan) -> Outcome {
-    let attempt = std::panic::catch_unwind(|| Run::new(seed).carry_out(plan));
+    let attempt = std::panic::catch_unwind(|| Run::new(seed, plan).carry_out(plan));
     attempt.unwrap_or_else(|cause| {
         let text = cause.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("a panic");
@@ -144,7 +146,12 @@ fn is_healthy(image: &Image) -> bool {
 /// Whether every node serves, and knows of no partition that lacks anything.
 #[must_use]
 pub fn is_whole(nodes: &Nodes) -> bool {
-    (0..nodes.len()).all(|node| {
+    are_whole(nodes, nodes.len())
+}
+
+/// As [`is_whole`], of the first nodes.
+fn are_whole(nodes: &Nodes, count: usize) -> bool {
+    (0..count).all(|node| {
         let image = nodes.images.latest(node);
         nodes.images.is_serving(node)
             && image.is_some_and(|image| is_healthy(&image) && image.brokers().all(|broker| !broker.fenced))
@@ -152,11 +159,15 @@ pub fn is_whole(nodes: &Nodes) -> bool {
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, plan: Plan) -> Self {
         let mut chance = Chance::new(seed ^ 0x0063_6c75_7374_6572);
         let world = Rc::new(World::new(seed, Options::drawn(seed)));
         let count = if chance.one_in(4) { 4 + chance.index(2) } else { 3 };
-        let settings: Vec<String> = SETTINGS.iter().map(|text| (*text).to_owned()).collect();
+        let count = if plan.grows { 4 } else { count };
+        let mut settings: Vec<String> = SETTINGS.iter().map(|text| (*text).to_owned()).collect();
+        if plan.grows || Chance::new(seed ^ 0x6261_6c61_6e63_6573).one_in(2) {
+            settings.push("logmill.balancing.interval.ms=400".to_owned());
+        }
         let nodes = Rc::new(Nodes::new(&world, count, &settings, SharedImages::default()));
         let clients = world.host("clients");
         let (history, progress) = (Shared::default(), Rc::<Progress>::default());
@@ -195,8 +206,11 @@ impl Run {
     }
 
     fn stages(&mut self, plan: Plan, nemesis: &mut Nemesis) -> Result<(), String> {
-        self.due.extend((0..self.nodes.len()).map(|node| (node, Duration::ZERO)));
-        self.until("Starts", |run| is_whole(&run.nodes))?;
+        let added = plan.grows.then(|| self.nodes.len() - 1);
+        let first = added.unwrap_or(self.nodes.len());
+        self.due.extend((0..first).map(|node| (node, Duration::ZERO)));
+        self.due.extend(added.map(|node| (node, Duration::MAX)));
+        self.until("Starts", |run| are_whole(&run.nodes, first))?;
         let mut admin = self.client(0);
         let partitions = 1 + self.chance.below(3) as i32;
         let made = self.task(async move {
@@ -206,6 +220,9 @@ impl Run {
         });
         self.until("Starts", |_| made.get())?;
         self.begin_load();
+        if let Some(node) = added {
+            self.add_and_drain(node)?;
+        }
         let end = self.world.now() + plan.span;
         while self.world.now() < end {
             let pause = Duration::from_millis(self.chance.below(900));
@@ -221,6 +238,52 @@ impl Run {
         self.until("GoesOn", |run| run.progress.left.get() == 0)?;
         self.read_everything()?;
         self.compare_disks()
+    }
+
+    /// A broker is added and gets its part. It is drained, which a controller begins and another one ends, and taken back.
+    fn add_and_drain(&mut self, node: usize) -> Result<(), String> {
+        // The groups' offsets are there by then.
+        self.until("GoesOn", |run| run.progress.committed.get() > 0 && are_whole(&run.nodes, node))?;
+        self.due.insert(node, self.world.now());
+        self.until("Balances", |run| is_whole(&run.nodes) && run.is_even())?;
+        for drained in [true, false] {
+            let mut admin = self.client(0);
+            let asked = self.task(async move {
+                while drain(&mut admin, node as i32 + 1, drained).await != Some(true) {
+                    admin.pause(300).await;
+                }
+            });
+            self.until("Balances", |_| asked.get())?;
+            let pause = Duration::from_millis(self.chance.below(600));
+            self.pass(pause)?;
+            let victim = self.chance.index(node);
+            self.nodes.kill(victim);
+            self.until("Balances", |run| {
+                is_whole(&run.nodes) && if drained { run.held_by(node) == 0 } else { run.is_even() }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// How many replicas a node holds.
+    fn held_by(&self, node: usize) -> usize {
+        let Some(image) = self.nodes.images.latest(0) else { return 0 };
+        let on_node = |state: &logmill_state::metadata::Partition<'_>| {
+            state.replicas.iter().filter(|replica| replica.0 == node as i32 + 1).count()
+        };
+        let held = image.topics().flat_map(|topic| {
+            let all =
+                (0..topic.partition_count()).filter_map(|at| image.partition(topic, PartitionIndex(at)));
+            all.map(|state| on_node(&state)).collect::<Vec<_>>()
+        });
+        held.sum()
+    }
+
+    /// Whether no node holds two replicas more than another one.
+    fn is_even(&self) -> bool {
+        let held: Vec<usize> = (0..self.nodes.len()).map(|node| self.held_by(node)).collect();
+        let (least, most) = (held.iter().min(), held.iter().max());
+        least.zip(most).is_some_and(|(least, most)| most - least < 2)
     }
 
     fn client(&mut self, shard: u16) -> Client {

@@ -1,5 +1,6 @@
 //! One command against the image as it will be: what changes, and what is to be told when that is committed.
 
+use super::balancing::Look;
 use super::rules::Rules;
 use super::sessions::Sessions;
 use crate::cluster::command::{Creation, MetadataCommand, MetadataError};
@@ -73,6 +74,8 @@ pub(in crate::cluster) enum ControllerCommand {
     },
     /// Preferred leaders are to lead again.
     Balance,
+    /// Replicas are to move that should be elsewhere.
+    BalanceReplicas(Look),
 }
 
 impl ControllerCommand {
@@ -84,7 +87,7 @@ impl ControllerCommand {
             Self::Heartbeat { reply, .. } => reply.send(Err(error)),
             Self::AlterPartitions { reply, .. } => reply.send(Err(error)),
             Self::AllocateProducerIds { reply, .. } => reply.send(Err(error)),
-            Self::Fence(_) | Self::FenceLost { .. } | Self::Balance => {}
+            Self::Fence(_) | Self::FenceLost { .. } | Self::Balance | Self::BalanceReplicas(_) => {}
         }
     }
 }
@@ -194,6 +197,7 @@ impl Decider<'_> {
                 self.fence(node, is_silent)
             }
             ControllerCommand::Balance => self.balance(),
+            ControllerCommand::BalanceReplicas(look) => self.balance_replicas(look),
         }
     }
 

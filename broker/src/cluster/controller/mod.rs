@@ -3,6 +3,7 @@
 //! What waits is decided together, each command against the image as those before it leave it, and is proposed at once;
 //! one proposal is under way at a time. A proposal is bound to the term of the leadership in which it was decided.
 
+mod balancing;
 mod decide;
 mod placement;
 mod probe;
@@ -108,6 +109,8 @@ impl<R: Runtime> Controller<R> {
             let balancing = controller.clone();
             runtime.spawn(async move { balancing.0.balance_leaders().await });
         }
+        let moving = controller.clone();
+        runtime.spawn(async move { moving.0.balance_replicas().await });
         runtime.spawn(async move { deciding.0.run().await });
         runtime.spawn(async move { watching.0.watch_sessions().await });
         controller

@@ -185,6 +185,7 @@ impl Image {
             target.state.eligible.retain(|&member| member != node);
             target.remove_in_sync(node);
         });
+        plan.records.extend(self.without_drain(node));
         Ok(plan)
     }
 

@@ -8,6 +8,8 @@
 mod alter_configs;
 mod alter_partition;
 mod balance;
+mod balance_layout;
+mod balance_replicas;
 mod broker_lifecycle;
 mod brokers;
 mod create_partitions;
@@ -28,6 +30,8 @@ mod shared_map;
 mod topic_name;
 
 #[cfg(test)]
+mod balance_tests;
+#[cfg(test)]
 mod replica_tests;
 #[cfg(test)]
 mod tests;
@@ -38,6 +42,7 @@ pub use alter_configs::{
 };
 pub use alter_partition::{AlterPartitionPlan, InSyncError, InSyncProposal};
 pub use balance::{BALANCE_ELECTIONS_MAX, BalancePlan};
+pub use balance_replicas::{BalanceHold, BalanceLimits, DRAINED, ReplicaBalance, ReplicaMove};
 pub use broker_lifecycle::{BrokerError, BrokerStart, ShutdownPlan};
 pub use brokers::{BrokerRegistration, RegisterBrokerError};
 pub use create_partitions::{

@@ -8,10 +8,11 @@
 
 use std::fmt;
 
-use logmill_wire::ids::{NodeId, TopicPartition};
+use logmill_wire::ids::{NodeId, PartitionIndex, TopicPartition};
 
-use super::image::Image;
+use super::image::{Image, Topic};
 use super::leadership::{ControllerContext, PartitionPlan};
+use super::partition_state::Partition;
 
 /// Why a partition is not reassigned.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,19 +110,32 @@ impl Image {
         if wanted.iter().enumerate().any(|(at, node)| wanted[..at].contains(node)) {
             return invalid("The new list of replicas has a broker more than once.".to_owned());
         }
+        self.begin_reassignment(topic, (partition.partition, &current), wanted, context, plan);
+        Ok(())
+    }
+
+    /// Has a partition begin to move to other replicas, all of them different. Those that it has already need not be
+    /// registered any more.
+    pub(super) fn begin_reassignment(
+        &self,
+        topic: &Topic,
+        (partition, current): (PartitionIndex, &Partition<'_>),
+        wanted: &[NodeId],
+        context: &ControllerContext<'_>,
+        plan: &mut PartitionPlan,
+    ) {
         // A reassignment that is under way is given up for this one, from the replicas that it began with.
         let old: Vec<NodeId> =
             current.replicas.iter().copied().filter(|node| !current.adding.contains(node)).collect();
         let adding: Vec<NodeId> = wanted.iter().copied().filter(|node| !old.contains(node)).collect();
         let removing: Vec<NodeId> = old.iter().copied().filter(|node| !wanted.contains(node)).collect();
-        self.change_partition(topic, partition.partition, context, false, plan, |target| {
+        self.change_partition(topic, partition, context, false, plan, |target| {
             let state = &mut target.state;
             state.replicas = wanted.iter().chain(&removing).copied().collect();
             state.in_sync.retain(|node| state.replicas.contains(node));
             state.eligible.retain(|node| state.replicas.contains(node));
             (state.adding, state.removing) = (adding, removing);
         });
-        Ok(())
     }
 
     fn take_back(

@@ -5,6 +5,7 @@
 //! | leaders go round the racks, and within each rack round its brokers | a broker that is fenced begins as nobody's leader |
 //! | the other replicas come from the racks that follow, one of each in turn | replicas lie in different racks as long as there are enough |
 //! | within a rack, brokers that are fenced come last | what they get is not in sync until they are back |
+//! | a broker that is drained gets nothing, if there are enough others | |
 //! | after as many partitions as there are live brokers, racks and brokers are shuffled | the partitions of a broker that dies go to all others |
 
 use std::collections::BTreeMap;
@@ -119,10 +120,12 @@ struct Racks {
 }
 
 impl Racks {
-    fn new(image: &Image, seed: u128) -> Self {
+    fn new(image: &Image, seed: u128, with_drained: bool) -> Self {
         let mut by_name: BTreeMap<Option<&str>, Rack> = BTreeMap::new();
         let (mut alive, mut brokers) = (0, 0);
-        for broker in image.brokers().filter(|broker| !broker.in_controlled_shutdown) {
+        let takes_part = |id| with_drained || !image.is_drained(id);
+        for broker in image.brokers().filter(|broker| !broker.in_controlled_shutdown && takes_part(broker.id))
+        {
             let rack = by_name.entry(broker.rack.as_deref()).or_default();
             let round = if broker.fenced { &mut rack.fenced } else { &mut rack.alive };
             round.brokers.push(broker.id);
@@ -184,7 +187,10 @@ impl Image {
         replication_factor: usize,
         seed: u128,
     ) -> Result<Vec<PlacementRun>, PlaceError> {
-        let mut racks = Racks::new(self, seed);
+        let mut racks = Racks::new(self, seed, false);
+        if replication_factor > racks.brokers || racks.alive == 0 {
+            racks = Racks::new(self, seed, true);
+        }
         if replication_factor == 0 || replication_factor > racks.brokers {
             return Err(PlaceError::TooFewBrokers { wanted: replication_factor, brokers: racks.brokers });
         }

@@ -63,6 +63,26 @@ settings_group! {
         /// How often leadership is looked over for that, in seconds.
         leader_imbalance_check_interval_seconds: u64 = "leader.imbalance.check.interval.seconds", Kind::long_from(1),
             Some("300"), ReadOnly;
+        /// Whether replicas move by themselves: to brokers that have few, away from those that are drained or gone for good,
+        /// and apart by racks.
+        balancing: bool = "logmill.balancing.enable", Kind::Boolean, Some("true"), ClusterWide;
+        /// How often it is looked whether replicas are to move, in milliseconds; while some do, it is twice a second.
+        balancing_interval_ms: u64 = "logmill.balancing.interval.ms", Kind::long_from(1), Some("30000"), ReadOnly;
+        /// Partitions that may move at the same time in the cluster before others begin by themselves.
+        balancing_moves: usize = "logmill.balancing.moves.max", Kind::int_from(1), Some("50"), ClusterWide;
+        /// Partitions that may move at the same time and that one broker leads, gets or gives up, before others begin by
+        /// themselves.
+        balancing_moves_per_broker: usize = "logmill.balancing.moves.per.broker.max", Kind::int_from(1), Some("10"),
+            ClusterWide;
+        /// By how much brokers may differ in the number of their replicas, in percent of what they hold on average; a
+        /// difference of one is never worth a move.
+        balancing_threshold_percent: u32 = "logmill.balancing.threshold.percent", Kind::int(0, 1000), Some("5"), ClusterWide;
+        /// After how long a broker that is not heard from is not waited for any more: its replicas are made anew
+        /// elsewhere; in milliseconds, and never with -1.
+        balancing_gone_ms: Option<u64> = "logmill.balancing.gone.broker.ms", Kind::long_from(-1), Some("-1"), ClusterWide;
+        /// Whether this broker is drained: it gets no new replicas, and those that it has move to others. It counts only
+        /// when it is set on the running cluster.
+        drained: bool = "logmill.broker.drained", Kind::Boolean, Some("false"), PerBroker;
         /// Whether a broker that is stopped hands its partitions over first.
         controlled_shutdown: bool = "controlled.shutdown.enable", Kind::Boolean, Some("true"), ReadOnly;
     }

@@ -65,6 +65,7 @@ class Node:
             "offsets.topic.num.partitions": 3,
             "auto.create.topics.enable": "false",
             "auto.leader.rebalance.enable": "false",
+            "logmill.balancing.enable": "false",
             "group.initial.rebalance.delay.ms": 0,
             "logmill.shards": 2,
             "logmill.pin.cores": "false",
