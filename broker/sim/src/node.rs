@@ -1,7 +1,7 @@
 //! A broker's storage on a simulated host: the same pieces, put together as a node puts them together.
 
 use logmill::journal::Journal;
-use logmill::log::{DirectoryHealth, Store, StoreSettings, recover};
+use logmill::log::{DirectoryHealth, NumberedStore, OpenedRun, Store, StoreSettings, Stores, recover};
 use logmill::partition::PartitionTable;
 use logmill::partition::command::PartitionCommand;
 use logmill::partition::peers::NoPeers;
@@ -13,7 +13,7 @@ use logmill_state::settings::BrokerSettings;
 use logmill_wire::ids::{NodeId, ShardIndex, TopicPartition};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,15 +21,18 @@ use std::time::Duration;
 /// The node's id in every world.
 pub const NODE: NodeId = NodeId(1);
 
-/// Where its log directory is.
+/// Where its log directory is, or the first of them.
 pub const DIRECTORY: &str = "/data";
+
+/// Where its log directories are, if it has as many.
+pub const DIRECTORIES: [&str; 2] = [DIRECTORY, "/more"];
 
 /// One shard of the node.
 pub struct Shard {
     /// Its machine.
     pub runtime: SimulatedRuntime,
-    /// Its part of the log directory.
-    pub store: Rc<Store<SimulatedRuntime>>,
+    /// Its part of each log directory.
+    pub stores: Vec<Rc<Store<SimulatedRuntime>>>,
     /// Its partitions.
     pub table: Rc<PartitionTable<SimulatedRuntime>>,
     /// Images on their way to it, each with the time that it takes to arrive.
@@ -44,8 +47,8 @@ pub struct Node {
     pub shards: Vec<Rc<Shard>>,
     /// Images that were published since the start.
     published: Cell<u64>,
-    /// The health of its log directory.
-    pub health: Arc<DirectoryHealth>,
+    /// The health of each of its log directories.
+    pub healths: Vec<Arc<DirectoryHealth>>,
 }
 
 /// How a node is started.
@@ -53,6 +56,8 @@ pub struct Node {
 pub struct Start {
     /// How many shards.
     pub shards: u16,
+    /// How many log directories, from 1.
+    pub directories: usize,
     /// The sizes of its stores.
     pub store: StoreSettings,
     /// How often logs that are worth compacting are looked for, in milliseconds.
@@ -62,24 +67,19 @@ pub struct Start {
 }
 
 impl Node {
-    /// Recovers the log directory and starts the shards.
+    /// Recovers the log directories and starts the shards.
     ///
     /// # Errors
     /// Why the node refuses to start.
     pub async fn start(host: Host, start: Start) -> Result<Rc<Self>, String> {
         let runtimes: Vec<_> = (0..start.shards).map(|shard| host.runtime(ShardIndex(shard))).collect();
         let Some(first) = runtimes.first() else { return Err("a node has at least one shard".into()) };
-        let path = PathBuf::from(DIRECTORY);
-        first.create_directory(&path).await.map_err(|error| error.to_string())?;
-        let root = PathBuf::from("/");
-        first.sync_directory(&root).await.map_err(|error| error.to_string())?;
-        let recovery = recover(first, &path).await.map_err(|error| error.to_string())?;
-        let (shards, journal_bytes) = (start.shards, start.store.journal_bytes);
-        let opened = recovery
-            .begin_run(first, shards, move |_| journal_bytes, move |log| shard_of(log, shards))
-            .await
-            .map_err(|error| error.to_string())?;
-        let health = Arc::<DirectoryHealth>::default();
+        let mut opened = Vec::new();
+        for path in DIRECTORIES.iter().take(start.directories) {
+            opened.push(open(first, Path::new(path), &start).await?);
+        }
+        let shards = start.shards;
+        let healths: Vec<_> = opened.iter().map(|_| Arc::<DirectoryHealth>::default()).collect();
         // Old records are looked for so often that every generation sees it.
         let backoff = start.cleaner_backoff_ms.to_string();
         let values =
@@ -88,32 +88,24 @@ impl Node {
         let settings = BrokerSettings::from_values(values).map_err(|error| error.to_string())?;
         let settings = Arc::new(settings);
         let mut made = Vec::new();
-        for (runtime, (journal_id, states)) in runtimes.into_iter().zip(opened.shards) {
-            let shard = runtime.shard();
-            let journal = Journal::open_fresh(&runtime, &opened.run.journal(shard), journal_id)
-                .await
-                .map_err(|error| error.to_string())?;
-            let store = Store::start(
-                runtime.clone(),
-                opened.run.clone(),
-                Arc::clone(&health),
-                start.store,
-                journal,
-                states,
-            );
-            let (of_store, of_settings) = (Rc::clone(&store), Arc::clone(&settings));
+        for runtime in runtimes {
+            let mut stores = Vec::new();
+            for (run, health) in opened.iter_mut().zip(&healths) {
+                stores.push(start_store(&runtime, run, health, start.store).await?);
+            }
+            let (of_stores, of_settings) = (numbered(&stores), Arc::clone(&settings));
             let peers = Rc::new(NoPeers);
-            let table = PartitionTable::new(runtime.clone(), NODE, of_store, of_settings, shards, peers);
+            let table = PartitionTable::new(runtime.clone(), NODE, of_stores, of_settings, shards, peers);
             table.apply_image(Arc::clone(&start.image)).await;
             made.push(Rc::new(Shard {
                 runtime,
-                store,
+                stores,
                 table,
                 images: RefCell::default(),
                 applied: Cell::new(0),
             }));
         }
-        Ok(Rc::new(Self { shards: made, published: Cell::new(0), health }))
+        Ok(Rc::new(Self { shards: made, published: Cell::new(0), healths }))
     }
 
     /// Lets the shards delete old records, and compact, from now on.
@@ -179,7 +171,45 @@ impl Node {
     /// Commits what was appended and ends in order.
     pub async fn stop(&self) {
         for shard in &self.shards {
-            shard.store.stop().await;
+            shard.table.stop().await;
         }
     }
+}
+
+/// Recovers one log directory and begins a run in it.
+async fn open(runtime: &SimulatedRuntime, path: &Path, start: &Start) -> Result<OpenedRun, String> {
+    runtime.create_directory(path).await.map_err(|error| error.to_string())?;
+    let root = PathBuf::from("/");
+    runtime.sync_directory(&root).await.map_err(|error| error.to_string())?;
+    let recovery = recover(runtime, path).await.map_err(|error| error.to_string())?;
+    let (shards, journal_bytes) = (start.shards, start.store.journal_bytes);
+    recovery
+        .begin_run(runtime, shards, move |_| journal_bytes, move |log| shard_of(log, shards))
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Starts a shard's part of a log directory.
+async fn start_store(
+    runtime: &SimulatedRuntime,
+    opened: &mut OpenedRun,
+    health: &Arc<DirectoryHealth>,
+    settings: StoreSettings,
+) -> Result<Rc<Store<SimulatedRuntime>>, String> {
+    let shard = runtime.shard();
+    let of_shard = opened.shards.get_mut(usize::from(shard.0)).ok_or("the run has no such shard")?;
+    let (journal_id, states) = (of_shard.0, std::mem::take(&mut of_shard.1));
+    let journal = Journal::open_fresh(runtime, &opened.run.journal(shard), journal_id)
+        .await
+        .map_err(|error| error.to_string())?;
+    let (run, health) = (opened.run.clone(), Arc::clone(health));
+    Ok(Store::start(runtime.clone(), run, health, settings, journal, states))
+}
+
+/// The stores of a shard, as its table takes them.
+fn numbered(stores: &[Rc<Store<SimulatedRuntime>>]) -> Stores<SimulatedRuntime> {
+    let numbered = stores.iter().enumerate();
+    let numbered =
+        numbered.map(|(number, store)| NumberedStore { number, store: Rc::clone(store) }).collect();
+    Stores::new(numbered, Vec::new())
 }

@@ -3,7 +3,7 @@
 use crate::check::check_everything;
 use crate::faults;
 use crate::model::{Partition, Shared, Topic, Writer};
-use crate::node::{DIRECTORY, NODE, Node, Start};
+use crate::node::{DIRECTORIES, NODE, Node, Start};
 use crate::rot::{Rotten, rot_run};
 use crate::workload::{delete, look, write};
 use logmill::log::StoreSettings;
@@ -63,6 +63,8 @@ struct Run {
     batch_bytes_max: u64,
     /// Whether its topics have `write.caching`: then the power stays on, and a process that is killed loses nothing.
     write_caching: bool,
+    /// How many log directories it has.
+    directories: usize,
     outcome: Outcome,
     rotten: Option<Rotten>,
 }
@@ -93,6 +95,7 @@ pub fn run(seed: u64) -> Outcome {
         store,
         batch_bytes_max,
         write_caching: Chance::new(seed ^ 0xcac4e).one_in(4),
+        directories: 1 + usize::from(Chance::new(seed ^ 0xd15c).one_in(2)),
         outcome: Outcome::default(),
         rotten: None,
     };
@@ -299,6 +302,7 @@ impl Run {
         self.register();
         Start {
             shards: 1 + self.chance.below(3) as u16,
+            directories: self.directories,
             store: self.store,
             cleaner_backoff_ms: 10,
             image: Arc::new(self.image.clone()),
@@ -441,7 +445,7 @@ impl Run {
     /// Lets a file rot beside the segments of one partition: its index, or the file that says whose the directory is.
     fn rot_name(&mut self) -> Option<Rotten> {
         let (log, name) = self.draw_log()?;
-        let directory = PathBuf::from(DIRECTORY).join(name);
+        let directory = self.directory_of(&name)?;
         if self.chance.one_in(2) {
             return Rotten::flip(&self.host, directory.join("00000000000000000000.index"), 0..4096);
         }
@@ -449,6 +453,12 @@ impl Run {
         // The start may go on without this log.
         self.model.borrow_mut().partitions.get_mut(&log)?.is_rotten = true;
         Some(rotten)
+    }
+
+    /// Where the log of this name is.
+    fn directory_of(&self, name: &str) -> Option<PathBuf> {
+        let all = DIRECTORIES.iter().map(|directory| PathBuf::from(directory).join(name));
+        all.into_iter().find(|path| self.host.read_file(&path.join("partition.metadata")).is_ok())
     }
 
     /// A partition with acknowledged records, and its directory's name.
@@ -475,7 +485,8 @@ impl Run {
     /// Flips bits of one segment, below the end of what its partition has acknowledged.
     fn rot(&mut self) {
         let Some((log, name)) = self.draw_log() else { return };
-        let path = PathBuf::from(DIRECTORY).join(name).join("00000000000000000000.log");
+        let Some(directory) = self.directory_of(&name) else { return };
+        let path = directory.join("00000000000000000000.log");
         // Neither base offset nor leader epoch is covered by the batch's checksum; the length and all after it is.
         let field = if self.chance.one_in(4) { 8..12 } else { 16..61 };
         if self.host.flip_bits(&path, field, 1).is_ok()

@@ -316,7 +316,7 @@ fn an_error_in_any_step_leaves_the_last_values() {
             bench.host.inject(fault);
             bench.run_for(Duration::from_secs(1));
             bench.host.clear_faults();
-            if bench.node.health.is_failed() {
+            if bench.node.healths[0].is_failed() {
                 ended += 1;
                 bench.crash();
             }

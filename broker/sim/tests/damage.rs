@@ -76,7 +76,13 @@ impl Bench {
     fn start_with(&mut self, topics: &[(&str, Uuid)], store: StoreSettings) -> Result<Rc<Node>, String> {
         self.host.restart();
         self.epoch += 1;
-        let start = Start { shards: 2, store, cleaner_backoff_ms: 15_000, image: image(self.epoch, topics) };
+        let start = Start {
+            shards: 2,
+            directories: 1,
+            store,
+            cleaner_backoff_ms: 15_000,
+            image: image(self.epoch, topics),
+        };
         self.world.block_on(&self.runtime(), Node::start(self.host.clone(), start))
     }
 
@@ -262,7 +268,7 @@ fn a_checkpoint_waits_for_space() {
         }
     }
     assert!(refused > 0 && refused < 400, "{refused} appends were refused");
-    assert!(!node.health.is_failed());
+    assert!(!node.healths[0].is_failed());
     let end = bench.latest(&node).unwrap();
     assert_eq!(bench.read(&node, 0), Ok(end as usize), "reads go on");
     bench.host.clear_faults();
@@ -295,7 +301,7 @@ fn a_busy_pool_only_delays_checkpoints() {
     let mut bench = Bench::new(options);
     let node = bench.start().unwrap();
     bench.append_many(&node, 300);
-    assert!(!node.health.is_failed());
+    assert!(!node.healths[0].is_failed());
     let end = bench.latest(&node).unwrap();
     bench.stop(node);
     let node = bench.start().unwrap();
@@ -313,7 +319,7 @@ fn a_log_whose_topic_is_gone_at_a_start_is_put_aside() {
     let node = bench.start_with(&[("t", other)], store()).unwrap();
     let kept = bench.names_in("/data");
     assert!(kept.contains(&format!("t-0.{}-stray", LOG.topic_id)) && !kept.contains(&"t-0".to_owned()));
-    assert!(!node.shards.iter().any(|shard| shard.store.stored_logs().contains(&LOG)));
+    assert!(!node.shards.iter().any(|shard| shard.stores[0].stored_logs().contains(&LOG)));
 }
 
 #[test]

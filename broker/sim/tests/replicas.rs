@@ -237,7 +237,8 @@ fn a_replica_that_is_taken_away_deletes_its_log_and_one_that_is_added_gets_it() 
     let sizes = |node| {
         let partitions = Some(vec![cluster.key(0)]);
         let sizes = cluster.ask(node, |reply| PartitionCommand::Sizes { partitions, reply });
-        cluster.wait(&sizes).unwrap().unwrap().len()
+        let held = cluster.wait(&sizes).unwrap();
+        held.iter().map(|held| held.sizes.as_ref().unwrap().len()).sum::<usize>()
     };
     assert_eq!((sizes(ONE), sizes(THREE)), (1, 0));
     assert_eq!(appended(&cluster, ONE, "b", Acks::All), Offset(1));

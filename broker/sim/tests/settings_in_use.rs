@@ -156,7 +156,8 @@ impl Broker {
         let (table, (reply, answer)) = (Rc::clone(&self.table), oneshot::channel());
         self.world.block_on(&self.runtime, async move {
             table.handle(PartitionCommand::Sizes { partitions, reply });
-            answer.await.unwrap().unwrap()
+            let held = answer.await.unwrap();
+            held.into_iter().flat_map(|held| held.sizes.unwrap()).collect()
         })
     }
 }

@@ -233,6 +233,12 @@ impl<R: Runtime> Log<R> {
         self.key
     }
 
+    /// Whether the log lies in this directory.
+    #[must_use]
+    pub fn is_in(&self, store: &Rc<Store<R>>) -> bool {
+        Rc::ptr_eq(&self.store, store)
+    }
+
     /// The health of the log directory.
     #[must_use]
     pub fn health(&self) -> &DirectoryHealth {

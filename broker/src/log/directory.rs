@@ -12,7 +12,7 @@ use logmill_wire::limits::PAGE_BYTES;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Whether a log directory may still be used. Shared by all shards: one failed flush ends it for all of them.
@@ -20,6 +20,8 @@ use std::sync::{Mutex, PoisonError};
 pub struct DirectoryHealth {
     failed: AtomicBool,
     cause: Mutex<Option<String>>,
+    /// The logs in the directory, to tell where a new one goes.
+    logs: AtomicUsize,
     pub(super) names: Names,
 }
 
@@ -38,6 +40,27 @@ impl DirectoryHealth {
     #[must_use]
     pub fn is_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
+    }
+
+    /// How many logs the directory has, on all shards.
+    #[must_use]
+    pub fn logs(&self) -> usize {
+        self.logs.load(Ordering::Relaxed)
+    }
+
+    /// A new log goes to this directory.
+    pub(super) fn note_log(&self) {
+        self.logs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many logs were found in the directory.
+    pub(super) fn note_logs_found(&self, logs: usize) {
+        self.logs.fetch_add(logs, Ordering::Relaxed);
+    }
+
+    /// A log has left the directory.
+    pub(super) fn note_log_gone(&self) {
+        let _ = self.logs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |logs| logs.checked_sub(1));
     }
 
     /// Why the directory is out of service.

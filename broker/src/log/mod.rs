@@ -35,6 +35,7 @@ mod segment;
 mod size;
 mod start;
 mod store;
+mod stores;
 mod tail;
 mod truncation;
 mod write_caching;
@@ -47,6 +48,7 @@ pub use reader::ReadOutcome;
 pub use recovery::{OpenedRun, Recovery, recover};
 pub use replication::{InMemory, WholeBatches};
 pub use store::{Store, StoreSettings};
+pub use stores::{Home, NumberedStore, OfflineDirectory, Stores};
 pub use truncation::Truncated;
 
 use logmill_state::partition::PartitionSnapshot;

@@ -161,6 +161,7 @@ impl<R: Runtime> Store<R> {
     /// followed.
     pub async fn set_aside(&self, log: TopicPartition) {
         let Some(state) = self.states.borrow_mut().remove(&log) else { return };
+        self.health.note_log_gone();
         let name = &state.directory;
         let path = self.directory.join(name);
         let target = self.directory.join(derived(name, &log.topic_id.to_string(), STRAY_SUFFIX));

@@ -126,6 +126,7 @@ impl<R: Runtime> Store<R> {
         let extent_bytes_min =
             settings.extent_bytes_min.min(settings.journal_bytes / 16).max(PAGE_BYTES as u64);
         let settings = StoreSettings { extent_bytes_min, ..settings };
+        health.note_logs_found(states.len());
         let store = Rc::new(Self {
             runtime: runtime.clone(),
             directory: run.log_directory().to_path_buf(),
@@ -192,16 +193,27 @@ impl<R: Runtime> Store<R> {
 
     /// Commits what was appended, makes a last checkpoint and ends the committer.
     pub async fn stop(&self) {
-        self.stopping.set(true);
-        self.work.notify_all();
+        self.begin_stop();
         while !self.stopped.get() {
             self.progress.wait().await;
         }
     }
 
+    /// Takes no appends any more; see [`Store::stop`].
+    pub(super) fn begin_stop(&self) {
+        self.stopping.set(true);
+        self.work.notify_all();
+    }
+
+    /// Whether the last checkpoint knows a log.
+    pub(super) fn has(&self, log: TopicPartition) -> bool {
+        self.states.borrow().contains_key(&log)
+    }
+
     /// Forgets a log that was deleted. Its state stays in the checkpoints for as long as the journal has entries
     /// of it: a restart must know whose they are.
     pub fn forget(&self, log: TopicPartition) {
+        self.health.note_log_gone();
         // It stays among the touched: its groups fill the journal until a checkpoint releases them.
         self.doomed.borrow_mut().push((log, self.cut.get()));
         self.cached_logs.borrow_mut().retain(|cached| cached.key() != log);

@@ -1,37 +1,34 @@
 //! The control shard: it brings the node up, decides on the metadata, and takes the node down.
 
-use super::identity::Identity;
-use super::last_boot::LastBoot;
+use super::directories::LogDirectories;
+use super::last_boot::{UsedDirectories, UsedDirectory};
 use super::listen::{self, Socket};
 use super::message::{Beginning, ShardMessage};
 use super::post::Post;
+use super::runs::{self, DirectoryHealths, OpenedDirectories};
 use super::start_block::{self, Facts};
 use super::{Node, NodeError};
 use crate::cluster::links::{Address, ControlLinks};
 use crate::cluster::quorum::{MemberKey, Quorum, QuorumConfig, QuorumSettings, VoterEndpoint};
 use crate::cluster::{CONTROLLED_SHUTDOWN_MAX, CarryOut, ControlPlane, Publish, Publisher, StartError};
-use crate::log::{DirectoryHealth, LogDirectoryError, RunDirectory, recover};
+use crate::log::{DirectoryHealth, OfflineDirectory};
 use crate::net::acceptor::{Acceptance, accept_connections};
 use crate::net::connection::ConnectionInfo;
 use crate::net::counts::{ConnectionCounts, ConnectionLimits};
-use crate::partition::router::shard_of;
 use crate::runtime::mailbox::Endpoint;
-use crate::runtime::{File, Listener, OpenMode, Runtime, event, oneshot};
+use crate::runtime::{Listener, Runtime, event, oneshot};
 use crate::shard::join::{First, first};
 use logmill_state::metadata::{BrokerRegistration, BrokerStart, Endpoint as AdvertisedEndpoint, Image};
 use logmill_state::settings::Voter;
-use logmill_wire::frame::checkpoint::LogState;
-use logmill_wire::ids::{ShardIndex, TopicPartition, Uuid};
+use logmill_wire::ids::{ShardIndex, Uuid};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How soon it is noticed that the log directory is out of service.
+/// How soon it is noticed that a log directory is out of service.
 const LOOK_AT_DIRECTORY_EVERY: Duration = Duration::from_millis(100);
 
 struct Control<R: Runtime> {
@@ -45,7 +42,7 @@ struct Control<R: Runtime> {
 struct Running<R: Runtime> {
     plane: ControlPlane<R>,
     quorum: Quorum,
-    health: Arc<DirectoryHealth>,
+    used: UsedDirectories,
 }
 
 /// Runs the control shard until `stop`, or until the node cannot go on.
@@ -71,10 +68,12 @@ pub async fn run<R: Runtime>(
         }
     };
     control.stop_shards().await;
-    if let Some(Running { plane, quorum, health }) = running {
+    if let Some(Running { plane, quorum, used }) = running {
         plane.stop();
         quorum.stop();
-        control.note_stop(&health).await;
+        if !control.node.has_failed() {
+            used.note_stop(&control.runtime, control.node.boot).await;
+        }
     }
 }
 
@@ -84,17 +83,17 @@ impl<R: Runtime> Control<R> {
         let sockets = listen::bind(&self.runtime, &self.node.config.topology.listeners).await?;
         let (of_controllers, bound): (Vec<_>, Vec<_>) =
             sockets.into_iter().partition(|socket| socket.listener.is_controller);
-        let (directory, node_id) = (&self.node.log_directory, self.node.config.settings.node.node_id);
-        let identity = Identity::establish(&self.runtime, directory, node_id).await?;
-        let (run, shards) = self.open_run().await.map_err(|error| self.not_opened(&error))?;
-        let direct_io = self.has_direct_io(&run).await?;
-        let health = Arc::<DirectoryHealth>::default();
-        for (shard, (journal_id, states)) in (0..).map(ShardIndex).zip(shards) {
-            let beginning = Beginning { run: run.clone(), journal_id, states, health: Arc::clone(&health) };
+        let node_id = self.node.config.settings.node.node_id;
+        let directories = LogDirectories::open(&self.runtime, &self.node.log_directories, node_id).await?;
+        let opened = runs::open(&self.runtime, &self.node, &directories).await?;
+        let OpenedDirectories { healths, metadata_health, direct_io, offline, beginnings } = opened;
+        for (shard, directories) in (0..).map(ShardIndex).zip(beginnings) {
+            let beginning = Beginning { directories, offline: offline.clone() };
             self.post.send(shard, ShardMessage::Begin(Box::new(beginning)));
         }
-        let links = self.link(&identity);
-        let quorum = self.open_quorum(&identity, Arc::clone(&health), &of_controllers, &links).await?;
+        let links = self.link(&directories);
+        let used = in_use(&directories, &healths, &metadata_health);
+        let quorum = self.open_quorum(&directories, metadata_health, &of_controllers, &links).await?;
         let told = quorum.clone();
         links.set_on_gone(Rc::new(move |node| told.is_gone(node)));
         let (clock, lost_peers) = (self.runtime.clone(), Arc::clone(&self.node.lost_peers));
@@ -106,11 +105,11 @@ impl<R: Runtime> Control<R> {
         let plane = ControlPlane::start(runtime, settings, quorum.clone(), publisher.clone(), calls);
         plane.carry_out_with(self.carry_out());
         links.set_handler(plane.call_handler());
-        let cluster_id = self.register(&identity, &plane, &bound).await?;
+        let cluster_id = self.register((&directories, &used), &plane, &bound).await?;
         links.join_cluster(cluster_id);
-        identity.join_cluster(&self.runtime, directory, cluster_id).await?;
-        self.note_start().await?;
-        self.runtime.spawn(leave_with_directory(self.runtime.clone(), plane.clone(), Arc::clone(&health)));
+        self.join_cluster(cluster_id, &directories, &healths).await?;
+        used.note_start(&self.runtime, self.node.boot).await?;
+        self.runtime.spawn(leave_with_directory(self.runtime.clone(), plane.clone(), used.healths()));
         publisher.begin(&self.runtime, quorum.clone(), self.publisher());
         publisher.until_published(quorum.status().applied).await;
         if !plane.until_unfenced().await {
@@ -131,52 +130,44 @@ impl<R: Runtime> Control<R> {
                 "the filesystem has no direct I/O, so writes go through the page cache; put log.dirs on ext4 or XFS".to_owned(),
             );
         }
+        degradations.extend(offline.iter().map(|directory| {
+            let OfflineDirectory { path, cause, .. } = directory;
+            format!("{} is offline, with the partitions in it: {cause}", path.display())
+        }));
         let topics = (image.topic_count(), image.partition_count());
-        let facts = Facts { cluster_id, listeners, direct_io, degradations, topics };
+        let works = |number: &usize| healths.contains_key(number);
+        let data = directories.data.into_iter().filter(|(number, _)| works(number));
+        let data = data.map(|(_, directory)| directory.path).collect();
+        let facts = Facts { cluster_id, data, listeners, direct_io, degradations, topics };
         self.node.observer.started(&start_block::text(&self.node, &facts));
-        Ok(Running { plane, quorum, health })
+        Ok(Running { plane, quorum, used })
     }
 
-    /// What to do about a log directory that cannot be opened.
-    fn not_opened(&self, error: &LogDirectoryError) -> NodeError {
-        let remedy = if error.is_no_space() {
-            // The journals of the run before go only once those of the next one are there.
-            let journal_bytes = self.node.config.settings.resources.journal_bytes;
-            let needed = u64::from(self.node.shards) * journal_bytes;
-            format!(
-                "a start needs {} MiB for new journals before it gives back the old ones: make room on the volume, or \
-                 lower logmill.journal.bytes or logmill.shards; all that was acknowledged is still there",
-                needed.div_ceil(1 << 20)
-            )
-        } else {
-            "repair the disk, or restore the log directory from a replica".to_owned()
-        };
-        NodeError::new(error.to_string(), remedy)
-    }
-
-    async fn open_run(
+    /// Records the cluster in all directories. One where that cannot be written is out of service.
+    async fn join_cluster(
         &self,
-    ) -> Result<(RunDirectory, Vec<(Uuid, BTreeMap<TopicPartition, LogState>)>), LogDirectoryError> {
-        let recovery = recover(&self.runtime, &self.node.log_directory).await?;
-        let shards = self.node.shards;
-        let journal_bytes = self.node.config.settings.resources.journal_bytes;
-        let opened = recovery
-            .begin_run(&self.runtime, shards, move |_| journal_bytes, move |log| shard_of(log, shards))
-            .await?;
-        Ok((opened.run, opened.shards))
-    }
-
-    async fn has_direct_io(&self, run: &RunDirectory) -> Result<bool, NodeError> {
-        let path = run.journal(ShardIndex(0));
-        let failed =
-            |error: io::Error| NodeError::new(format!("{}: {error}", path.display()), "check the disk");
-        Ok(self.runtime.open(&path, OpenMode::Read).await.map_err(failed)?.is_direct())
+        cluster_id: Uuid,
+        directories: &LogDirectories,
+        healths: &DirectoryHealths,
+    ) -> Result<(), NodeError> {
+        let of_metadata = &directories.metadata;
+        of_metadata.identity.join_cluster(&self.runtime, &of_metadata.path, cluster_id).await?;
+        for (number, directory) in &directories.data {
+            let Some(health) = healths.get(number).filter(|_| !directories.has_metadata(directory)) else {
+                continue;
+            };
+            let joined = directory.identity.join_cluster(&self.runtime, &directory.path, cluster_id).await;
+            if let Err(error) = joined {
+                health.fail(error.cause);
+            }
+        }
+        Ok(())
     }
 
     /// The way to the controllers.
-    fn link(&self, identity: &Identity) -> ControlLinks<R> {
+    fn link(&self, directories: &LogDirectories) -> ControlLinks<R> {
         let config = &self.node.config;
-        let cluster_id = identity.cluster_id.unwrap_or(Uuid::ZERO);
+        let cluster_id = directories.cluster_id().unwrap_or(Uuid::ZERO);
         let links = ControlLinks::new(self.runtime.clone(), config.settings.node.node_id, cluster_id);
         let address =
             |voter: &Voter| Address { host: voter.endpoint.host.clone(), port: voter.endpoint.port };
@@ -186,7 +177,7 @@ impl<R: Runtime> Control<R> {
 
     async fn open_quorum(
         &self,
-        identity: &Identity,
+        directories: &LogDirectories,
         health: Arc<DirectoryHealth>,
         sockets: &[Socket<R>],
         links: &ControlLinks<R>,
@@ -202,12 +193,13 @@ impl<R: Runtime> Control<R> {
             })
             .collect();
         let node = config.settings.node.node_id;
+        let directory = &directories.metadata;
         let quorum_config = QuorumConfig {
-            key: MemberKey { node, directory: identity.directory_id },
+            key: MemberKey { node, directory: directory.identity.directory_id },
             endpoints,
             voters,
-            directory: self.node.log_directory.join("quorum"),
-            known_cluster: identity.cluster_id,
+            directory: directory.path.join("quorum"),
+            known_cluster: directory.identity.cluster_id,
             health,
         };
         let timeout_ms = config.settings.node.quorum_election_timeout_ms;
@@ -252,12 +244,12 @@ impl<R: Runtime> Control<R> {
 
     async fn register(
         &self,
-        identity: &Identity,
+        (directories, used): (&LogDirectories, &UsedDirectories),
         plane: &ControlPlane<R>,
         bound: &[Socket<R>],
     ) -> Result<Uuid, NodeError> {
         let config = &self.node.config;
-        if let Some(known) = identity.cluster_id
+        if let Some(known) = directories.cluster_id()
             && plane.image().cluster_id().is_some_and(|id| id != known)
         {
             return Err(NodeError::new(
@@ -276,14 +268,19 @@ impl<R: Runtime> Control<R> {
             .collect();
         let registration = BrokerRegistration {
             broker_id: config.settings.node.node_id,
-            cluster_id: identity.cluster_id.unwrap_or(Uuid::ZERO),
+            cluster_id: directories.cluster_id().unwrap_or(Uuid::ZERO),
             incarnation: Uuid::ZERO,
             rack: config.settings.node.rack.clone(),
             endpoints,
         };
-        let directories = vec![identity.directory_id];
-        let lost_writes = self.has_lost_writes(identity).await;
-        let start = BrokerStart { registration, directories, lost_writes, starts_fenced: true };
+        let lost_writes = used.have_lost_writes(&self.runtime, self.node.boot).await;
+        if lost_writes && directories.cluster_id().is_some() {
+            tracing::warn!(
+                "the host may have been restarted without a clean stop before; replicas of topics with write.caching are copied anew where others have them"
+            );
+        }
+        let start =
+            BrokerStart { registration, directories: used.working_ids(), lost_writes, starts_fenced: true };
         let registered = plane.register(start).await.map_err(|error| match error {
             StartError::Refused(error) => {
                 NodeError::new(error.to_string(), "correct node.id, log.dirs or controller.quorum.voters")
@@ -291,45 +288,6 @@ impl<R: Runtime> Control<R> {
             StartError::Quorum(cause) => NodeError::new(cause, "check the disk of the log directory"),
         })?;
         Ok(registered.cluster_id)
-    }
-
-    /// Whether what the process before had written, and not made durable, may be gone.
-    async fn has_lost_writes(&self, identity: &Identity) -> bool {
-        let noted = LastBoot::read(&self.runtime, &self.node.log_directory).await;
-        let has_lost = LastBoot::has_lost_writes(noted, self.node.boot);
-        if has_lost && identity.cluster_id.is_some() {
-            tracing::warn!(
-                "the host may have been restarted without a clean stop before; replicas of topics with write.caching are copied anew where others have them"
-            );
-        }
-        has_lost
-    }
-
-    /// Notes the boot in which the log directory is used. The registration is committed, which says what was lost
-    /// before; whatever is acknowledged from now on would be lost by another boot.
-    async fn note_start(&self) -> Result<(), NodeError> {
-        let path = &self.node.log_directory;
-        let used = LastBoot { boot: self.node.boot.unwrap_or(Uuid::ZERO), is_clean: false };
-        if LastBoot::read(&self.runtime, path).await == Some(used) {
-            return Ok(());
-        }
-        used.write(&self.runtime, path).await.map_err(|error| {
-            NodeError::new(
-                format!("{}: the boot cannot be noted: {error}", path.display()),
-                "make room on the volume, or check the disk",
-            )
-        })
-    }
-
-    /// Notes that nothing is left to lose: all shards have committed what they had.
-    async fn note_stop(&self, health: &DirectoryHealth) {
-        if health.is_failed() || self.node.has_failed() {
-            return;
-        }
-        let clean = LastBoot { boot: self.node.boot.unwrap_or(Uuid::ZERO), is_clean: true };
-        if let Err(error) = clean.write(&self.runtime, &self.node.log_directory).await {
-            tracing::warn!(%error, "a clean stop cannot be noted; after a restart of the host, replicas of topics with write.caching will be copied anew");
-        }
     }
 
     /// Has a data shard carry out what other brokers forward: each the next one.
@@ -416,14 +374,38 @@ impl<R: Runtime> Control<R> {
     }
 }
 
-/// Has others lead, once the log directory is out of service: this broker gives signs of life, and could take nothing in.
-/// It goes on to serve reads until it is started anew.
-async fn leave_with_directory<R: Runtime>(runtime: R, plane: ControlPlane<R>, health: Arc<DirectoryHealth>) {
-    while !health.is_failed() {
+/// The data directories that work, and the health of the one of the metadata.
+fn in_use(
+    directories: &LogDirectories,
+    healths: &DirectoryHealths,
+    metadata_health: &Arc<DirectoryHealth>,
+) -> UsedDirectories {
+    let data = directories.data.iter().filter_map(|(number, directory)| {
+        Some(UsedDirectory {
+            path: directory.path.clone(),
+            id: directory.identity.directory_id,
+            has_metadata: directories.has_metadata(directory),
+            health: Arc::clone(healths.get(number)?),
+        })
+    });
+    UsedDirectories { data: data.collect(), metadata_health: Arc::clone(metadata_health) }
+}
+
+/// Has others lead, once a log directory is out of service: this broker gives signs of life, and could take nothing in
+/// for what lies there. It goes on to serve reads, and the other directories, until it is started anew.
+async fn leave_with_directory<R: Runtime>(
+    runtime: R,
+    plane: ControlPlane<R>,
+    healths: Vec<Arc<DirectoryHealth>>,
+) {
+    let failed = loop {
+        if let Some(health) = healths.iter().find(|health| health.is_failed()) {
+            break health;
+        }
         runtime.sleep(LOOK_AT_DIRECTORY_EVERY).await;
-    }
-    let cause = health.cause().unwrap_or_default();
-    tracing::error!(%cause, "the log directory is out of service, and others are to lead; restart the broker once the disk is repaired");
+    };
+    let cause = failed.cause().unwrap_or_default();
+    tracing::error!(%cause, "a log directory is out of service, and others are to lead; restart the broker once the disk is repaired");
     plane.shut_down(CONTROLLED_SHUTDOWN_MAX).await;
 }
 

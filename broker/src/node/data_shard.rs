@@ -1,13 +1,13 @@
 //! A data shard: its partitions, and the connections that it serves.
 
-use super::message::{Beginning, ShardMessage};
+use super::message::{Beginning, DirectoryBeginning, ShardMessage};
 use super::post::Post;
 use super::{Node, NodeError};
 use crate::cluster::command::{ClusterHandle, MetadataCommand};
 use crate::coordinator::CoordinatorTable;
 use crate::coordinator::command::GroupRouter;
 use crate::journal::Journal;
-use crate::log::{Store, StoreSettings};
+use crate::log::{NumberedStore, Store, StoreSettings, Stores};
 use crate::net::connection::serve_connection;
 use crate::partition::PartitionTable;
 use crate::partition::router::PartitionRouter;
@@ -28,7 +28,6 @@ use std::sync::Arc;
 
 struct DataShard<R: Runtime> {
     runtime: R,
-    store: Rc<Store<R>>,
     table: Rc<PartitionTable<R>>,
     coordinators: Rc<CoordinatorTable<R>>,
     services: Rc<Services<R>>,
@@ -100,26 +99,10 @@ async fn begin<R: Runtime>(
     post: &Rc<Post<R, R::ConnectionHandle>>,
     beginning: Beginning,
 ) -> Result<DataShard<R>, NodeError> {
-    let path = beginning.run.journal(runtime.shard());
-    let journal = Journal::open_fresh(runtime, &path, beginning.journal_id)
-        .await
-        .map_err(|error| NodeError::new(format!("{}: {error}", path.display()), "check the disk"))?;
     let settings = Arc::new(node.config.settings.clone());
-    let store_settings = StoreSettings {
-        journal_bytes: settings.resources.journal_bytes,
-        cache_bytes: node.memory.cache_bytes_per_shard,
-        ..StoreSettings::default()
-    };
-    let store = Store::start(
-        runtime.clone(),
-        beginning.run,
-        beginning.health,
-        store_settings,
-        journal,
-        beginning.states,
-    );
+    let stores = open_stores(runtime, node, beginning).await?;
     let cluster = cluster_handle(node, post, &settings);
-    let (table, links) = partitions_and_links(runtime, node, &store, &settings, &cluster);
+    let (table, links) = partitions_and_links(runtime, node, stores, &settings, &cluster);
     let home = runtime.shard();
     let (local, outward) = (Rc::clone(&table), Rc::clone(post));
     let partitions = PartitionRouter::new(
@@ -154,22 +137,37 @@ async fn begin<R: Runtime>(
         lost_peers: Arc::clone(&node.lost_peers),
         state,
     };
-    Ok(DataShard {
-        runtime: runtime.clone(),
-        store,
-        table,
-        coordinators,
-        services: Rc::new(services),
-        links,
-        peers,
-    })
+    Ok(DataShard { runtime: runtime.clone(), table, coordinators, services: Rc::new(services), links, peers })
+}
+
+/// The shard's part of each log directory.
+async fn open_stores<R: Runtime>(
+    runtime: &R,
+    node: &Node,
+    beginning: Beginning,
+) -> Result<Stores<R>, NodeError> {
+    let settings = StoreSettings {
+        journal_bytes: node.config.settings.resources.journal_bytes,
+        cache_bytes: node.memory.cache_bytes_per_shard / beginning.directories.len().max(1),
+        ..StoreSettings::default()
+    };
+    let mut stores = Vec::new();
+    for DirectoryBeginning { number, run, journal_id, states, health } in beginning.directories {
+        let path = run.journal(runtime.shard());
+        let journal = Journal::open_fresh(runtime, &path, journal_id)
+            .await
+            .map_err(|error| NodeError::new(format!("{}: {error}", path.display()), "check the disk"))?;
+        let store = Store::start(runtime.clone(), run, health, settings, journal, states);
+        stores.push(NumberedStore { number, store });
+    }
+    Ok(Stores::new(stores, beginning.offline))
 }
 
 /// The partitions of the shard, and the links to the brokers of their other replicas.
 fn partitions_and_links<R: Runtime>(
     runtime: &R,
     node: &Node,
-    store: &Rc<Store<R>>,
+    stores: Stores<R>,
     settings: &Arc<BrokerSettings>,
     cluster: &ClusterHandle,
 ) -> (Rc<PartitionTable<R>>, Links<R>) {
@@ -183,8 +181,8 @@ fn partitions_and_links<R: Runtime>(
         lost_peers: Arc::clone(&node.lost_peers),
     };
     let links = Links::new(runtime.clone(), Plain, links_settings, Rc::<ReplicationCounters>::default());
-    let (of_store, of_settings, to_peers) = (Rc::clone(store), Arc::clone(settings), Rc::new(links.clone()));
-    let table = PartitionTable::new(runtime.clone(), node_id, of_store, of_settings, node.shards, to_peers);
+    let (of_settings, to_peers) = (Arc::clone(settings), Rc::new(links.clone()));
+    let table = PartitionTable::new(runtime.clone(), node_id, stores, of_settings, node.shards, to_peers);
     proposals.begin(&table);
     let replicated: Rc<dyn Partitions> = Rc::<PartitionTable<R>>::clone(&table);
     links.begin(Rc::downgrade(&replicated));
@@ -241,7 +239,7 @@ impl<R: Runtime> DataShard<R> {
         loop {
             match post.receive().await {
                 ShardMessage::Stop(answer) => {
-                    self.store.stop().await;
+                    self.table.stop().await;
                     answer.send(());
                     return;
                 }

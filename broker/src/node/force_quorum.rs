@@ -1,7 +1,8 @@
 //! `logmill force-quorum`: going on from one controller when most of them are gone for good. The node must not run.
 
 use super::NodeError;
-use super::identity::{Identity, Lock};
+use super::directories::{self, of_metadata};
+use super::identity::{Identity, Unusable};
 use crate::cluster::quorum::{ForcedQuorum, MemberKey, force_sole_voter};
 use crate::config::Config;
 use crate::runtime::uring::block_on;
@@ -20,19 +21,18 @@ pub fn force_quorum(config: Config) -> Result<String, NodeError> {
             "force the quorum on the controller that is left, with its own settings",
         ));
     }
-    if let Some(missing) =
-        config.settings.data_directories().iter().find(|path| !path.join("quorum").is_dir())
-    {
+    let metadata = of_metadata(&config.settings);
+    if !metadata.join("quorum").is_dir() {
         return Err(NodeError::new(
-            format!("{}: there is no metadata quorum", missing.display()),
-            "check log.dirs; nothing was changed",
+            format!("{}: there is no metadata quorum", metadata.display()),
+            "check log.dirs and metadata.log.dir; nothing was changed",
         ));
     }
     // Held while the node runs.
-    let lock = Lock::acquire(&config)?;
-    let path = lock.path().to_path_buf();
+    let (directories, _locks) = directories::lock(&config.settings)?;
+    let path = directories.metadata().to_path_buf();
     let forced = block_on(move |runtime| async move {
-        let identity = Identity::establish(&runtime, &path, node_id).await?;
+        let identity = Identity::establish(&runtime, &path, node_id).await.map_err(Unusable::error)?;
         let me = MemberKey { node: node_id, directory: identity.directory_id };
         force_sole_voter(&runtime, &path.join("quorum"), me).await.map_err(|error| {
             NodeError::new(error.to_string(), "see the chapter on lost controllers in docs/cluster.md")

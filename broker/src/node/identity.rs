@@ -1,7 +1,6 @@
 //! Whose log directory this is: the lock that keeps a second process out, and `meta.properties`.
 
 use super::NodeError;
-use crate::config::Config;
 use crate::runtime::buffer::Chunk;
 use crate::runtime::{Durability, File as _, OpenMode, Runtime};
 use logmill_wire::ids::{NodeId, Uuid};
@@ -28,21 +27,32 @@ pub struct Lock {
     _file: File,
 }
 
+/// Why a log directory is not ours to use.
+#[derive(Debug)]
+pub enum Unusable {
+    /// The disk does not do what it should: the directory is offline, and a node may do without it.
+    Offline(NodeError),
+    /// The directory is another's, or not what we left: somebody has to decide.
+    Refused(NodeError),
+}
+
+impl Unusable {
+    /// What to tell an operator.
+    pub fn error(self) -> NodeError {
+        match self {
+            Self::Offline(error) | Self::Refused(error) => error,
+        }
+    }
+}
+
 impl Lock {
-    /// Makes or opens the configured log directory, and locks it.
-    pub fn acquire(config: &Config) -> Result<Self, NodeError> {
-        let directories = config.settings.data_directories();
-        let [path] = directories.as_slice() else {
-            return Err(NodeError::new(
-                format!("log.dirs names {} directories, and this version works with one", directories.len()),
-                "name one directory",
-            ));
-        };
+    /// Makes or opens a log directory, and locks it.
+    pub fn acquire(path: &Path) -> Result<Self, Unusable> {
         let failed = |what: &str, error: io::Error| {
-            NodeError::new(
+            Unusable::Offline(NodeError::new(
                 format!("{}: {what}: {error}", path.display()),
                 "check that the directory exists, that this user may write to it, and that the disk works",
-            )
+            ))
         };
         fs::create_dir_all(path).map_err(|error| failed("the log directory cannot be made", error))?;
         let path =
@@ -55,10 +65,10 @@ impl Lock {
             .map_err(|error| failed("the lock file cannot be opened", error))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { path, _file: file }),
-            Err(TryLockError::WouldBlock) => Err(NodeError::new(
+            Err(TryLockError::WouldBlock) => Err(Unusable::Refused(NodeError::new(
                 format!("{}: another process uses this log directory", path.display()),
                 "stop the other broker, or give this one another log.dirs",
-            )),
+            ))),
             Err(TryLockError::Error(error)) => Err(failed("the lock cannot be taken", error)),
         }
     }
@@ -87,38 +97,39 @@ impl Identity {
         runtime: &R,
         directory: &Path,
         node_id: NodeId,
-    ) -> Result<Self, NodeError> {
+    ) -> Result<Self, Unusable> {
         let file = directory.join(FILE_NAME);
         let text = match read(runtime, &file).await {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Self::begin(runtime, directory, node_id).await.map_err(|error| {
-                    NodeError::new(
+                    Unusable::Offline(NodeError::new(
                         format!("{}: {error}", file.display()),
                         "check the disk and the rights of this user",
-                    )
+                    ))
                 });
             }
             Err(error) => {
-                let remedy = "restore the file's rights";
-                return Err(NodeError::new(format!("{}: {error}", file.display()), remedy));
+                let remedy = "restore the file's rights, and check the disk";
+                let error = NodeError::new(format!("{}: {error}", file.display()), remedy);
+                return Err(Unusable::Offline(error));
             }
         };
         let identity = Self::parse(&text).map_err(|cause| {
-            NodeError::new(
+            Unusable::Refused(NodeError::new(
                 format!("{}: {cause}", file.display()),
                 "start with an empty log directory, or restore this file; a log directory of Apache Kafka cannot be taken over",
-            )
+            ))
         })?;
         if identity.node_id != node_id {
-            return Err(NodeError::new(
+            return Err(Unusable::Refused(NodeError::new(
                 format!(
                     "{}: the log directory belongs to node {}, and this is node {node_id}",
                     file.display(),
                     identity.node_id
                 ),
                 "set node.id to that number, or use another log directory",
-            ));
+            )));
         }
         Ok(identity)
     }
@@ -220,7 +231,7 @@ mod tests {
         };
         let made = establish(7).unwrap();
         assert_eq!(establish(7).unwrap(), made);
-        let refused = establish(8).unwrap_err();
+        let refused = establish(8).unwrap_err().error();
         assert!(refused.cause.contains("belongs to node 7"), "{}", refused.cause);
         let (own, cluster_id) = (runtime.clone(), Uuid::from_random(5));
         let joining = made.clone();
@@ -230,6 +241,6 @@ mod tests {
         assert_eq!(establish(7).unwrap(), Identity { cluster_id: Some(cluster_id), ..made });
         let foreign = b"version=1\ncluster.id=x\nnode.id=7\n";
         host.put_file(&directory.join(FILE_NAME), foreign).unwrap();
-        assert!(establish(7).unwrap_err().remedy.contains("Apache Kafka"));
+        assert!(establish(7).unwrap_err().error().remedy.contains("Apache Kafka"));
     }
 }

@@ -4,12 +4,15 @@
 //! boot, so a process that was killed finds its own, and one that starts after a power cut does not. A clean stop made
 //! everything durable and says so; that holds until the directory is used again.
 
+use super::NodeError;
+use crate::log::DirectoryHealth;
 use crate::runtime::buffer::Chunk;
 use crate::runtime::{Durability, File, OpenMode, Runtime};
 use logmill_wire::ids::Uuid;
 use logmill_wire::limits::PAGE_BYTES;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Magic and version 0: the id of the boot follows, whether the last stop was clean, and a checksum.
 const MAGIC: &[u8; 8] = b"LMBOOT\0\0";
@@ -75,9 +78,94 @@ impl LastBoot {
     }
 }
 
+/// A data directory that works at the start.
+pub struct UsedDirectory {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its `directory.id`.
+    pub id: Uuid,
+    /// Whether the metadata are in it.
+    pub has_metadata: bool,
+    /// Whether it still works.
+    pub health: Arc<DirectoryHealth>,
+}
+
+/// The log directories that a node uses: each says for itself how it was left.
+pub struct UsedDirectories {
+    /// Those of the data.
+    pub data: Vec<UsedDirectory>,
+    /// The health of the one of the metadata, which may be one of them.
+    pub metadata_health: Arc<DirectoryHealth>,
+}
+
+impl UsedDirectories {
+    /// The ids of those of the data that work.
+    pub fn working_ids(&self) -> Vec<Uuid> {
+        self.working().map(|directory| directory.id).collect()
+    }
+
+    /// The health of each.
+    pub fn healths(&self) -> Vec<Arc<DirectoryHealth>> {
+        let data = self.data.iter().map(|directory| &directory.health);
+        data.chain([&self.metadata_health]).map(Arc::clone).collect()
+    }
+
+    /// Whether what the process before had written, and not made durable, may be gone from any of them. One that was never
+    /// used, or that was offline when the host was started last, counts as one that has lost something.
+    pub async fn have_lost_writes<R: Runtime>(&self, runtime: &R, boot: Option<Uuid>) -> bool {
+        for directory in &self.data {
+            let noted = LastBoot::read(runtime, &directory.path).await;
+            if LastBoot::has_lost_writes(noted, boot) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Notes the boot in which the directories are used. The registration is committed, which says what was lost
+    /// before; whatever is acknowledged from now on would be lost by another boot. One where it cannot be noted is out of
+    /// service.
+    ///
+    /// # Errors
+    /// If it cannot be noted in the directory of the metadata, or in none.
+    pub async fn note_start<R: Runtime>(&self, runtime: &R, boot: Option<Uuid>) -> Result<(), NodeError> {
+        let used = LastBoot { boot: boot.unwrap_or(Uuid::ZERO), is_clean: false };
+        for directory in self.working() {
+            let path = &directory.path;
+            if LastBoot::read(runtime, path).await == Some(used) {
+                continue;
+            }
+            let Err(error) = used.write(runtime, path).await else { continue };
+            let cause = format!("{}: the boot cannot be noted: {error}", path.display());
+            if directory.has_metadata || self.working().count() == 1 {
+                return Err(NodeError::new(cause, "make room on the volume, or check the disk"));
+            }
+            directory.health.fail(cause);
+        }
+        Ok(())
+    }
+
+    /// Notes that nothing is left to lose: all shards have committed what they had.
+    pub async fn note_stop<R: Runtime>(&self, runtime: &R, boot: Option<Uuid>) {
+        let clean = LastBoot { boot: boot.unwrap_or(Uuid::ZERO), is_clean: true };
+        for directory in self.working() {
+            if let Err(error) = clean.write(runtime, &directory.path).await {
+                tracing::warn!(directory = %directory.path.display(), %error, "a clean stop cannot be noted; after a restart of the host, replicas of topics with write.caching will be copied anew");
+            }
+        }
+    }
+
+    fn working(&self) -> impl Iterator<Item = &UsedDirectory> {
+        self.data.iter().filter(|directory| !directory.health.is_failed())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::simulated::{Fault, Operation, Options, World};
+    use logmill_wire::ids::ShardIndex;
+    use std::rc::Rc;
 
     const LEFT: LastBoot = LastBoot { boot: Uuid([7; 16]), is_clean: true };
     const FIXTURE: [u8; 29] =
@@ -112,5 +200,55 @@ mod tests {
         ] {
             assert_eq!(LastBoot::has_lost_writes(noted, boot), lost, "{noted:?} at {boot:?}");
         }
+    }
+
+    #[test]
+    fn one_directory_that_was_left_otherwise_counts_for_all_and_a_failed_one_is_not_clean() {
+        let world = World::new(1, Options::default());
+        let host = world.host("node");
+        let runtime = host.runtime(ShardIndex(0));
+        let (first, later) = (Some(Uuid([7; 16])), Some(Uuid([8; 16])));
+        let directory = |path: &str| {
+            host.put_file(&Path::new(path).join(".lock"), b"").unwrap();
+            let (path, has_metadata) = (PathBuf::from(path), path == "/a");
+            UsedDirectory { path, id: Uuid::ZERO, has_metadata, health: Arc::default() }
+        };
+        let of = |paths: &[&str]| {
+            let data = paths.iter().map(|path| directory(path)).collect();
+            Rc::new(UsedDirectories { data, metadata_health: Arc::default() })
+        };
+        let lost = |used: &Rc<UsedDirectories>, boot| {
+            let (own, used) = (runtime.clone(), Rc::clone(used));
+            world.block_on(&runtime, async move { used.have_lost_writes(&own, boot).await })
+        };
+        let start = |used: &Rc<UsedDirectories>, boot| {
+            let (own, used) = (runtime.clone(), Rc::clone(used));
+            world.block_on(&runtime, async move { used.note_start(&own, boot).await })
+        };
+        let stop = |used: &Rc<UsedDirectories>, boot| {
+            let (own, used) = (runtime.clone(), Rc::clone(used));
+            world.block_on(&runtime, async move { used.note_stop(&own, boot).await });
+        };
+        let (one, both) = (of(&["/a"]), of(&["/a", "/b"]));
+        start(&one, first).unwrap();
+        assert!(!lost(&one, first) && lost(&both, first), "nothing is known of the second one");
+        start(&both, first).unwrap();
+        assert!(!lost(&both, first) && lost(&both, later));
+        // The second one is offline at the next boot, and there again when that has stopped clean.
+        start(&one, later).unwrap();
+        stop(&one, later);
+        assert!(!lost(&one, later) && lost(&both, later));
+        start(&both, later).unwrap();
+        both.data[1].health.fail("a failed flush".into());
+        stop(&both, later);
+        assert!(!lost(&one, first) && lost(&of(&["/b"]), first), "only what works was left clean");
+        let path_contains = "/b/".to_owned();
+        host.inject(Fault { path_contains, ..Fault::always(Operation::Write) });
+        let both = of(&["/a", "/b"]);
+        start(&both, first).unwrap();
+        assert!(both.data[1].health.is_failed() && !both.data[0].health.is_failed());
+        host.inject(Fault { path_contains: "/a/".to_owned(), ..Fault::always(Operation::Write) });
+        let refused = start(&of(&["/a", "/b"]), later).unwrap_err().cause;
+        assert!(refused.contains("/a"), "{refused}");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::cluster::command::{Forwarded, MetadataCommand};
 use crate::coordinator::command::GroupCommand;
-use crate::log::RunDirectory;
+use crate::log::{DirectoryHealth, OfflineDirectory, RunDirectory};
 use crate::net::connection::ConnectionInfo;
 use crate::partition::command::PartitionCommand;
 use crate::runtime::oneshot;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// A message from one shard to another. `H` is a connection on its way.
 pub enum ShardMessage<H> {
-    /// The log directory is recovered: the shard can begin.
+    /// The log directories are recovered: the shard can begin.
     Begin(Box<Beginning>),
     /// A command for a partition of the receiver.
     Partition(PartitionCommand),
@@ -35,12 +35,22 @@ pub enum ShardMessage<H> {
 
 /// What a shard begins with.
 pub struct Beginning {
+    /// Its part of each log directory that could be opened; there is at least one.
+    pub directories: Vec<DirectoryBeginning>,
+    /// The log directories that could not be opened.
+    pub offline: Vec<OfflineDirectory>,
+}
+
+/// What a shard begins with in one log directory.
+pub struct DirectoryBeginning {
+    /// The directory's place in `log.dirs`, from 0.
+    pub number: usize,
     /// The run that its journal belongs to.
     pub run: RunDirectory,
     /// The journal's identity.
     pub journal_id: Uuid,
-    /// The states of its logs.
+    /// The states of its logs there.
     pub states: BTreeMap<TopicPartition, LogState>,
     /// The log directory's health.
-    pub health: Arc<crate::log::DirectoryHealth>,
+    pub health: Arc<DirectoryHealth>,
 }

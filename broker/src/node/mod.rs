@@ -2,6 +2,7 @@
 
 mod control;
 mod data_shard;
+mod directories;
 mod error;
 mod force_quorum;
 mod identity;
@@ -10,9 +11,11 @@ mod listen;
 mod machine;
 mod message;
 mod post;
+mod runs;
 mod signals;
 mod start_block;
 
+pub use directories::LogDirectoryPaths;
 pub use error::NodeError;
 pub use force_quorum::force_quorum;
 pub use signals::on_termination;
@@ -26,7 +29,6 @@ use logmill_state::metadata::Image;
 use logmill_wire::ids::{ShardIndex, Uuid};
 use logmill_wire::limits::MAILBOX_MESSAGES_MAX;
 use message::ShardMessage;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What every thread of the node shares.
@@ -35,7 +37,7 @@ struct Node {
     /// Data shards; the control shard's index follows theirs.
     shards: u16,
     memory: machine::Memory,
-    log_directory: PathBuf,
+    log_directories: LogDirectoryPaths,
     observer: Box<dyn Observer>,
     /// The boot of the host, if the kernel tells it.
     boot: Option<Uuid>,
@@ -105,24 +107,24 @@ impl Failure {
     }
 }
 
-/// Puts a node of `shards` data shards together. Its log directory must exist, and be no other node's while it runs;
-/// it runs until `stop`. `boot` is another one after each start of its host; `None` if that is not known.
+/// Puts a node of `shards` data shards together. Its log directories must exist, and be no other node's while it
+/// runs; it runs until `stop`. `boot` is another one after each start of its host; `None` if that is not known.
 #[must_use]
 pub fn assemble<H: Send>(
     config: Config,
     shards: u16,
-    log_directory: PathBuf,
+    log_directories: impl Into<LogDirectoryPaths>,
     boot: Option<Uuid>,
     observer: Box<dyn Observer>,
     stop: event::Wait,
 ) -> Assembly<H> {
     let memory = machine::Memory::plan(&config.settings, shards);
-    let failure = Mutex::new(None);
+    let (failure, log_directories) = (Mutex::new(None), log_directories.into());
     let node = Arc::new(Node {
         config,
         shards,
         memory,
-        log_directory,
+        log_directories,
         boot,
         observer,
         lost_peers: Arc::default(),
@@ -151,7 +153,7 @@ pub fn serve(config: Config) -> Result<(), NodeError> {
 /// Why it could not start, or could not go on.
 pub fn serve_on<R: ThreadedRuntime>(config: Config) -> Result<(), NodeError> {
     start_block::begin_logging(&config.settings.resources.log_filter);
-    let lock = identity::Lock::acquire(&config)?;
+    let (log_directories, _locks) = directories::lock(&config.settings)?;
     let cores = available_cores();
     let shards = config.settings.resources.shards.unwrap_or(cores.len()).max(1);
     let shards = u16::try_from(shards)
@@ -161,9 +163,8 @@ pub fn serve_on<R: ThreadedRuntime>(config: Config) -> Result<(), NodeError> {
     signals::set_on_termination(stop).map_err(|error| {
         NodeError::new(format!("signals cannot be handled: {error}"), "check the limits on threads")
     })?;
-    let log_directory = lock.path().to_path_buf();
     let boot = machine::boot_id();
-    let node = assemble(config, shards, log_directory, boot, Box::new(StandardOutput), stopped);
+    let node = assemble(config, shards, log_directories, boot, Box::new(StandardOutput), stopped);
     R::run_shards(cores, node.data, node.control, run_shard).map_err(|error| refused(&error))?;
     node.failure.take().map_or(Ok(()), Err)
 }

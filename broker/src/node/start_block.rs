@@ -3,6 +3,7 @@
 use super::Node;
 use logmill_wire::ids::Uuid;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// Sends the broker's own log to standard error.
 pub fn begin_logging(filter: &str) {
@@ -21,6 +22,8 @@ pub fn begin_logging(filter: &str) {
 pub struct Facts {
     /// The cluster's id.
     pub cluster_id: Uuid,
+    /// The log directories that work.
+    pub data: Vec<PathBuf>,
     /// Bound addresses, as `NAME://host:port`.
     pub listeners: Vec<String>,
     /// Whether files bypass the page cache.
@@ -41,7 +44,8 @@ pub fn text(node: &Node, facts: &Facts) -> String {
     );
     let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<11}{value}\n"));
     line("listeners", &facts.listeners.join(", "));
-    line("data", &node.log_directory.display().to_string());
+    let data: Vec<_> = facts.data.iter().map(|path| path.display().to_string()).collect();
+    line("data", &data.join(", "));
     line("topics", &format!("{} with {} partitions", facts.topics.0, facts.topics.1));
     line("shards", &node.shards.to_string());
     line(

@@ -34,7 +34,7 @@ impl<R: Runtime> PartitionTable<R> {
         let (runtime, table) = (self.runtime.clone(), Rc::downgrade(self));
         self.runtime.spawn(async move {
             runtime.sleep(interval.min(FIRST_LOOK_MAX)).await;
-            while let Some(table) = table.upgrade().filter(|table| !table.store.is_ending()) {
+            while let Some(table) = table.upgrade().filter(|table| !table.stores.is_ending()) {
                 table.retain().await;
                 drop(table);
                 runtime.sleep(interval).await;
@@ -46,7 +46,7 @@ impl<R: Runtime> PartitionTable<R> {
     pub async fn retain(self: &Rc<Self>) {
         let before = std::mem::take(&mut *self.resting.borrow_mut());
         for key in self.all_logs() {
-            if self.store.is_ending() {
+            if self.stores.is_ending() {
                 return;
             }
             if let Err(error) = self.retain_one(key, &before).await {
@@ -71,7 +71,7 @@ impl<R: Runtime> PartitionTable<R> {
         if let Some(partition) = hosted {
             return partition.retain().await;
         }
-        let Some(state) = self.store.state_of(key) else { return Ok(()) };
+        let Some((store, state)) = self.stores.stored(key) else { return Ok(()) };
         let now = self.runtime.wall_clock();
         let rested = before
             .get(&key)
@@ -85,7 +85,7 @@ impl<R: Runtime> PartitionTable<R> {
             return Ok(());
         }
         // A log of its own, only to look: the partition is not brought to life for nothing.
-        let (log, _) = Log::from_state(Rc::clone(&self.store), &state);
+        let (log, _) = Log::from_state(Rc::clone(store), &state);
         self.looked_at.set(Some(key));
         let bounds =
             LogBounds { start: Offset(state.log_start_offset), high_watermark: Offset(state.next_offset) };

@@ -173,6 +173,15 @@ pub type AppendReplies = gather::Parts<AppendResult>;
 /// The answers to the appends of one command.
 pub type AppendAnswers = gather::Receiver<AppendResult>;
 
+/// What one log directory holds of the partitions of a shard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DirectorySizes {
+    /// The directory's place in `log.dirs`, from 0.
+    pub directory: usize,
+    /// The bytes of its logs; or why it is out of service.
+    pub sizes: Result<Vec<(TopicPartition, u64)>, PartitionError>,
+}
+
 /// A command and the way back for its answer.
 pub enum PartitionCommand {
     /// Append to one or more partitions of one shard: all that a request has for it.
@@ -230,8 +239,8 @@ pub enum PartitionCommand {
     Sizes {
         /// Of which partitions of that shard; `None` for all that were ever appended to.
         partitions: Option<Vec<TopicPartition>>,
-        /// The way back; partitions without a log are left out.
-        reply: oneshot::Sender<Result<Vec<(TopicPartition, u64)>, PartitionError>>,
+        /// The way back, with one answer for each log directory.
+        reply: oneshot::Sender<Vec<DirectorySizes>>,
     },
     /// The end of a leader epoch (KIP-101, KIP-320).
     EpochEnd {

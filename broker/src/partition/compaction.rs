@@ -41,7 +41,7 @@ impl<R: Runtime> PartitionTable<R> {
         let (runtime, table) = (self.runtime.clone(), Rc::downgrade(self));
         self.runtime.spawn(async move {
             let mut resting = Resting::default();
-            while let Some(alive) = table.upgrade().filter(|table| !table.store.is_ending()) {
+            while let Some(alive) = table.upgrade().filter(|table| !table.stores.is_ending()) {
                 let backoff = Duration::from_millis(alive.effective_settings().log.cleaner_backoff_ms);
                 drop(alive);
                 runtime.sleep(backoff.max(BACKOFF_MIN)).await;
@@ -56,14 +56,14 @@ impl<R: Runtime> PartitionTable<R> {
     async fn compact(self: &Rc<Self>, before: &Resting, shards: u16) -> Resting {
         let mut resting = Resting::default();
         for key in self.compacted_logs() {
-            if self.store.is_ending() {
+            if self.stores.is_ending() {
                 break;
             }
             match self.compact_one(key, before.get(&key), shards).await {
                 Ok(rest) => {
                     resting.extend(rest.map(|rest| (key, rest)));
                 }
-                Err(_) if self.store.is_ending() => {}
+                Err(_) if self.stores.is_ending() => {}
                 // The topic was deleted meanwhile.
                 Err(PartitionError::NotHosted) => {}
                 Err(error) => {
@@ -127,7 +127,7 @@ impl<R: Runtime> PartitionTable<R> {
             Some(partition) => (partition.policy.get().cleanup, partition.log.closed_below()),
             None => {
                 let image = Arc::clone(&self.image.borrow());
-                let closed_below = self.store.last_segment_of(key)?;
+                let closed_below = self.stores.last_segment_of(key)?;
                 (self.policy_of(image.topic_by_id(key.topic_id)?).cleanup, closed_below)
             }
         };
@@ -151,14 +151,14 @@ impl<R: Runtime> PartitionTable<R> {
         now: TimestampMs,
     ) -> Result<CompactionStep, LogError> {
         let nothing = CompactionStep::Rest(TimestampMs(i64::MAX));
-        let Some(state) = self.store.state_of(key) else { return Ok(nothing) };
+        let Some((store, state)) = self.stores.stored(key) else { return Ok(nothing) };
         let bounds =
             LogBounds { start: Offset(state.log_start_offset), high_watermark: Offset(state.next_offset) };
         if state.damage.is_some() || bounds.start == bounds.high_watermark {
             return Ok(nothing);
         }
         // A log of its own, only to look: the partition is not brought to life for nothing.
-        let (log, _) = Log::from_state(Rc::clone(&self.store), &state);
+        let (log, _) = Log::from_state(Rc::clone(store), &state);
         plan(&log, settings, bounds, now).await
     }
 

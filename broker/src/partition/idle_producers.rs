@@ -15,7 +15,7 @@ impl<R: Runtime> PartitionTable<R> {
     pub(super) fn start_expiring_producers(self: &Rc<Self>) {
         let (runtime, table) = (self.runtime.clone(), Rc::downgrade(self));
         self.runtime.spawn(async move {
-            while let Some(table) = table.upgrade().filter(|table| !table.store.is_ending()) {
+            while let Some(table) = table.upgrade().filter(|table| !table.stores.is_ending()) {
                 table.expire_producers().await;
                 let interval = (table.producer_expiration_ms() / 16).clamp(1, CHECK_INTERVAL_MS);
                 drop(table);
@@ -36,7 +36,7 @@ impl<R: Runtime> PartitionTable<R> {
                     Role::Follows(follower) => follower.expire_producers(now, expiration_ms),
                 };
             }
-            self.store.expire_producers(key, now, expiration_ms);
+            self.stores.expire_producers(key, now, expiration_ms);
             if self.runtime.should_yield() {
                 self.runtime.yield_now().await;
             }

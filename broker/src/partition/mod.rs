@@ -17,6 +17,7 @@ mod replicas;
 mod reply;
 mod role;
 pub mod router;
+mod sizes;
 mod table;
 mod waiters;
 

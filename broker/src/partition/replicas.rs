@@ -66,7 +66,7 @@ impl<R: Runtime> PartitionTable<R> {
         }
         if hosted.is_none() {
             // The partition may have been here before, and gone.
-            self.store.until_forgotten(key).await;
+            self.stores.until_forgotten(key).await;
         }
         let is_replicated = hosted.as_ref().is_some_and(|partition| partition.replicated.get().is_some());
         if found.replicas.len() < 2 && !is_replicated {
@@ -92,8 +92,8 @@ impl<R: Runtime> PartitionTable<R> {
             partition.retire();
             self.forget(key);
             partition.log().delete().await;
-        } else if self.store.state_of(key).is_some() {
-            self.store.delete(key).await;
+        } else {
+            self.stores.delete(key).await;
         }
     }
 
@@ -233,7 +233,7 @@ impl<R: Runtime> PartitionTable<R> {
             let mut ticks = 0_u32;
             loop {
                 runtime.sleep(TICK).await;
-                let Some(table) = table.upgrade().filter(|table| !table.store.is_ending()) else { return };
+                let Some(table) = table.upgrade().filter(|table| !table.stores.is_ending()) else { return };
                 ticks = ticks.wrapping_add(1);
                 for partition in table.replicated_here() {
                     partition.tick(ticks.is_multiple_of(TICKS_PER_REPETITION));

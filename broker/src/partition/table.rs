@@ -5,10 +5,10 @@ use super::care::Rest;
 use super::command::{
     Acks, AppendReplies, PartitionAppend, PartitionCommand, PartitionError, ReadReply, ReadRequest,
 };
-use super::hosted::{Partition, storage_error};
+use super::hosted::Partition;
 use super::peers::Peers;
 use super::policy::PartitionPolicy;
-use crate::log::{Log, Store};
+use crate::log::{Home, Log, Stores};
 use crate::runtime::{Runtime, oneshot};
 use bytes::Bytes;
 use logmill_state::metadata::{Image, Topic};
@@ -24,14 +24,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// The partitions of one shard, in one log directory.
+/// The partitions of one shard.
 pub struct PartitionTable<R: Runtime> {
     pub(super) runtime: R,
     pub(super) node_id: NodeId,
     /// Shards of this broker.
     pub(super) shards: u16,
     pub(super) peers: Rc<dyn Peers>,
-    pub(super) store: Rc<Store<R>>,
+    /// The shard's part of each log directory.
+    pub(super) stores: Stores<R>,
     /// The settings at the start.
     pub(super) settings: Arc<BrokerSettings>,
     /// The settings with what is set on the running cluster.
@@ -150,7 +151,7 @@ impl<R: Runtime> PartitionTable<R> {
     pub fn new(
         runtime: R,
         node_id: NodeId,
-        store: Rc<Store<R>>,
+        stores: impl Into<Stores<R>>,
         settings: Arc<BrokerSettings>,
         shards: u16,
         peers: Rc<dyn Peers>,
@@ -162,7 +163,7 @@ impl<R: Runtime> PartitionTable<R> {
             node_id,
             shards,
             peers,
-            store,
+            stores: stores.into(),
             settings,
             effective,
             image,
@@ -170,6 +171,11 @@ impl<R: Runtime> PartitionTable<R> {
             resting: RefCell::default(),
             looked_at: Cell::default(),
         })
+    }
+
+    /// Commits what was appended, and ends the shard's part of each log directory.
+    pub async fn stop(&self) {
+        self.stores.stop().await;
     }
 
     /// Partitions that are in use.
@@ -200,11 +206,14 @@ impl<R: Runtime> PartitionTable<R> {
             .map(|topic| topic.id)
             .collect();
         let is_first = before.cluster_id().is_none() && image.cluster_id().is_some();
-        for key in self.store.stored_logs() {
+        if image.cluster_id().is_some() {
+            self.stores.note_first_image(&image);
+        }
+        for key in self.stores.stored_logs() {
             if deleted.contains(&key.topic_id) && self.hosted.borrow().get(key).is_none() {
-                self.store.delete(key).await;
+                self.stores.delete(key).await;
             } else if is_first && image.topic_by_id(key.topic_id).is_none() {
-                self.store.set_aside(key).await;
+                self.stores.set_aside(key).await;
             }
         }
         let topics: Vec<_> = self.hosted.borrow().topics.keys().copied().collect();
@@ -258,7 +267,7 @@ impl<R: Runtime> PartitionTable<R> {
     pub(super) fn all_logs(&self) -> BTreeSet<TopicPartition> {
         let in_use = self.hosted.borrow();
         let in_use = in_use.iter().map(|partition| partition.log().key());
-        in_use.chain(self.store.stored_logs()).collect()
+        in_use.chain(self.stores.stored_logs()).collect()
     }
 
     /// Carries out a command.
@@ -338,38 +347,6 @@ impl<R: Runtime> PartitionTable<R> {
         }
     }
 
-    async fn sizes(
-        &self,
-        partitions: Option<Vec<TopicPartition>>,
-    ) -> Result<Vec<(TopicPartition, u64)>, PartitionError> {
-        let health = self.store.health();
-        if health.is_failed() {
-            return Err(PartitionError::Storage(health.cause().unwrap_or_default()));
-        }
-        let all = || -> BTreeSet<TopicPartition> {
-            self.hosted
-                .borrow()
-                .iter()
-                .map(|partition| partition.log().key())
-                .chain(self.store.stored_logs())
-                .collect()
-        };
-        let mut sizes = Vec::new();
-        for key in partitions.unwrap_or_else(|| all().into_iter().collect()) {
-            let hosted = self.hosted.borrow().get(key).map(|partition| Rc::clone(partition.log()));
-            let size = match (hosted, self.store.state_of(key)) {
-                (Some(log), _) => log.size_bytes().await,
-                (None, Some(state)) => self.store.size_of(&state).await,
-                (None, None) => continue,
-            };
-            sizes.push((key, size.map_err(storage_error)?));
-            if self.runtime.should_yield() {
-                self.runtime.yield_now().await;
-            }
-        }
-        Ok(sizes)
-    }
-
     pub(super) fn hosted(self: &Rc<Self>, key: TopicPartition) -> Result<Rc<Partition<R>>, PartitionError> {
         if let Some(partition) = self.hosted.borrow().get(key) {
             return Ok(Rc::clone(partition));
@@ -394,11 +371,17 @@ impl<R: Runtime> PartitionTable<R> {
         key: TopicPartition,
         topic: &Topic,
     ) -> Result<(Rc<Log<R>>, Leader), PartitionError> {
-        let Some(state) = self.store.state_of(key) else {
-            let name = format!("{}-{}", topic.name, key.partition);
-            return Ok((Log::fresh(Rc::clone(&self.store), key, name), Leader::starting_at(Offset(0))));
+        let (store, state) = match self.stores.home_of(key, self.node_id) {
+            Home::Stored(store, state) => (store, state),
+            Home::Unusable(cause) => return Err(PartitionError::Storage(cause)),
+            Home::Nowhere => {
+                let failed = || PartitionError::Storage("all log directories are out of service".to_owned());
+                let store = self.stores.for_new_log().ok_or_else(failed)?;
+                let name = format!("{}-{}", topic.name, key.partition);
+                return Ok((Log::fresh(store, key, name), Leader::starting_at(Offset(0))));
+            }
         };
-        let (log, snapshot) = Log::from_state(Rc::clone(&self.store), &state);
+        let (log, snapshot) = Log::from_state(store, &state);
         let leader =
             Leader::restore(&snapshot).map_err(|error| PartitionError::Corrupt(error.to_string()))?;
         Ok((log, leader))

@@ -1,8 +1,8 @@
-//! DescribeLogDirs: what lies in the log directory, and how full its volume is (KIP-113, KIP-827).
+//! DescribeLogDirs: what lies in each log directory, and how full its volume is (KIP-113, KIP-827).
 
 use super::call::{Call, Handled, decode};
 use super::services::Services;
-use crate::partition::command::{PartitionCommand, PartitionError};
+use crate::partition::command::{DirectorySizes, PartitionCommand};
 use crate::runtime::{Runtime, oneshot};
 use crate::shard::deadline::within;
 use logmill_state::admission::authorizer::{Operation, Resource};
@@ -51,41 +51,46 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
             Some(wanted) => wanted.values().map(Vec::len).sum(),
         };
         let room = services.answer_room(count.saturating_mul(PARTITION_BYTES)).await;
-        let result = describe(&services, &image, &wanted).await;
-        let outcome = answer.reply(&Response { results: vec![result].into(), ..Response::default() });
+        let results = describe(&services, &image, &wanted).await;
+        let outcome = answer.reply(&Response { results: results.into(), ..Response::default() });
         drop(room);
         outcome
     }))
 }
 
+/// What one directory holds, or why that is not known.
+type Held = Result<BTreeMap<TopicPartition, u64>, ErrorCode>;
+
 async fn describe<R: Runtime>(
     services: &Rc<Services<R>>,
     image: &Arc<Image>,
     wanted: &Wanted,
-) -> DescribeLogDirsResult<'static> {
-    let directory = services.settings.data_directories().into_iter().next().unwrap_or_default();
-    let path = std::path::absolute(&directory).unwrap_or(directory);
-    let mut result = DescribeLogDirsResult {
-        log_dir: path.to_string_lossy().into_owned().into(),
-        ..DescribeLogDirsResult::default()
-    };
-    match sizes(services, image, wanted).await {
-        Ok(sizes) => result.topics = topics(services, image, wanted, &sizes).await.into(),
-        Err(error) => result.error_code = error.code(),
+) -> Vec<DescribeLogDirsResult<'static>> {
+    let directories = services.settings.data_directories();
+    let is_only_one = directories.len() == 1;
+    let mut held = sizes(services, image, wanted).await;
+    let mut results = Vec::new();
+    for (number, directory) in directories.into_iter().enumerate() {
+        let path = std::path::absolute(&directory).unwrap_or(directory);
+        let mut result = DescribeLogDirsResult {
+            log_dir: path.to_string_lossy().into_owned().into(),
+            ..DescribeLogDirsResult::default()
+        };
+        match held.remove(&number).unwrap_or_else(|| Ok(BTreeMap::new())) {
+            Ok(sizes) => result.topics = topics(services, image, wanted, (&sizes, is_only_one)).await.into(),
+            Err(error) => result.error_code = error.code(),
+        }
+        if let Ok(volume) = services.runtime.volume(&path).await {
+            result.total_bytes = i64::try_from(volume.total_bytes).unwrap_or(i64::MAX);
+            result.usable_bytes = i64::try_from(volume.usable_bytes).unwrap_or(i64::MAX);
+        }
+        results.push(result);
     }
-    if let Ok(volume) = services.runtime.volume(&path).await {
-        result.total_bytes = i64::try_from(volume.total_bytes).unwrap_or(i64::MAX);
-        result.usable_bytes = i64::try_from(volume.usable_bytes).unwrap_or(i64::MAX);
-    }
-    result
+    results
 }
 
-/// The sizes of the logs that have one: each shard is asked once.
-async fn sizes<R: Runtime>(
-    services: &Services<R>,
-    image: &Image,
-    wanted: &Wanted,
-) -> Result<BTreeMap<TopicPartition, u64>, ErrorCode> {
+/// The sizes of the logs that have one, by directory: each shard is asked once.
+async fn sizes<R: Runtime>(services: &Services<R>, image: &Image, wanted: &Wanted) -> BTreeMap<usize, Held> {
     let router = &services.partitions;
     let mut of_shard: BTreeMap<_, Option<Vec<TopicPartition>>> = BTreeMap::new();
     match wanted {
@@ -101,6 +106,10 @@ async fn sizes<R: Runtime>(
                     }
                 }
             }
+            if of_shard.is_empty() {
+                // Which directories are out of service is told in any case.
+                of_shard.extend(router.shards().next().map(|shard| (shard, Some(Vec::new()))));
+            }
         }
     }
     let answers: Vec<_> = of_shard
@@ -112,18 +121,28 @@ async fn sizes<R: Runtime>(
         })
         .collect();
     let patience = Duration::from_millis(services.settings.network.request_timeout_ms);
-    let mut sizes = BTreeMap::new();
+    let mut held: BTreeMap<usize, Held> = BTreeMap::new();
     for answer in answers {
-        match within(&services.runtime, patience, answer).await {
-            Some(Ok(Ok(found))) => sizes.extend(found),
-            Some(Ok(Err(PartitionError::Stopping)) | Err(oneshot::Closed)) => {
-                return Err(ErrorCode::KafkaStorageError);
+        let told = match within(&services.runtime, patience, answer).await {
+            Some(Ok(told)) => told,
+            Some(Err(oneshot::Closed)) => return nothing_known(services, ErrorCode::KafkaStorageError),
+            None => return nothing_known(services, ErrorCode::RequestTimedOut),
+        };
+        for DirectorySizes { directory, sizes } in told {
+            let of_directory = held.entry(directory).or_insert_with(|| Ok(BTreeMap::new()));
+            match (of_directory, sizes) {
+                (Ok(known), Ok(found)) => known.extend(found),
+                (of_directory @ Ok(_), Err(error)) => *of_directory = Err(error.code()),
+                (Err(_), _) => {}
             }
-            Some(Ok(Err(error))) => return Err(error.code()),
-            None => return Err(ErrorCode::RequestTimedOut),
         }
     }
-    Ok(sizes)
+    held
+}
+
+fn nothing_known<R: Runtime>(services: &Services<R>, error: ErrorCode) -> BTreeMap<usize, Held> {
+    let directories = services.settings.data_directories().len();
+    (0..directories).map(|directory| (directory, Err(error))).collect()
 }
 
 /// Whether this broker has a replica of the partition.
@@ -137,7 +156,7 @@ async fn topics<R: Runtime>(
     services: &Services<R>,
     image: &Image,
     wanted: &Wanted,
-    sizes: &BTreeMap<TopicPartition, u64>,
+    (sizes, has_all): (&BTreeMap<TopicPartition, u64>, bool),
 ) -> Vec<DescribeLogDirsTopic<'static>> {
     let all: Vec<(&Arc<Topic>, Vec<i32>)> = match wanted {
         None => image.topics().map(|topic| (topic, (0..topic.partition_count()).collect())).collect(),
@@ -164,8 +183,12 @@ async fn topics<R: Runtime>(
                 continue;
             }
             let key = TopicPartition { topic_id: topic.id, partition: PartitionIndex(index) };
-            // One that was never written to has no log yet.
-            let size = sizes.get(&key).copied().unwrap_or(0);
+            let size = match sizes.get(&key) {
+                Some(size) => *size,
+                // One that was never written to has no log yet, and of several directories none until then.
+                None if has_all => 0,
+                None => continue,
+            };
             partitions.push(DescribeLogDirsPartition {
                 partition_index: index,
                 partition_size: i64::try_from(size).unwrap_or(i64::MAX),

@@ -91,7 +91,7 @@ apis! {
         "Settings of Kafka's brokers that mean nothing here are not listed. There are no loggers to describe.";
     alter_configs 0..=2 => controller
         "Settings of listeners and of TLS need a restart. Metrics of clients cannot be subscribed to.";
-    describe_log_dirs 1..=5 "There is one log directory; replicas do not move between directories.";
+    describe_log_dirs 1..=5 "Of several directories, a partition is told of where it lies once it was written to; replicas do not move between directories.";
     create_partitions 0..=3 => controller
         "The broker's internal topics keep the number of partitions that they were created with.";
     delete_groups 0..=2 "";

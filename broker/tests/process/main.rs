@@ -15,6 +15,7 @@ mod confine;
 mod consuming;
 mod crowd;
 mod degraded;
+mod directories;
 mod fairness;
 mod hostile;
 mod memory;

@@ -2,7 +2,7 @@
 
 use super::checkers::SharedImages;
 use logmill::config::{Config, Sources};
-use logmill::node::{Assembly, Failure, assemble, run_shard};
+use logmill::node::{Assembly, Failure, LogDirectoryPaths, assemble, run_shard};
 use logmill::runtime::Runtime;
 use logmill::runtime::event::{Event, event};
 use logmill::runtime::simulated::{Host, SimulatedHandle, World};
@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Where the nodes keep their data.
-pub const DATA: &str = "/data";
+/// Where the nodes keep their data, if they have as many directories.
+const DIRECTORIES: [&str; 2] = ["/data", "/more"];
 
 /// Data shards of each node.
 const SHARDS: u16 = 2;
@@ -102,14 +102,18 @@ impl Nodes {
         host.restart();
         self.images.forget(node);
         // What makes the directory is before the node: an operator, or the lock.
-        host.put_file(&Path::new(DATA).join(".lock"), b"").map_err(|error| error.to_string())?;
+        let directories = directories_of(node);
+        for directory in directories {
+            host.put_file(&Path::new(directory).join(".lock"), b"").map_err(|error| error.to_string())?;
+        }
+        let paths: LogDirectoryPaths = directories.iter().map(PathBuf::from).collect();
         let sources = Sources { flags: flags.clone(), ..Sources::default() };
         let config = Config::load(&sources).map_err(|errors| format!("{errors:?}"))?;
         let (stop, stopped) = event();
         let observer = self.images.observer(node);
         let boot = Some(Uuid((u128::from(power_cuts.get()) + 1).to_be_bytes()));
         let Assembly { data, control, failure } =
-            assemble::<SimulatedHandle>(config, SHARDS, PathBuf::from(DATA), boot, observer, stopped);
+            assemble::<SimulatedHandle>(config, SHARDS, paths, boot, observer, stopped);
         let left = Rc::new(Cell::new(usize::from(SHARDS) + 1));
         for (shard, seed) in (0..).map(ShardIndex).zip(data.into_iter().chain(control)) {
             let (runtime, left) = (host.runtime(shard), Rc::clone(&left));
@@ -165,6 +169,12 @@ impl Nodes {
     }
 }
 
+/// Where the log directories of a node are: every second one has two.
+#[must_use]
+pub fn directories_of(node: usize) -> &'static [&'static str] {
+    if node % 2 == 1 { &DIRECTORIES } else { &DIRECTORIES[..1] }
+}
+
 fn voter((number, host): (usize, &Host)) -> String {
     format!("{number}@{}", host.address(CONTROLLER_PORT))
 }
@@ -174,7 +184,7 @@ fn flags(number: usize, host: &Host, voters: &[String], settings: &[String]) -> 
     let mut flags = vec![
         format!("node.id={number}"),
         format!("controller.quorum.voters={}", voters.join(",")),
-        format!("log.dirs={DATA}"),
+        format!("log.dirs={}", directories_of(number - 1).join(",")),
         format!("logmill.shards={SHARDS}"),
         "logmill.memory.bytes=67108864".to_owned(),
         "logmill.journal.bytes=4194304".to_owned(),

@@ -5,7 +5,7 @@ use super::client::{Client, Key};
 use super::clients::{Committer, Kind, Producer, Progress, Reader, values, watch_quorum};
 use super::history::{Shared, name};
 use super::nemesis::{Nemesis, create_topic, drain};
-use super::nodes::{DATA, Nodes};
+use super::nodes::{Nodes, directories_of};
 use logmill::log::recover;
 use logmill::runtime::Runtime;
 use logmill::runtime::simulated::{Chance, Host, Options, World};
@@ -450,7 +450,7 @@ impl Run {
         (0..self.nodes.len()).for_each(|node| self.nodes.cut_power(node));
         let mut disks = Vec::new();
         for node in 0..self.nodes.len() {
-            disks.push(Disk::read(&self.world, self.nodes.host(node))?);
+            disks.push(Disk::read(&self.world, self.nodes.host(node), directories_of(node))?);
         }
         let names: BTreeMap<Key, String> = partitions(&image);
         for (key, log) in self.history.borrow().logs() {
@@ -509,19 +509,27 @@ struct Disk {
 
 impl Disk {
     /// Recovers the logs as a start does, and reads them.
-    fn read(world: &World, host: &Host) -> Result<Self, String> {
+    fn read(world: &World, host: &Host, directories: &[&'static str]) -> Result<Self, String> {
         host.restart();
+        let mut disk = Self { logs: BTreeMap::new() };
+        for &directory in directories {
+            disk.read_directory(world, host, Path::new(directory))?;
+        }
+        Ok(disk)
+    }
+
+    fn read_directory(&mut self, world: &World, host: &Host, root: &'static Path) -> Result<(), String> {
         let runtime = host.runtime(ShardIndex(0));
         let own = runtime.clone();
         let files = world.block_on(&runtime, async move {
-            recover(&own, Path::new(DATA)).await.map_err(|error| error.to_string())?;
+            recover(&own, root).await.map_err(|error| error.to_string())?;
             let mut files = BTreeSet::new();
-            for entry in own.read_directory(Path::new(DATA)).await.map_err(|error| error.to_string())? {
+            for entry in own.read_directory(root).await.map_err(|error| error.to_string())? {
                 let is_log = entry.is_directory && entry.name.contains('-') && !entry.name.contains('.');
                 if !is_log {
                     continue;
                 }
-                let directory = Path::new(DATA).join(&entry.name);
+                let directory = root.join(&entry.name);
                 for file in own.read_directory(&directory).await.map_err(|error| error.to_string())? {
                     if file.name.ends_with(".log") {
                         files.insert((entry.name.clone(), file.name));
@@ -530,11 +538,10 @@ impl Disk {
             }
             Ok::<_, String>(files)
         });
-        let mut logs: BTreeMap<String, BTreeMap<i64, Vec<u8>>> = BTreeMap::new();
         for (directory, file) in files.map_err(|error| format!("Recovers: {}: {error}", host.name()))? {
-            let path = Path::new(DATA).join(&directory).join(&file);
+            let path = root.join(&directory).join(&file);
             let bytes = host.read_file(&path).map_err(|error| error.to_string())?;
-            let log = logs.entry(directory).or_default();
+            let log = self.logs.entry(directory).or_default();
             for batch in batches(&bytes) {
                 let Some(batch) = batch.ok().filter(|batch| validate_stored_header(batch).is_ok()) else {
                     break;
@@ -547,6 +554,6 @@ impl Disk {
                 log.insert(base, batch.bytes().to_vec());
             }
         }
-        Ok(Self { logs })
+        Ok(())
     }
 }

@@ -118,7 +118,8 @@ impl Bench {
         configs: &Configs,
         (store, cleaner_backoff_ms): (StoreSettings, u64),
     ) -> Rc<Node> {
-        let start = Start { shards: 1, store, cleaner_backoff_ms, image: image(generation, configs) };
+        let start =
+            Start { shards: 1, directories: 1, store, cleaner_backoff_ms, image: image(generation, configs) };
         let host = host.clone();
         let runtime = host.runtime(ShardIndex(0));
         let node = world.block_on(&runtime, async move { Node::start(host, start).await }).unwrap();
@@ -189,7 +190,8 @@ impl Bench {
             node.shards[0].table.handle(PartitionCommand::Sizes { partitions: Some(vec![KEY]), reply });
             answer.await.unwrap()
         });
-        sizes.unwrap().iter().map(|(_, bytes)| bytes).sum()
+        let [only] = &sizes[..] else { panic!("{sizes:?}") };
+        only.sizes.as_ref().unwrap().iter().map(|(_, bytes)| bytes).sum()
     }
 
     pub fn delete(&self, before: i64) -> Result<Offset, PartitionError> {

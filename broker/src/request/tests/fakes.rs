@@ -9,7 +9,8 @@ use crate::cluster::quorum::{MemberKey, QuorumDescription};
 use crate::cluster::quorum_command::{QuorumCommand, VoterError};
 use crate::coordinator::CoordinatorTable;
 use crate::partition::command::{
-    AppendReply, Appended, OffsetFound, OffsetQuery, PartitionCommand, PartitionError, ReadReply,
+    AppendReply, Appended, DirectorySizes, OffsetFound, OffsetQuery, PartitionCommand, PartitionError,
+    ReadReply,
 };
 use crate::partition::router::PartitionRouter;
 use crate::request::services::Services;
@@ -422,7 +423,8 @@ impl FakeBroker {
             PartitionCommand::Sizes { partitions, reply } => {
                 self.asked.borrow_mut().push(Asked::Sizes(partitions.as_ref().map(Vec::len)));
                 let failure = self.sizes_error.borrow().clone();
-                reply.send(failure.map_or_else(|| Ok(self.tell_sizes(partitions.as_deref())), Err));
+                let sizes = failure.map_or_else(|| Ok(self.tell_sizes(partitions.as_deref())), Err);
+                reply.send(vec![DirectorySizes { directory: 0, sizes }]);
                 return;
             }
             command => command,

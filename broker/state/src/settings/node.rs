@@ -70,8 +70,7 @@ settings_group! {
         /// The directories that hold the data, best each on a disk of its own; instead of log.dir.
         log_dirs: Vec<PathBuf> = "log.dirs", Kind::List, None, ReadOnly;
         /// The directory of the cluster's metadata; if absent, the first of the data directories.
-        metadata_log_dir: Option<String> = "metadata.log.dir", Kind::Text, None, ReadOnly,
-            inert "metadata lies in the data directory";
+        metadata_log_dir: Option<String> = "metadata.log.dir", Kind::Text, None, ReadOnly;
         /// Bytes of metadata records after which a snapshot is taken.
         metadata_snapshot_after_bytes: u64 = "metadata.log.max.record.bytes.between.snapshots", Kind::long_from(1),
             Some("20971520"), ReadOnly,
