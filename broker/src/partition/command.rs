@@ -204,6 +204,13 @@ pub enum PartitionCommand {
         /// The way back.
         reply: oneshot::Sender<ReadReply>,
     },
+    /// Read batches of one or more partitions of one shard.
+    Reads {
+        /// Where, and what.
+        reads: Vec<(TopicPartition, ReadRequest)>,
+        /// The ways back, in the order of `reads`.
+        replies: gather::Parts<ReadReply>,
+    },
     /// Raise `flag` as soon as the high watermark is above `above`, or the partition goes away.
     Watch {
         /// Where.
@@ -268,12 +275,13 @@ impl PartitionCommand {
     }
 
     /// The partition that is asked; of several, which are all on one shard, the first. There is none in a command
-    /// to append nothing, or in one for a whole shard.
+    /// to append or read nothing, or in one for a whole shard.
     #[must_use]
     pub fn partition(&self) -> Option<TopicPartition> {
         match self {
             Self::Sizes { .. } | Self::Peer(_) => None,
             Self::Append { appends, .. } => appends.first().map(|append| append.partition),
+            Self::Reads { reads, .. } => reads.first().map(|(partition, _)| *partition),
             Self::Read { partition, .. }
             | Self::Watch { partition, .. }
             | Self::FindOffset { partition, .. }

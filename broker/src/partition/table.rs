@@ -9,7 +9,7 @@ use super::hosted::Partition;
 use super::peers::Peers;
 use super::policy::PartitionPolicy;
 use crate::log::{Home, Log, Stores};
-use crate::runtime::{Runtime, oneshot};
+use crate::runtime::Runtime;
 use bytes::Bytes;
 use logmill_state::metadata::{Image, Topic};
 use logmill_state::partition::Leader;
@@ -276,10 +276,14 @@ impl<R: Runtime> PartitionTable<R> {
             PartitionCommand::Append { bytes, appends, acks, replies } => {
                 self.append(&bytes, &appends, acks, replies)
             }
-            PartitionCommand::Read { partition, request, reply } => match self.hosted(partition) {
-                Ok(partition) => self.read(partition, request, reply),
-                Err(error) => reply.send(nothing_read(error)),
-            },
+            PartitionCommand::Read { partition, request, reply } => {
+                self.read(partition, request, move |read| reply.send(read));
+            }
+            PartitionCommand::Reads { reads, replies } => {
+                for ((partition, request), reply) in reads.into_iter().zip(replies) {
+                    self.read(partition, request, move |read| reply.send(read));
+                }
+            }
             PartitionCommand::Watch { partition, above, flag } => match self.hosted(partition) {
                 Ok(partition) => partition.watch(above, flag),
                 Err(_) => flag.raise(),
@@ -309,16 +313,24 @@ impl<R: Runtime> PartitionTable<R> {
     }
 
     /// Reads at once what is in memory, or not there; only what takes I/O gets a task of its own.
-    fn read(&self, partition: Rc<Partition<R>>, request: ReadRequest, reply: oneshot::Sender<ReadReply>) {
+    fn read(
+        self: &Rc<Self>,
+        partition: TopicPartition,
+        request: ReadRequest,
+        reply: impl FnOnce(ReadReply) + 'static,
+    ) {
+        let partition = match self.hosted(partition) {
+            Ok(partition) => partition,
+            Err(error) => return reply(nothing_read(error)),
+        };
         if let Some(nothing) = partition.reads_nothing(&request) {
-            reply.send(nothing);
-            return;
+            return reply(nothing);
         }
         let mut reading = Box::pin(partition.read(request));
         // Whatever it then waits for hears of its task when that polls again.
         match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(read) => reply.send(read),
-            Poll::Pending => self.runtime.spawn(async move { reply.send(reading.await) }),
+            Poll::Ready(read) => reply(read),
+            Poll::Pending => self.runtime.spawn(async move { reply(reading.await) }),
         }
     }
 

@@ -5,18 +5,21 @@ use super::fetch_key::{FetchKey, TopicKey};
 use super::services::Services;
 use super::topics::{self, Readable, Reader};
 use crate::partition::command::{PartitionCommand, PartitionError, ReadReply, ReadRequest};
-use crate::runtime::{Runtime, oneshot};
+use crate::runtime::{Runtime, gather, oneshot};
 use bytes::Bytes;
 use logmill_state::admission::authorizer::{Operation, RequestContext, Resource};
 use logmill_state::admission::fetch_sessions::FetchPartition;
 use logmill_state::metadata::{Image, Topic};
 use logmill_state::partition::{FetchCheckError, Isolation};
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::{NodeId, Offset};
+use logmill_wire::ids::{NodeId, Offset, TopicPartition};
 use std::sync::Arc;
 
 /// The least share of one partition in the first round of reads: less is not worth a message.
 const SHARE_MIN_BYTES: usize = 16 << 10;
+
+/// Reads that go to a shard in one command; between commands a shard sees to others.
+const READS_PER_COMMAND_MAX: usize = 1_024;
 
 /// A partition to read from.
 pub(super) struct Target {
@@ -147,19 +150,59 @@ pub(super) async fn read_all<R: Runtime>(
         left_to_promise -= if target.here.is_ok() { bytes } else { 0 };
         promised.push(bytes);
     }
-    let first: Vec<_> = targets
-        .iter()
-        .zip(&promised)
-        .enumerate()
-        .map(|(index, (target, &bytes))| begin(services, target, bytes, index == 0, isolation))
-        .collect();
-    let mut reads = Vec::with_capacity(first.len());
-    for begun in first {
-        reads.push(finish(begun).await);
-    }
+    let mut reads = read_first(services, targets, &promised, isolation).await;
     read_rest(services, targets, &mut promised, &mut reads, max_bytes, isolation).await;
     read_more(services, targets, &promised, &mut reads, max_bytes, isolation).await;
     reads
+}
+
+/// The first round: see [`read_all`]. Each shard gets all that is for it in few commands, and answers together: of many
+/// partitions most have nothing new, and a message for each would cost more than looking at them.
+async fn read_first<R: Runtime>(
+    services: &Services<R>,
+    targets: &[&Target],
+    promised: &[usize],
+    isolation: Isolation,
+) -> Vec<Read> {
+    let mut shards: Vec<Vec<(TopicPartition, ReadRequest)>> = Vec::new();
+    let mut sent_to = Vec::with_capacity(targets.len());
+    for (index, (target, &bytes)) in targets.iter().zip(promised).enumerate() {
+        sent_to.push(target.here.map(|here| {
+            let shard = usize::from(services.partitions.shard_of(here.partition).0);
+            if shards.len() <= shard {
+                shards.resize_with(shard + 1, Vec::new);
+            }
+            shards[shard].push((here.partition, read_request(target, bytes, index == 0, isolation)));
+            shard
+        }));
+    }
+    let home = usize::from(services.runtime.shard().0);
+    let mut answers: Vec<_> = shards.iter().map(|_| Vec::new()).collect();
+    // First those that then work while this shard does.
+    for shard in (0..shards.len()).filter(|&shard| shard != home).chain((home < shards.len()).then_some(home))
+    {
+        let mut reads = std::mem::take(&mut shards[shard]);
+        while !reads.is_empty() {
+            let rest = reads.split_off(reads.len().min(READS_PER_COMMAND_MAX));
+            let (replies, receiver) = gather::channel(reads.len());
+            services.partitions.send(PartitionCommand::Reads { reads, replies });
+            answers[shard].push(receiver);
+            reads = rest;
+        }
+    }
+    let mut replies = Vec::with_capacity(answers.len());
+    for mut receivers in answers {
+        for receiver in &mut receivers {
+            receiver.await;
+        }
+        replies.push(receivers.into_iter().flat_map(gather::Receiver::into_answers));
+    }
+    let outcome = |shard: Result<usize, ErrorCode>| match shard.map(|shard| replies[shard].next().flatten()) {
+        Err(error) => Read::Refused(Refusal::plain(error)),
+        Ok(Some(reply)) => Read::Answered(reply),
+        Ok(None) => Read::Refused(Refusal::plain(PartitionError::Stopping.code())),
+    };
+    sent_to.into_iter().map(outcome).collect()
 }
 
 /// Reads from the partitions for which there was no share yet: see [`read_all`].
@@ -279,7 +322,13 @@ fn begin<R: Runtime>(
         Err(error) => return Begun::Refused(error),
     };
     let (reply, answer) = oneshot::channel();
-    let request = ReadRequest {
+    let request = read_request(target, max_bytes, at_least_one, isolation);
+    services.partitions.send(PartitionCommand::Read { partition: here.partition, request, reply });
+    Begun::Sent(answer)
+}
+
+fn read_request(target: &Target, max_bytes: usize, at_least_one: bool, isolation: Isolation) -> ReadRequest {
+    ReadRequest {
         offset: target.request.fetch_offset,
         max_bytes,
         at_least_one: at_least_one && !target.redirects(),
@@ -287,9 +336,7 @@ fn begin<R: Runtime>(
         last_fetched_epoch: target.request.last_fetched_epoch,
         isolation,
         leader_only: target.leader_only,
-    };
-    services.partitions.send(PartitionCommand::Read { partition: here.partition, request, reply });
-    Begun::Sent(answer)
+    }
 }
 
 async fn finish(begun: Begun) -> Read {

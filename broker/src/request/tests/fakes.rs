@@ -10,7 +10,7 @@ use crate::cluster::quorum_command::{QuorumCommand, VoterError};
 use crate::coordinator::CoordinatorTable;
 use crate::partition::command::{
     AppendReply, Appended, DirectorySizes, OffsetFound, OffsetQuery, PartitionCommand, PartitionError,
-    ReadReply,
+    ReadReply, ReadRequest,
 };
 use crate::partition::router::PartitionRouter;
 use crate::request::services::Services;
@@ -418,6 +418,40 @@ impl FakeBroker {
         logs.iter().filter(|(key, _)| wanted(key)).map(|(key, log)| (*key, bytes(log))).collect()
     }
 
+    fn read(&self, partition: TopicPartition, request: ReadRequest) -> ReadReply {
+        self.asked.borrow_mut().push(Asked::Read(partition, request.max_bytes, request.at_least_one));
+        let mut logs = self.logs.borrow_mut();
+        let log = logs.entry(partition).or_default();
+        let (mut parts, mut bytes) = (Vec::new(), 0);
+        let high_watermark = self.high_watermark.get().map_or(log.end, |at| at.min(log.end));
+        let asked = |base: i64| (request.offset.0..high_watermark).contains(&base);
+        for (_, batch) in log.batches.iter().filter(|(base, _)| asked(*base)) {
+            let is_allowed = bytes + batch.len() <= request.max_bytes;
+            if !(is_allowed || request.at_least_one && parts.is_empty()) {
+                break;
+            }
+            bytes += batch.len();
+            parts.push(batch.clone());
+        }
+        let out_of_range = FetchCheckError::OffsetOutOfRange {
+            log_start_offset: Offset(0),
+            log_end_offset: Offset(log.end),
+        };
+        let is_in_range = (0..=log.end).contains(&request.offset.0);
+        let records = match self.errors.borrow().get(&partition) {
+            Some(error) => Err(error.clone()),
+            None if is_in_range => Ok(parts),
+            None => Err(PartitionError::Fetch(out_of_range)),
+        };
+        ReadReply {
+            high_watermark: Offset(high_watermark),
+            last_stable_offset: Offset(log.end),
+            log_start_offset: Offset(0),
+            leader_epoch: self.leader_epoch(partition),
+            records,
+        }
+    }
+
     fn handle(self: Rc<Self>, command: PartitionCommand) {
         let command = match command {
             PartitionCommand::Sizes { partitions, reply } => {
@@ -438,38 +472,11 @@ impl FakeBroker {
                     self.append_later(append.partition, bytes.slice(append.range()), reply);
                 }
             }
-            PartitionCommand::Read { request, reply, .. } => {
-                self.asked.borrow_mut().push(Asked::Read(partition, request.max_bytes, request.at_least_one));
-                let mut logs = self.logs.borrow_mut();
-                let log = logs.entry(partition).or_default();
-                let (mut parts, mut bytes) = (Vec::new(), 0);
-                let high_watermark = self.high_watermark.get().map_or(log.end, |at| at.min(log.end));
-                let asked = |base: i64| (request.offset.0..high_watermark).contains(&base);
-                for (_, batch) in log.batches.iter().filter(|(base, _)| asked(*base)) {
-                    let is_allowed = bytes + batch.len() <= request.max_bytes;
-                    if !(is_allowed || request.at_least_one && parts.is_empty()) {
-                        break;
-                    }
-                    bytes += batch.len();
-                    parts.push(batch.clone());
+            PartitionCommand::Read { request, reply, .. } => reply.send(self.read(partition, request)),
+            PartitionCommand::Reads { reads, replies } => {
+                for ((partition, request), reply) in reads.into_iter().zip(replies) {
+                    reply.send(self.read(partition, request));
                 }
-                let out_of_range = FetchCheckError::OffsetOutOfRange {
-                    log_start_offset: Offset(0),
-                    log_end_offset: Offset(log.end),
-                };
-                let is_in_range = (0..=log.end).contains(&request.offset.0);
-                let records = match error {
-                    Some(error) => Err(error),
-                    None if is_in_range => Ok(parts),
-                    None => Err(PartitionError::Fetch(out_of_range)),
-                };
-                reply.send(ReadReply {
-                    high_watermark: Offset(high_watermark),
-                    last_stable_offset: Offset(log.end),
-                    log_start_offset: Offset(0),
-                    leader_epoch: self.leader_epoch(partition),
-                    records,
-                });
             }
             PartitionCommand::DeleteRecords { before, reply, .. } => {
                 let end = Offset(self.logs.borrow_mut().entry(partition).or_default().end);
