@@ -94,6 +94,13 @@ impl Answer {
         }
     }
 
+    /// As [`Answer::reply`], with a frame that is encoded already, the size in front of it included.
+    #[must_use]
+    pub fn reply_encoded(mut self, frame: Vec<u8>) -> Outcome {
+        self.room.resize(frame.len());
+        Outcome::Reply(Reply { parts: vec![frame.into()], room: self.room })
+    }
+
     /// The outcome where a response, or a part of one, cannot be encoded.
     #[must_use]
     pub fn not_encoded(self, response: &str, error: EncodeError) -> Outcome {

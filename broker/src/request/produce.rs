@@ -50,6 +50,14 @@ const APPENDS_OF_LONG_WORK: usize = 16;
 const SUCCESS_BYTES_MAX: usize = 36;
 const SUCCESS_BYTES_MIN: usize = 22;
 
+/// The size in front of an answer.
+const SIZE_BYTES: usize = 4;
+/// Of an answer about one partition, what stands around its topic's id: no tagged fields in the header, one topic; one
+/// partition.
+const ONLY_BEFORE: [u8; 3] = [0, 2, 2];
+/// What follows the partition: no tagged fields of the topic, no throttling, no tagged fields.
+const ONLY_AFTER: [u8; 6] = [0; 6];
+
 /// A partition's append: refused already, or under way on a shard.
 enum Append {
     Refused(Box<Refusal>),
@@ -269,6 +277,18 @@ impl Answered {
         }
     }
 
+    /// What the one append of a request came to, if there was one and it succeeded.
+    #[inline]
+    fn only_success(&self) -> Option<&Appended> {
+        match &self.commands[..] {
+            [(_, answers)] => match answers.as_slice() {
+                [Some(Ok(appended))] => Some(appended),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The next answer of a shard, if it came.
     #[inline]
     fn next_of(&mut self, shard: usize) -> Option<AppendResult> {
@@ -329,6 +349,14 @@ fn finish<R: Runtime>(
     topics: Vec<TopicSent>,
     mut answered: Answered,
 ) -> Outcome {
+    if answer.version >= TOPIC_IDS_FROM
+        && let Some(appended) = answered.only_success()
+        && let [TopicSent { id, partitions, .. }] = &topics[..]
+        && let [PartitionSent { index, .. }] = partitions[..]
+    {
+        let frame = only_success_frame(answer.version, answer.correlation_id, (*id, index), appended);
+        return answer.reply_encoded(frame);
+    }
     let format = Format { version: answer.version, flexible: answer.version >= produce::FLEXIBLE_FROM };
     let mut leaders = BTreeSet::new();
     let mut responses = Vec::with_capacity(topics.len());
@@ -355,6 +383,28 @@ fn finish<R: Runtime>(
         response.node_endpoints = node_endpoints(&services.image(), &leaders, &context.listener).into();
     }
     answer.reply(&response)
+}
+
+/// The whole answer to a request for one partition that succeeded, as most do, in a version with topic ids.
+fn only_success_frame(
+    version: i16,
+    correlation_id: i32,
+    (topic, index): (TopicId, i32),
+    appended: &Appended,
+) -> Vec<u8> {
+    let success = Success::new(version);
+    let bytes = ONLY_BEFORE.len() + size_of::<u32>() + topic.0.len() + success.bytes + ONLY_AFTER.len();
+    let mut frame = Vec::with_capacity(SIZE_BYTES + bytes);
+    frame.extend_from_slice(&(bytes as u32).to_be_bytes());
+    frame.extend_from_slice(&correlation_id.to_be_bytes());
+    frame.extend_from_slice(&ONLY_BEFORE[..2]);
+    frame.extend_from_slice(&topic.0);
+    frame.extend_from_slice(&ONLY_BEFORE[2..]);
+    let start = frame.len();
+    frame.extend_from_slice(&success.template[..success.bytes]);
+    success.fill(&mut frame[start..], index, appended);
+    frame.extend_from_slice(&ONLY_AFTER);
+    frame
 }
 
 /// What became of a topic's appends, encoded, and which leaders the answers name.
@@ -406,15 +456,19 @@ impl Success {
 
     #[inline]
     fn push(&self, answers: &mut EncodedArray, index: i32, appended: &Appended) {
-        answers.push_changed(&self.template[..self.bytes], |answer| {
-            answer[..4].copy_from_slice(&index.to_be_bytes());
-            // The error code stays 0.
-            answer[6..14].copy_from_slice(&appended.base_offset.0.to_be_bytes());
-            answer[14..22].copy_from_slice(&appended.log_append_time.0.to_be_bytes());
-            if self.has_log_start {
-                answer[22..30].copy_from_slice(&appended.log_start_offset.0.to_be_bytes());
-            }
-        });
+        answers.push_changed(&self.template[..self.bytes], |answer| self.fill(answer, index, appended));
+    }
+
+    /// Writes the numbers into a copy of the template.
+    #[inline]
+    fn fill(&self, answer: &mut [u8], index: i32, appended: &Appended) {
+        answer[..4].copy_from_slice(&index.to_be_bytes());
+        // The error code stays 0.
+        answer[6..14].copy_from_slice(&appended.base_offset.0.to_be_bytes());
+        answer[14..22].copy_from_slice(&appended.log_append_time.0.to_be_bytes());
+        if self.has_log_start {
+            answer[22..30].copy_from_slice(&appended.log_start_offset.0.to_be_bytes());
+        }
     }
 }
 
@@ -448,5 +502,41 @@ fn refused_response(
             leader_epoch: hint.leader_epoch.0,
         }),
         ..PartitionProduceResponse::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use logmill_wire::api::response_frame;
+    use logmill_wire::ids::{Offset, TimestampMs, Uuid};
+
+    #[test]
+    fn the_short_way_to_an_answer_gives_the_same_bytes() {
+        let latest = crate::request::versions::advertised(produce::KEY).unwrap().max;
+        assert!(latest >= TOPIC_IDS_FROM);
+        for version in TOPIC_IDS_FROM..=latest {
+            let id = Uuid(std::array::from_fn(|at| at as u8 + 1));
+            let appended = Appended {
+                base_offset: Offset(0x0102_0304_0506_0708),
+                log_append_time: TimestampMs(-1),
+                log_start_offset: Offset(0x1112_1314),
+            };
+            let partition = PartitionProduceResponse {
+                index: 0x2122_2324,
+                base_offset: appended.base_offset.0,
+                log_append_time_ms: appended.log_append_time.0,
+                log_start_offset: appended.log_start_offset.0,
+                ..PartitionProduceResponse::default()
+            };
+            let topic = TopicProduceResponse {
+                topic_id: id,
+                partition_responses: vec![partition].into(),
+                ..TopicProduceResponse::default()
+            };
+            let response = Response { responses: vec![topic].into(), ..Response::default() };
+            let expected = response_frame(&response, produce::KEY, version, 0x3132_3334).unwrap().concat();
+            assert_eq!(only_success_frame(version, 0x3132_3334, (id, 0x2122_2324), &appended), expected);
+        }
     }
 }
