@@ -1,6 +1,6 @@
-//! `logmill-sim [--follower | --replicas | --quorum | --cluster] [--from SEED] [--count N] [--first]`: runs seeds one after another
-//! and says which failed, with `--first` until one has. Without a name it is the storage of one broker that is
-//! simulated. With `LOGMILL_SIM_LOG`, a level, the brokers' own log goes to standard error.
+//! `logmill-sim [--follower | --replicas | --quorum | --cluster | --cluster-alone] [--from SEED] [--count N] [--first]`: runs
+//! seeds one after another and says which failed, with `--first` until one has. Without a name it is the storage of one broker
+//! that is simulated; `--cluster-alone` is a cluster whose operator comes late to a disk that has failed. With `LOGMILL_SIM_LOG`, a level, the brokers' own log goes to standard error.
 
 use logmill_sim::{cluster, follower, quorum, replicas, run};
 use std::io::Write;
@@ -13,12 +13,13 @@ type Ran = (Option<String>, Vec<(&'static str, u64)>);
 /// A simulation: the argument that asks for it, and what runs one seed of it.
 type Simulation = (&'static str, fn(u64) -> Ran);
 
-const SIMULATIONS: [Simulation; 5] = [
+const SIMULATIONS: [Simulation; 6] = [
     ("", of_storage),
     ("--follower", of_follower),
     ("--replicas", of_replicas),
     ("--quorum", of_quorum),
     ("--cluster", of_cluster),
+    ("--cluster-alone", of_cluster_alone),
 ];
 
 fn of_storage(seed: u64) -> Ran {
@@ -69,7 +70,14 @@ fn of_quorum(seed: u64) -> Ran {
 }
 
 fn of_cluster(seed: u64) -> Ran {
-    let outcome = cluster::run(seed);
+    counted(cluster::run(seed))
+}
+
+fn of_cluster_alone(seed: u64) -> Ran {
+    counted(cluster::run_plan(seed, cluster::Plan { spares_operator: true, ..cluster::Plan::default() }))
+}
+
+fn counted(outcome: cluster::Outcome) -> Ran {
     let counts = vec![
         ("milliseconds simulated", outcome.milliseconds),
         ("answers", outcome.operations),
@@ -78,6 +86,7 @@ fn of_cluster(seed: u64) -> Ran {
         ("commits", outcome.committed),
         ("faults", outcome.faults),
         ("starts", outcome.starts),
+        ("disks replaced for rot", outcome.rotted),
     ];
     let deeds = outcome.deeds.join("\n  ");
     (outcome.broken.map(|broken| format!("{broken}\n  {deeds}")), counts)

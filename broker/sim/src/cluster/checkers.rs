@@ -3,12 +3,26 @@
 use super::client::Key;
 use logmill::node::Observer;
 use logmill_state::metadata::Image;
-use logmill_wire::ids::PartitionIndex;
-use std::collections::BTreeMap;
+use logmill_wire::ids::{NodeId, PartitionIndex};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The epochs of a partition: its own, and its leader's.
 type Epochs = (i32, i32);
+
+/// Who has all of a partition that is committed, by the newest metadata that any node has applied.
+#[derive(Default)]
+struct Counted {
+    partition_epoch: i32,
+    directory: String,
+    replicas: Vec<i32>,
+    /// Who was a replica, and then was not: its log may have been deleted.
+    left: BTreeSet<i32>,
+    /// Nodes, from 0 on, that are in sync or eligible.
+    nodes: BTreeSet<usize>,
+    /// Those of them whose disk was taken away since.
+    bereft: BTreeSet<usize>,
+}
 
 /// What all nodes have applied.
 #[derive(Default)]
@@ -17,6 +31,7 @@ pub struct Images {
     leaders: BTreeMap<(Key, i32), i32>,
     /// Replicas, and those in sync.
     states: BTreeMap<(Key, Epochs), (Vec<i32>, Vec<i32>)>,
+    counted: BTreeMap<Key, Counted>,
     /// The last epochs in each node's present life.
     last: BTreeMap<(usize, Key), Epochs>,
     /// The last image of each node.
@@ -61,6 +76,39 @@ impl SharedImages {
         let Some(topic) = image.topic_by_name(topic) else { return Vec::new() };
         let of = |at| image.partition(topic, PartitionIndex(at)).map_or(-1, |state| state.leader_epoch.0);
         (0..topic.partition_count()).map(of).collect()
+    }
+
+    /// For each partition its directory, and the nodes, from 0 on, that have on their disks all that was acknowledged:
+    /// those in sync and the eligible ones, but for a disk that was taken away.
+    #[must_use]
+    pub fn counted(&self) -> BTreeMap<Key, (String, BTreeSet<usize>)> {
+        let of = |counted: &Counted| (counted.directory.clone(), &counted.nodes - &counted.bereft);
+        self.lock().counted.iter().map(|(key, counted)| (*key, of(counted))).collect()
+    }
+
+    /// Whether all replicas of a partition count.
+    #[must_use]
+    pub fn all_count(&self, key: Key) -> bool {
+        let images = self.lock();
+        let all =
+            |counted: &Counted| counted.replicas.len() == counted.nodes.len() && counted.bereft.is_empty();
+        images.counted.get(&key).is_some_and(all)
+    }
+
+    /// Whether a node is to hold a replica, and always was since it first had one.
+    #[must_use]
+    pub fn is_replica(&self, node: usize, key: Key) -> bool {
+        let id = node as i32 + 1;
+        let images = self.lock();
+        let stays = |counted: &Counted| counted.replicas.contains(&id) && !counted.left.contains(&id);
+        images.counted.get(&key).is_some_and(stays)
+    }
+
+    /// A node's disk was taken away: it need not have anything until it has ceased to count, and counts again.
+    pub fn bereave(&self, node: usize) {
+        for counted in self.lock().counted.values_mut().filter(|counted| counted.nodes.contains(&node)) {
+            counted.bereft.insert(node);
+        }
     }
 
     /// Whether a node has said that it serves.
@@ -115,10 +163,32 @@ impl Images {
                 let Some(state) = image.partition(topic, PartitionIndex(partition)) else { continue };
                 let key = (topic.id, partition);
                 let epochs = (state.partition_epoch, state.leader_epoch.0);
-                let numbers = |nodes: &[logmill_wire::ids::NodeId]| nodes.iter().map(|node| node.0).collect();
+                let numbers = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<i32>>();
                 let sets = (numbers(state.replicas), numbers(state.in_sync));
+                let all = state.in_sync.iter().chain(state.eligible);
+                let all: BTreeSet<usize> = all.map(|node| node.0 as usize - 1).collect();
+                self.count(key, &topic.name, state.partition_epoch, (sets.0.clone(), all));
                 self.look_at(node, key, epochs, (state.leader.0, sets));
             }
+        }
+    }
+
+    fn count(&mut self, key: Key, topic: &str, partition_epoch: i32, sets: (Vec<i32>, BTreeSet<usize>)) {
+        let (replicas, nodes) = sets;
+        let new = || Counted {
+            partition_epoch,
+            replicas: replicas.clone(),
+            left: BTreeSet::new(),
+            directory: format!("{topic}-{}", key.1),
+            nodes: nodes.clone(),
+            bereft: BTreeSet::new(),
+        };
+        let counted = self.counted.entry(key).or_insert_with(new);
+        if partition_epoch > counted.partition_epoch {
+            counted.partition_epoch = partition_epoch;
+            counted.bereft.retain(|node| nodes.contains(node));
+            counted.left.extend(counted.replicas.iter().filter(|node| !replicas.contains(node)));
+            (counted.nodes, counted.replicas) = (nodes, replicas);
         }
     }
 

@@ -10,7 +10,7 @@ use logmill_wire::api::{
 };
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{ProducerEpoch, ProducerId, TimestampMs};
-use logmill_wire::record_batch::{BatchBuilder, batches};
+use logmill_wire::record_batch::{BatchBuilder, batches, crc_matches};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -33,11 +33,13 @@ pub struct Progress {
     pub fetched: Cell<u64>,
     /// Commits that were acknowledged.
     pub committed: Cell<u64>,
+    /// Heartbeats, commits and looks of members that were answered.
+    pub member_rounds: Cell<u64>,
     /// Clients that have not come to their end.
     pub left: Cell<usize>,
 }
 
-fn count(cell: &Cell<u64>) {
+pub(super) fn count(cell: &Cell<u64>) {
     cell.set(cell.get() + 1);
 }
 
@@ -322,6 +324,12 @@ impl Reader {
         let how = format!("from Fetch of node {} in epoch {}", place.leader, place.epoch);
         self.note_mark(place.key, Mark::HighWatermark(place.epoch), told.high_watermark, &how);
         let records = told.records.as_ref().and_then(|records| records.borrowed()).unwrap_or_default();
+        let rotten = batches(records).map_while(Result::ok).find(|batch| !crc_matches(batch.bytes()));
+        if let Some(batch) = rotten {
+            let (base, partition) = (batch.header().base_offset, super::history::name(place.key));
+            let what = format!("node {} gives a damaged batch at offset {base} of {partition}", place.leader);
+            self.client.history.borrow_mut().break_promise("NoRotServed", what);
+        }
         let mut next = at;
         // The last batch may be cut off.
         for (offset, value) in values(records).into_iter().filter(|(offset, _)| *offset >= at) {
@@ -349,6 +357,20 @@ pub fn values(bytes: &[u8]) -> Vec<(i64, u64)> {
     found
 }
 
+/// Asks any node who coordinates a group.
+pub(super) async fn coordinator_of(client: &mut Client, group: &str) -> Option<i32> {
+    if client.places().next().is_none() {
+        client.refresh().await;
+    }
+    let request =
+        find_coordinator::Request { coordinator_keys: vec![group.into()].into(), ..Default::default() };
+    let node = client.any();
+    let answer = client.call(node, &request, 4).await?;
+    let response: find_coordinator::Response<'_> = answer.decode()?;
+    let found = response.coordinators.iter().next()?;
+    (found.error_code == 0).then_some(found.node_id)
+}
+
 /// One who commits offsets, in a group without members, and looks whether they stay.
 pub struct Committer {
     client: Client,
@@ -371,7 +393,7 @@ impl Committer {
         while !progress.is_ending.get() {
             self.client.pause(60).await;
             let Some(coordinator) = self.coordinator else {
-                self.coordinator = self.find().await;
+                self.coordinator = coordinator_of(&mut self.client, &self.group).await;
                 self.client.pause(200).await;
                 continue;
             };
@@ -392,28 +414,13 @@ impl Committer {
     /// Looks what is committed in a cluster without faults.
     pub async fn settle(mut self) {
         loop {
-            if let Some(coordinator) = self.find().await
+            if let Some(coordinator) = coordinator_of(&mut self.client, &self.group).await
                 && self.look(coordinator, true).await.is_some()
             {
                 return;
             }
             self.client.pause(200).await;
         }
-    }
-
-    async fn find(&mut self) -> Option<i32> {
-        if self.client.places().next().is_none() {
-            self.client.refresh().await;
-        }
-        let request = find_coordinator::Request {
-            coordinator_keys: vec![self.group.as_str().into()].into(),
-            ..Default::default()
-        };
-        let node = self.client.any();
-        let answer = self.client.call(node, &request, 4).await?;
-        let response: find_coordinator::Response<'_> = answer.decode()?;
-        let found = response.coordinators.iter().next()?;
-        (found.error_code == 0).then_some(found.node_id)
     }
 
     fn epochs_of(&self, node: i32) -> Vec<i32> {

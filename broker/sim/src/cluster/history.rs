@@ -1,6 +1,7 @@
 //! What clients sent, were told and have read.
 
 use super::client::Key;
+use super::generations::Generations;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -46,6 +47,8 @@ pub struct History {
     controllers: BTreeMap<i32, i32>,
     commits: BTreeMap<(String, String, i32), Commit>,
     next: u64,
+    /// What members of groups were told.
+    pub generations: Generations,
     /// Answers that were received.
     pub operations: u64,
     /// Records that were acknowledged with acks=all.

@@ -3,6 +3,7 @@
 use super::client::{Client, Place};
 use super::history::Shared;
 use super::nodes::Nodes;
+use super::rot::Rot;
 use logmill::runtime::simulated::{Chance, Fault, Operation, World};
 use logmill_wire::api::{
     alter_partition_reassignments, create_topics, delete_topics, elect_leaders, incremental_alter_configs,
@@ -38,6 +39,8 @@ pub enum Kind {
     FullDisk,
     /// A host gets an empty disk.
     Wipe,
+    /// A bit of what is on a disk is another one.
+    Rot,
     /// A wall clock jumps.
     Clock,
     /// A process is told to stop.
@@ -69,6 +72,7 @@ const ALL: &[Kind] = &[
     Kind::FailedWrite,
     Kind::FullDisk,
     Kind::Wipe,
+    Kind::Rot,
     Kind::Clock,
     Kind::Stop,
     Kind::Reassign,
@@ -93,7 +97,10 @@ pub struct Nemesis {
     history: Shared,
     /// How often a kind is drawn for the number of times that it stands here.
     bag: Vec<Kind>,
-    has_wiped: bool,
+    /// The node whose disk was replaced, or is going to be: it does not vote on the metadata until an operator has it vote.
+    pub wiped: Option<usize>,
+    /// What has rotted.
+    pub rotten: Option<Rot>,
     /// Nodes whose disk has failed: an operator starts them anew.
     pub suspects: BTreeSet<usize>,
     /// What was done, when and to whom.
@@ -118,7 +125,8 @@ impl Nemesis {
             chance,
             history,
             bag,
-            has_wiped: false,
+            wiped: None,
+            rotten: None,
             suspects: BTreeSet::new(),
             deeds: Vec::new(),
         }
@@ -134,6 +142,7 @@ impl Nemesis {
             Kind::Kill => self.fall(node, Nodes::kill),
             Kind::PowerCut => self.fall(node, Nodes::cut_power),
             Kind::Wipe => self.wipe(node),
+            Kind::Rot => self.rot(node),
             Kind::Stop => self.nodes.stop(node),
             Kind::Pause => {
                 let host = self.nodes.host(node).clone();
@@ -181,11 +190,23 @@ impl Nemesis {
 
     /// One disk is lost at most, and only while every other replica has everything.
     fn wipe(&mut self, node: usize) {
-        if self.has_wiped || !super::run::is_whole(&self.nodes) {
+        if self.wiped.is_some() || !super::run::is_whole(&self.nodes) {
             return;
         }
-        self.has_wiped = true;
+        self.wiped = Some(node);
         self.nodes.wipe(node);
+    }
+
+    /// One bit at most, and only where every other replica has everything; the disk is to be replaced for it.
+    fn rot(&mut self, node: usize) {
+        if self.wiped.is_some() {
+            return;
+        }
+        let count = self.nodes.len();
+        self.rotten = (node..node + count).find_map(|node| {
+            Rot::strike(&self.nodes, node % count, &self.history.borrow(), &mut self.chance)
+        });
+        self.wiped = self.rotten.as_ref().map(|rot| rot.node);
     }
 
     fn disturb_network(&mut self, kind: Kind, node: usize) {

@@ -151,6 +151,7 @@ impl Nodes {
     /// Puts an empty disk into a host whose power is cut.
     pub fn wipe(&self, node: usize) {
         self.cut_power(node);
+        self.images.bereave(node);
         self.nodes[node].host.wipe_disk();
     }
 

@@ -1,22 +1,21 @@
 //! One seed, from the first start to the last look at the disks.
 
 use super::checkers::SharedImages;
-use super::client::{Client, Key};
-use super::clients::{Committer, Kind, Producer, Progress, Reader, values, watch_quorum};
-use super::history::{Shared, name};
+use super::client::Client;
+use super::clients::{Committer, Kind, Producer, Progress, Reader, watch_quorum};
+use super::disks::{self, Disk};
+use super::history::Shared;
+use super::members::Member;
 use super::nemesis::{Nemesis, create_topic, drain};
-use super::nodes::{Nodes, directories_of};
-use logmill::log::recover;
+use super::nodes::Nodes;
+use super::rot::Rot;
 use logmill::runtime::Runtime;
 use logmill::runtime::simulated::{Chance, Host, Options, World};
 use logmill_state::metadata::Image;
 use logmill_wire::ids::{PartitionIndex, ShardIndex};
-use logmill_wire::record_batch::{batches, validate_stored_header};
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The topic that nobody deletes.
@@ -25,11 +24,17 @@ pub const LASTING_TOPIC: &str = "lasting";
 /// The groups that commit offsets.
 const GROUPS: [&str; 2] = ["group-0", "group-1"];
 
+/// The groups that have members, and how many.
+const GROUPS_OF_MEMBERS: [(&str, usize); 2] = [("members-0", 3), ("members-1", 2)];
+
 /// How long a cluster without faults may take to do what is asked of it.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How often ended processes are looked for, and promises that were broken.
 const SLICE: Duration = Duration::from_millis(20);
+
+/// One in so many faults is followed by a look at all disks: it takes as long as a simulated second.
+const LOOKS_ONE_IN: u64 = 3;
 
 /// Settings with which little time does much.
 pub const SETTINGS: &[&str] = &[
@@ -43,6 +48,8 @@ pub const SETTINGS: &[&str] = &[
     "offsets.topic.replication.factor=3",
     "auto.create.topics.enable=false",
     "log.segment.bytes=1048576",
+    "group.min.session.timeout.ms=500",
+    "group.initial.rebalance.delay.ms=300",
 ];
 
 /// What a run is besides its seed.
@@ -85,6 +92,8 @@ pub struct Outcome {
     pub deeds: Vec<String>,
     /// Starts of processes.
     pub starts: u64,
+    /// Disks that were replaced for a bit that had rotted.
+    pub rotted: u64,
     /// Milliseconds of virtual time.
     pub milliseconds: u64,
 }
@@ -98,6 +107,7 @@ impl Outcome {
         self.committed += other.committed;
         self.faults += other.faults;
         self.starts += other.starts;
+        self.rotted += other.rotted;
         self.milliseconds += other.milliseconds;
     }
 }
@@ -114,6 +124,7 @@ struct Run {
     /// Why a node's last process has ended by itself.
     endings: BTreeMap<usize, String>,
     starts: u64,
+    rotted: u64,
 }
 
 /// Runs a seed as everybody does.
@@ -181,6 +192,7 @@ impl Run {
             due: BTreeMap::new(),
             endings: BTreeMap::new(),
             starts: 0,
+            rotted: 0,
         }
     }
 
@@ -201,6 +213,7 @@ impl Run {
             faults: nemesis.deeds.len() as u64,
             deeds: std::mem::take(&mut nemesis.deeds),
             starts: self.starts,
+            rotted: self.rotted,
             milliseconds: self.world.now().as_millis() as u64,
         }
     }
@@ -231,9 +244,12 @@ impl Run {
                 let client = self.client(1);
                 nemesis.act(|| client);
             }
+            if self.chance.one_in(LOOKS_ONE_IN) {
+                self.look_at_disks(nemesis.rotten.as_ref())?;
+            }
         }
         nemesis.heal();
-        self.demand_progress(plan, &nemesis.suspects)?;
+        self.demand_progress(plan, nemesis)?;
         self.progress.is_ending.set(true);
         self.until("GoesOn", |run| run.progress.left.get() == 0)?;
         self.read_everything()?;
@@ -318,8 +334,16 @@ impl Run {
             let committer = Committer::new(self.client(0), group.to_owned(), self.nodes.images.clone());
             runtime.spawn(committer.run(Rc::clone(&self.progress)));
         }
+        let mut others = 6;
+        for (group, members) in GROUPS_OF_MEMBERS {
+            for _ in 0..members {
+                let member = Member::new(self.client(0), group.to_owned(), self.nodes.images.clone());
+                runtime.spawn(member.run(Rc::clone(&self.progress)));
+            }
+            others += members;
+        }
         runtime.spawn(watch_quorum(self.client(0), Rc::clone(&self.progress)));
-        self.progress.left.set(kinds.len() + 6);
+        self.progress.left.set(kinds.len() + others);
     }
 
     /// Lets time pass; processes that have ended are started again after a while.
@@ -367,9 +391,12 @@ impl Run {
     }
 
     /// After all faults everything must work again, in bounded time.
-    fn demand_progress(&mut self, plan: Plan, suspects: &BTreeSet<usize>) -> Result<(), String> {
+    fn demand_progress(&mut self, plan: Plan, nemesis: &Nemesis) -> Result<(), String> {
         let progress = Rc::clone(&self.progress);
-        if plan.spares_operator && suspects.len() == 1 {
+        let suspects = &nemesis.suspects;
+        // Of three voters one may fail: not another one beside the one whose disk is new.
+        let others_vote = nemesis.wiped.is_none_or(|node| suspects.contains(&node));
+        if plan.spares_operator && suspects.len() == 1 && others_vote {
             // Two others are enough, and must not wait for an operator.
             let before = progress.delivered.get();
             self.until("GoesOn", |run| run.progress.delivered.get() > before + 20)?;
@@ -381,13 +408,36 @@ impl Run {
                 self.pass(Duration::from_millis(500))?;
             }
         }
+        if let Some(rot) = nemesis.rotten.clone() {
+            self.replace_rotten_disk(rot)?;
+        }
         self.until("GoesOn", |run| is_whole(&run.nodes))?;
+        let rounds = progress.member_rounds.get();
         let before = (progress.delivered.get(), progress.fetched.get(), progress.committed.get());
         self.until("GoesOn", |_| {
             progress.delivered.get() > before.0 + 20
                 && progress.fetched.get() > before.1 + 20
                 && progress.committed.get() > before.2 + 4
+                && progress.member_rounds.get() > rounds + 10
         })
+    }
+
+    /// What is rotten is repaired from the other replicas, once an operator has replaced the disk.
+    fn replace_rotten_disk(&mut self, rot: Rot) -> Result<(), String> {
+        let node = rot.node;
+        let others_serve = |run: &Self| {
+            (0..run.nodes.len()).all(|other| {
+                other == node || (run.nodes.is_running(other) && run.nodes.images.is_serving(other))
+            })
+        };
+        self.until("GoesOn", others_serve)?;
+        self.look_at_disks(Some(&rot))?;
+        let asked = rot.ask(self.client(0));
+        let is_answered = self.task(asked);
+        self.until("GoesOn", |_| is_answered.get())?;
+        self.nodes.wipe(node);
+        self.rotted += 1;
+        Ok(())
     }
 
     fn describe(&self) -> String {
@@ -419,11 +469,12 @@ impl Run {
         let nodes: Vec<String> = (0..self.nodes.len()).map(one).collect();
         let (progress, left) = (&self.progress, self.progress.left.get());
         format!(
-            "{}; {} delivered, {} fetched, {} committed, {left} clients",
+            "{}; {} delivered, {} fetched, {} committed, {} rounds of members, {left} clients",
             nodes.join("; "),
             progress.delivered.get(),
             progress.fetched.get(),
-            progress.committed.get()
+            progress.committed.get(),
+            progress.member_rounds.get()
         )
     }
 
@@ -440,6 +491,11 @@ impl Run {
             let done = self.task(committer.settle());
             self.until("GoesOn", |_| done.get())?;
         }
+        for (group, _) in GROUPS_OF_MEMBERS {
+            let member = Member::new(self.client(0), group.to_owned(), self.nodes.images.clone());
+            let done = self.task(member.settle());
+            self.until("GoesOn", |_| done.get())?;
+        }
         Ok(())
     }
 
@@ -450,110 +506,14 @@ impl Run {
         (0..self.nodes.len()).for_each(|node| self.nodes.cut_power(node));
         let mut disks = Vec::new();
         for node in 0..self.nodes.len() {
-            disks.push(Disk::read(&self.world, self.nodes.host(node), directories_of(node))?);
+            disks.push(Disk::read(&self.world, self.nodes.host(node), node)?);
         }
-        let names: BTreeMap<Key, String> = partitions(&image);
-        for (key, log) in self.history.borrow().logs() {
-            let Some(directory) = names.get(&key) else { continue };
-            if directory.starts_with("__") {
-                continue;
-            }
-            let topic = image.topic_by_id(key.0);
-            let state = topic.and_then(|topic| image.partition(topic, PartitionIndex(key.1)));
-            let Some(state) = state else { continue };
-            let of = |node: i32| disks.get(node as usize - 1).and_then(|disk| disk.logs.get(directory));
-            let mut first: Option<(i32, BTreeMap<i64, Vec<u8>>)> = None;
-            for node in state.in_sync {
-                let whole = of(node.0).cloned().unwrap_or_default();
-                let below: BTreeMap<i64, Vec<u8>> =
-                    whole.into_iter().filter(|(offset, _)| *offset < log.high_watermark()).collect();
-                let found: BTreeMap<i64, u64> = below.values().flat_map(|batch| values(batch)).collect();
-                let lost = log.acknowledged().find(|(offset, value)| found.get(offset) != Some(value));
-                if let Some((offset, value)) = lost {
-                    let what = format!("{value} at offset {offset} of {} ({directory})", name(key));
-                    let there = found.get(&offset);
-                    return Err(format!("AcknowledgedStays: {what} is {there:?} on the disk of node {node}"));
-                }
-                match &first {
-                    None => first = Some((node.0, below)),
-                    Some((other, bytes)) if *bytes != below => {
-                        let at = bytes.iter().zip(&below).find(|(one, two)| one != two);
-                        let at = at.map(|((offset, _), _)| *offset);
-                        return Err(format!(
-                            "ReplicasAgree: {directory} differs on nodes {other} and {node}, from {at:?} on, below {}",
-                            log.high_watermark()
-                        ));
-                    }
-                    Some(_) => {}
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn partitions(image: &Arc<Image>) -> BTreeMap<Key, String> {
-    let mut names = BTreeMap::new();
-    for topic in image.topics() {
-        for partition in 0..topic.partition_count() {
-            names.insert((topic.id, partition), format!("{}-{partition}", topic.name));
-        }
-    }
-    names
-}
-
-/// The logs of a disk: by directory, each batch by its offset.
-struct Disk {
-    logs: BTreeMap<String, BTreeMap<i64, Vec<u8>>>,
-}
-
-impl Disk {
-    /// Recovers the logs as a start does, and reads them.
-    fn read(world: &World, host: &Host, directories: &[&'static str]) -> Result<Self, String> {
-        host.restart();
-        let mut disk = Self { logs: BTreeMap::new() };
-        for &directory in directories {
-            disk.read_directory(world, host, Path::new(directory))?;
-        }
-        Ok(disk)
+        disks::compare(&disks, &image, &self.history.borrow())
     }
 
-    fn read_directory(&mut self, world: &World, host: &Host, root: &'static Path) -> Result<(), String> {
-        let runtime = host.runtime(ShardIndex(0));
-        let own = runtime.clone();
-        let files = world.block_on(&runtime, async move {
-            recover(&own, root).await.map_err(|error| error.to_string())?;
-            let mut files = BTreeSet::new();
-            for entry in own.read_directory(root).await.map_err(|error| error.to_string())? {
-                let is_log = entry.is_directory && entry.name.contains('-') && !entry.name.contains('.');
-                if !is_log {
-                    continue;
-                }
-                let directory = root.join(&entry.name);
-                for file in own.read_directory(&directory).await.map_err(|error| error.to_string())? {
-                    if file.name.ends_with(".log") {
-                        files.insert((entry.name.clone(), file.name));
-                    }
-                }
-            }
-            Ok::<_, String>(files)
-        });
-        for (directory, file) in files.map_err(|error| format!("Recovers: {}: {error}", host.name()))? {
-            let path = root.join(&directory).join(&file);
-            let bytes = host.read_file(&path).map_err(|error| error.to_string())?;
-            let log = self.logs.entry(directory).or_default();
-            for batch in batches(&bytes) {
-                let Some(batch) = batch.ok().filter(|batch| validate_stored_header(batch).is_ok()) else {
-                    break;
-                };
-                let base = batch.header().base_offset.0;
-                // What lies behind the log's end is of no log.
-                if log.last_key_value().is_some_and(|(last, _)| *last >= base) {
-                    break;
-                }
-                log.insert(base, batch.bytes().to_vec());
-            }
-        }
-        Ok(())
+    /// What would be there if the power went everywhere now.
+    fn look_at_disks(&mut self, rot: Option<&Rot>) -> Result<(), String> {
+        let seed = self.chance.next_u64();
+        disks::look_in_sync(seed, &self.nodes, rot, &self.history.borrow())
     }
 }

@@ -17,6 +17,7 @@ const PAGE: u64 = PAGE_BYTES as u64;
 const MAPPED_VERSIONS_MAX: usize = 4;
 
 /// Bytes of one page that were written, or cut to zeros.
+#[derive(Clone)]
 struct Version {
     write: u64,
     submitted: u64,
@@ -29,20 +30,21 @@ struct Version {
 }
 
 /// What lies above a page's durable bytes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Volatile {
     /// Completed, in the order in which they were applied.
     applied: Vec<Version>,
     in_flight: Vec<Version>,
 }
 
+#[derive(Clone)]
 struct LengthChange {
     at: u64,
     length: u64,
 }
 
 /// The content of one file.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Content {
     durable: BTreeMap<u64, Page>,
     volatile: BTreeMap<u64, Volatile>,
@@ -52,7 +54,7 @@ pub(super) struct Content {
 }
 
 /// The pages that take space, as disjoint ranges: start to end.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Reserved(BTreeMap<u64, u64>);
 
 impl Reserved {

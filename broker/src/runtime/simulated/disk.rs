@@ -91,7 +91,7 @@ struct NameChange {
     partner: Option<Node>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Directory {
     live: BTreeMap<String, Node>,
     durable: BTreeMap<String, Node>,
@@ -113,7 +113,7 @@ fn apply(names: &mut BTreeMap<String, Node>, change: &Change) {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct FileNode {
     content: Content,
     open: u32,
@@ -135,6 +135,7 @@ fn names_of(path: &Path) -> Vec<&str> {
 }
 
 /// The disk of one host; it outlives the host's crashes.
+#[derive(Clone)]
 pub(super) struct Disk {
     pub options: DiskOptions,
     /// Everything takes this many times as long.
@@ -163,6 +164,11 @@ impl Disk {
             directories: BTreeMap::from([(ROOT, Directory::default())]),
             files: BTreeMap::new(),
         }
+    }
+
+    /// The same bytes and names, and what is under way; nothing that was made to go wrong.
+    pub fn copied(&self) -> Self {
+        Self { slowness: 1, capacity_bytes: None, faults: Vec::new(), ..self.clone() }
     }
 
     /// The next moment of the disk's own clock.

@@ -350,6 +350,17 @@ impl Host {
         self.core.disk(self.number, |disk| *disk = Disk::new(options));
     }
 
+    /// A host of another world, down, with a disk that this one could have if its power went now. Nothing happens to this
+    /// host, and its world's chance is not drawn from.
+    #[must_use]
+    pub fn after_power_cut(&self, other: &World) -> Self {
+        let host = other.host(&self.name());
+        let copy = self.core.disk(self.number, |disk| disk.copied());
+        other.core.disk(host.number, |disk| *disk = copy);
+        host.crash();
+        host
+    }
+
     /// Lets `count` bits of a range of a file rot, in what is read and what is durable.
     ///
     /// # Errors

@@ -124,7 +124,8 @@ class Cluster:
         wait(f"{topic} is in sync", lambda: self.is_whole(topic))
 
     def partitions(self, topic):
-        # Right after a kill librdkafka may have nobody to ask until it connects to another broker.
+        # A request that was on a connection that broke is sent again by librdkafka on a new connection to the same broker only,
+        # until its time is over: it does so with any broker whose process is killed while, or just before, it is asked.
         for patience_s in (5, 10, 20):
             try:
                 return self.admin.list_topics(topic, timeout=patience_s).topics[topic].partitions

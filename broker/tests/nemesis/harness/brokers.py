@@ -315,6 +315,20 @@ class Cluster:
             one.leader >= 0 and one.in_sync == one.replicas for one in states[0].values()
         )
 
+    def quorum(self):
+        """The voters and observers of the metadata quorum, as the first one says that answers."""
+        for broker in self.brokers:
+            with contextlib.suppress(OSError, ValueError, protocol.Refused), protocol.Connection(broker.address) as one:
+                return one.quorum()
+        return set(), set()
+
+    def has_all_disks_vote(self):
+        """Does for a new disk what was left undone, and says whether every broker's disk votes on the metadata."""
+        for number, _ in self.quorum()[1]:
+            self.brokers[number - 1].replace_voter()
+        voters, observers = self.quorum()
+        return not observers and {number for number, _ in voters} == {one.number for one in self.brokers}
+
     def has_begun(self, topic):
         """Whether every leader leads; Apache Kafka names it earlier, and may take a second batch before the first."""
         try:

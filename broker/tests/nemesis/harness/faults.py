@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from random import Random
 
 import protocol
 
@@ -12,9 +13,14 @@ WHOLE_S = 8
 class Fault:
     """Begins at once; `end` puts everything back but for what only the finale can."""
 
+    # Of two that overlap the one with the lower rank begins first.
+    RANK = 1
+
     def __init__(self, run, random):
         self.run, self.random, self.cluster = run, random, run.cluster
         self.victims = []
+        # Whom another fault has struck, if this one is to strike them, too.
+        self.beside = []
 
     def describe(self):
         return f"{self.NAME} {' '.join(victim.host.name for victim in self.victims)}".strip()
@@ -27,6 +33,8 @@ class Fault:
 
     def choose(self, scopes=("one", "leader", "minority", "majority", "all")):
         """Brokers, by how many and which of them."""
+        if self.beside:
+            return list(self.beside)
         brokers, scope = list(self.cluster.brokers), self.random.choice(scopes)
         if scope == "leader":
             leaders = sorted({one.leader for one in self.run.last_state().values() if one.leader >= 0})
@@ -168,8 +176,13 @@ class Wipe(Fault):
 
     NAME = "wipe"
 
+    # Where two overlap this one comes first: it waits for what others prevent.
+    RANK = 0
+
     def begin(self):
-        if self.run.options.reckless or self.run.wait_until_whole(WHOLE_S):
+        # Two of three disks whose votes are lost would end the quorum.
+        is_well = self.run.wait_until_whole(WHOLE_S) and self.cluster.has_all_disks_vote()
+        if is_well or self.run.options.reckless:
             self.victims = self.choose(("one", "leader"))
         for victim in self.victims:
             victim.wipe()
@@ -185,6 +198,8 @@ class Rolling(Fault):
     """Every broker is stopped as by its service manager and started again, one after the other."""
 
     NAME = "rolling"
+    # It is over when it has begun, so another one has to last already.
+    RANK = 2
 
     def begin(self):
         for broker in self.cluster.brokers:
@@ -229,6 +244,25 @@ class Reassign(Fault):
             ):
                 connection.reassign(self.run.topic, wanted)
                 return
+
+
+class Pair:
+    """Two kinds that overlap, again and again: either may begin first, and end first, and strike whom the other has."""
+
+    def __init__(self, kinds):
+        self.kinds = kinds
+
+    @classmethod
+    def drawn(cls, seed, kinds, always):
+        """The pair of a seed; every second one has none, unless all are to have one. What else a seed draws stays as it is."""
+        random = Random(f"pair {seed}")
+        has_pair = random.random() < 0.5 or always
+        return cls(random.sample(sorted(kinds), 2)) if has_pair and len(kinds) > 1 else None
+
+    def faults(self, run, random):
+        """The two, in the order in which they begin."""
+        kinds = [KINDS[kind] for kind in random.sample(self.kinds, 2)]
+        return [kind(run, random) for kind in sorted(kinds, key=lambda kind: kind.RANK)]
 
 
 KINDS = {

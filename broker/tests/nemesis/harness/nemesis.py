@@ -55,6 +55,7 @@ class Run:
         self.problems, self.clients = [], []
         self.over_at = 0
         self.count = 0
+        self.pair = None
 
     def replicas(self):
         return min(3, self.options.brokers)
@@ -132,14 +133,25 @@ class Run:
     def draw(self):
         """The kinds of this run: a few, as what is rare alone is drowned in a mixture of all."""
         kinds = [kind for kind in self.options.faults if kind not in self.options.impossible]
+        self.pair = faults.Pair.drawn(self.seed, kinds, self.options.pairs)
+        if self.pair:
+            return self.pair.kinds
         return self.random.sample(kinds, min(len(kinds), self.random.randint(2, 4))) if kinds else []
+
+    def some_faults(self, kinds):
+        """What lasts together: the pair, or one or two of the kinds."""
+        if self.pair:
+            return self.pair.faults(self, self.random)
+        chosen = self.random.sample(kinds, min(len(kinds), self.random.choice((1, 1, 2))))
+        return [faults.KINDS[kind](self, self.random) for kind in chosen]
 
     def torment(self, kinds):
         self.pass_time(self.random.uniform(1, 2))
         while kinds and not self.is_over():
             active = []
-            for kind in self.random.sample(kinds, min(len(kinds), self.random.choice((1, 1, 2)))):
-                fault = faults.KINDS[kind](self, self.random)
+            for fault in self.some_faults(kinds):
+                if self.pair and active and self.random.random() < 0.5:
+                    fault.beside = active[0].victims
                 fault.begin()
                 self.count += 1
                 active.append(fault)
@@ -236,10 +248,13 @@ class Run:
         }
         anomalies = " ".join(f"{kind}={count}" for kind, count in found.items()) or "none"
         return (
-            f"seed {self.seed} {self.options.broker}: {self.count} faults of {'+'.join(kinds) or 'none'}; {counted}; "
+            f"seed {self.seed} {self.options.broker}: {self.count} faults of {self.named(kinds)}; {counted}; "
             f"unavailable {longest['all_s']:.1f} s, worst partition {longest['partition_s']:.1f} s, "
             f"whole again in {converged_s:.1f} s; anomalies {anomalies}"
         )
+
+    def named(self, kinds):
+        return ("*" if self.pair else "+").join(kinds) or "none"
 
     def clean(self, good):
         for client in self.clients:
@@ -274,6 +289,7 @@ def parse():
     parser.add_argument(
         "--faults", default=",".join(faults.USUAL), help=f"of {' '.join(faults.KINDS)}; 'none' for none"
     )
+    parser.add_argument("--pairs", action="store_true", help="every run has two kinds that overlap, not every second one")
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--rate", type=float, default=100, help="records a second of each producer")
     parser.add_argument("--acks", type=int, choices=(-1, 0, 1), default=-1)
