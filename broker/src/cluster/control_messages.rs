@@ -1,6 +1,8 @@
 //! The control plane's messages as they travel, and the types that decisions are made with.
 
 use super::command::{Creation, Forwarded, MetadataError};
+use super::quorum::{MemberKey, OwnChange, VoterEndpoint};
+use super::quorum_command::{QuorumCommand, VoterReply};
 use bytes::Bytes;
 use logmill_state::admission::authorizer::{Principal, RequestContext};
 use logmill_state::metadata::{
@@ -9,8 +11,9 @@ use logmill_state::metadata::{
 use logmill_state::partition::{AlterPartition, AlterPartitionOutcome};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::frame::control::{
-    AcceptedProposal, ControlAnswer, CreationOutcome, ForwardedRequest, MissingTopic, NO_NODE, Proposal,
-    ProposalOutcome, RegisteredEndpoint, Registration, RegistrationRefusal,
+    AcceptedProposal, ControlAnswer, ControllerEndpoint, CreationOutcome, ForwardedRequest, MissingTopic,
+    NO_NODE, Proposal, ProposalOutcome, RegisteredEndpoint, Registration, RegistrationRefusal, VoterChange,
+    VoterChangeKind,
 };
 use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicPartition, Uuid};
 
@@ -31,6 +34,49 @@ pub fn registration_of(start: &BrokerStart) -> Registration {
         directories: directories.iter().map(|id| id.0).collect(),
         lost_writes: *lost_writes,
         starts_fenced: *starts_fenced,
+    }
+}
+
+fn endpoints_on_wire(endpoints: &[VoterEndpoint]) -> Vec<ControllerEndpoint> {
+    let on_wire = |endpoint: &VoterEndpoint| ControllerEndpoint {
+        listener: endpoint.listener.clone(),
+        host: endpoint.host.clone(),
+        port: endpoint.port,
+    };
+    endpoints.iter().map(on_wire).collect()
+}
+
+fn endpoints_of(endpoints: Vec<ControllerEndpoint>) -> Vec<VoterEndpoint> {
+    let of = |endpoint: ControllerEndpoint| VoterEndpoint {
+        listener: endpoint.listener,
+        host: endpoint.host,
+        port: endpoint.port,
+    };
+    endpoints.into_iter().map(of).collect()
+}
+
+/// What a controller asks for about itself.
+pub fn voter_change_of(change: &OwnChange) -> VoterChange {
+    let (key, kind) = match change {
+        OwnChange::Join(key, endpoints) => (key, VoterChangeKind::Add(endpoints_on_wire(endpoints))),
+        OwnChange::LeaveBehind(key) => (key, VoterChangeKind::Remove),
+        OwnChange::Update(key, endpoints) => (key, VoterChangeKind::Update(endpoints_on_wire(endpoints))),
+    };
+    VoterChange { node: key.node.0, directory: key.directory.0, kind }
+}
+
+/// The command of it, on the leader.
+pub fn voter_command_of(change: VoterChange, reply: VoterReply) -> QuorumCommand {
+    let key = MemberKey { node: NodeId(change.node), directory: Uuid(change.directory) };
+    let cluster_id = None;
+    match change.kind {
+        VoterChangeKind::Add(endpoints) => {
+            QuorumCommand::AddVoter { cluster_id, key, endpoints: endpoints_of(endpoints), reply }
+        }
+        VoterChangeKind::Remove => QuorumCommand::RemoveVoter { cluster_id, key, reply },
+        VoterChangeKind::Update(endpoints) => {
+            QuorumCommand::UpdateVoter { cluster_id, key, endpoints: endpoints_of(endpoints), reply }
+        }
     }
 }
 

@@ -247,6 +247,20 @@ impl<R: Runtime> Plane<R> {
                 let applied = self.quorum.status().applied;
                 Ok(ControlAnswer::Created(Creations { outcomes: outcomes.collect(), applied }))
             }
+            ControlRequest::ChangeVoters(change) => {
+                let status = self.quorum.status();
+                if !status.is_current {
+                    return Err(not_controller(&status));
+                }
+                let (reply, answer) = oneshot::channel();
+                carry_out(&self.runtime, &self.quorum, messages::voter_command_of(change, reply));
+                Ok(match answer.await {
+                    Ok(Ok(Ok(()))) => ControlAnswer::VotersChanged,
+                    Ok(Ok(Err(error))) => ControlAnswer::VotersUnchanged(error.to_string()),
+                    Ok(Err(error)) => messages::failure_of(error),
+                    Err(oneshot::Closed) => ControlAnswer::NotController(NO_NODE),
+                })
+            }
             ControlRequest::Forward(request) => {
                 let Some(request) = messages::forwarded_of(request) else {
                     return Ok(ControlAnswer::NotUnderstood);
@@ -421,6 +435,7 @@ const fn sender_of(request: &ControlRequest) -> Option<NodeId> {
         ControlRequest::Heartbeat(heartbeat) => Some(NodeId(heartbeat.broker_id)),
         ControlRequest::AlterPartitions(asked) => Some(NodeId(asked.broker_id)),
         ControlRequest::AllocateProducerIds(broker_id) => Some(NodeId(*broker_id)),
+        ControlRequest::ChangeVoters(change) => Some(NodeId(change.node)),
         ControlRequest::CreateMissingTopics(_) | ControlRequest::Forward(_) => None,
     }
 }

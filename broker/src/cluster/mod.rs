@@ -8,6 +8,7 @@ mod control_plane;
 mod controller;
 mod controller_calls;
 pub mod links;
+mod membership_agent;
 pub mod placement_command;
 mod proposals;
 mod publisher;

@@ -3,6 +3,7 @@
 use super::command::MetadataError;
 use super::quorum::{MemberKey, QuorumDescription, VoterEndpoint};
 use crate::runtime::oneshot;
+use std::fmt;
 
 /// Why the voters are not changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,19 @@ pub enum VoterError {
     NotNow(String),
 }
 
+impl fmt::Display for VoterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InconsistentClusterId => "another cluster is meant",
+            Self::DuplicateVoter => "the node is a voter already",
+            Self::VoterNotFound => "there is no such voter",
+            Self::Invalid(cause) | Self::NotNow(cause) => cause,
+        })
+    }
+}
+
+impl std::error::Error for VoterError {}
+
 /// The answer to a change of the voters; the inner error is that of the decision.
 pub type VoterReply = oneshot::Sender<Result<Result<(), VoterError>, MetadataError>>;
 
@@ -31,6 +45,17 @@ pub enum QuorumCommand {
     },
     /// Make an observer a voter.
     AddVoter {
+        /// The cluster that the sender means, if it says so.
+        cluster_id: Option<String>,
+        /// The node and its directory.
+        key: MemberKey,
+        /// Where it is reached.
+        endpoints: Vec<VoterEndpoint>,
+        /// The way back.
+        reply: VoterReply,
+    },
+    /// Have the members say where a voter is reached.
+    UpdateVoter {
         /// The cluster that the sender means, if it says so.
         cluster_id: Option<String>,
         /// The node and its directory.
@@ -56,7 +81,9 @@ impl QuorumCommand {
     pub fn refuse(self, error: MetadataError) {
         match self {
             Self::Describe { reply } => reply.send(Err(error)),
-            Self::AddVoter { reply, .. } | Self::RemoveVoter { reply, .. } => reply.send(Err(error)),
+            Self::AddVoter { reply, .. }
+            | Self::UpdateVoter { reply, .. }
+            | Self::RemoveVoter { reply, .. } => reply.send(Err(error)),
         }
     }
 }

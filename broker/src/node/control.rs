@@ -9,7 +9,7 @@ use super::runs::{self, DirectoryHealths, OpenedDirectories};
 use super::start_block::{self, Facts};
 use super::{Node, NodeError};
 use crate::cluster::links::{Address, ControlLinks};
-use crate::cluster::quorum::{MemberKey, Quorum, QuorumConfig, QuorumSettings, VoterEndpoint};
+use crate::cluster::quorum::{MemberKey, Membership, Quorum, QuorumConfig, QuorumSettings, VoterEndpoint};
 use crate::cluster::{CONTROLLED_SHUTDOWN_MAX, CarryOut, ControlPlane, Publish, Publisher, StartError};
 use crate::log::{DirectoryHealth, OfflineDirectory};
 use crate::net::acceptor::{Acceptance, accept_connections};
@@ -93,7 +93,8 @@ impl<R: Runtime> Control<R> {
         }
         let links = self.link(&directories);
         let used = in_use(&directories, &healths, &metadata_health);
-        let quorum = self.open_quorum(&directories, metadata_health, &of_controllers, &links).await?;
+        let (quorum, membership) =
+            self.open_quorum(&directories, metadata_health, &of_controllers, &links).await?;
         let told = quorum.clone();
         links.set_on_gone(Rc::new(move |node| told.is_gone(node)));
         let (clock, lost_peers) = (self.runtime.clone(), Arc::clone(&self.node.lost_peers));
@@ -104,6 +105,7 @@ impl<R: Runtime> Control<R> {
         let (runtime, calls) = (self.runtime.clone(), Rc::new(links.clone()));
         let plane = ControlPlane::start(runtime, settings, quorum.clone(), publisher.clone(), calls);
         plane.carry_out_with(self.carry_out());
+        plane.keep_membership(membership);
         links.set_handler(plane.call_handler());
         let cluster_id = self.register((&directories, &used), &plane, &bound).await?;
         links.join_cluster(cluster_id);
@@ -181,37 +183,32 @@ impl<R: Runtime> Control<R> {
         health: Arc<DirectoryHealth>,
         sockets: &[Socket<R>],
         links: &ControlLinks<R>,
-    ) -> Result<Quorum, NodeError> {
+    ) -> Result<(Quorum, Membership), NodeError> {
         let config = &self.node.config;
         let voters: Vec<_> = config.topology.voters.iter().map(|voter| voter.id).collect();
-        let endpoints = sockets
-            .iter()
-            .map(|socket| VoterEndpoint {
-                listener: socket.listener.name.clone(),
-                host: socket.listener.advertised.host.clone(),
-                port: socket.advertised_port(),
-            })
-            .collect();
-        let node = config.settings.node.node_id;
+        let node = &config.settings.node;
         let directory = &directories.metadata;
+        let key = MemberKey { node: node.node_id, directory: directory.identity.directory_id };
+        let endpoints = voter_endpoints(sockets);
+        let joins = node.quorum_auto_join && node.roles.controller;
+        let membership = Membership { key, endpoints: endpoints.clone(), joins };
         let quorum_config = QuorumConfig {
-            key: MemberKey { node, directory: directory.identity.directory_id },
+            key,
             endpoints,
             voters,
             directory: directory.path.join("quorum"),
             known_cluster: directory.identity.cluster_id,
             health,
         };
-        let timeout_ms = config.settings.node.quorum_election_timeout_ms;
-        let settings = QuorumSettings::with_election_timeout_ms(timeout_ms);
-        Quorum::start(self.runtime.clone(), links.quorum_link(), quorum_config, settings).await.map_err(
-            |error| {
-                NodeError::new(
-                    error.to_string(),
-                    "make room if the volume is full; otherwise restore the directory quorum from a backup",
-                )
-            },
-        )
+        let settings = QuorumSettings::with_election_timeout_ms(node.quorum_election_timeout_ms);
+        let started = Quorum::start(self.runtime.clone(), links.quorum_link(), quorum_config, settings).await;
+        let quorum = started.map_err(|error| {
+            NodeError::new(
+                error.to_string(),
+                "make room if the volume is full; otherwise restore the directory quorum from a backup",
+            )
+        })?;
+        Ok((quorum, membership))
     }
 
     /// Hands an image to every data shard and waits for all of them.
@@ -372,6 +369,16 @@ impl<R: Runtime> Control<R> {
             let _ = answer.await;
         }
     }
+}
+
+/// Where a controller is reached.
+fn voter_endpoints<R: Runtime>(sockets: &[Socket<R>]) -> Vec<VoterEndpoint> {
+    let of = |socket: &Socket<R>| VoterEndpoint {
+        listener: socket.listener.name.clone(),
+        host: socket.listener.advertised.host.clone(),
+        port: socket.advertised_port(),
+    };
+    sockets.iter().map(of).collect()
 }
 
 /// The data directories that work, and the health of the one of the metadata.

@@ -60,8 +60,8 @@ impl Cluster {
         assert!(is_added, "{error:?}\n{}", self.logs());
     }
 
-    /// The voters and the observers, as a node tells.
-    fn members(&self, at: i32) -> (Vec<i32>, Vec<i32>) {
+    /// What a node tells of the quorum.
+    fn members(&self, at: i32) -> Members {
         let partition = quorum::PartitionData { partition_index: 0 };
         let topic =
             quorum::TopicData { topic_name: "__cluster_metadata".into(), partitions: vec![partition].into() };
@@ -70,12 +70,69 @@ impl Cluster {
         let topic = response.topics.iter().next().expect("the metadata");
         let told = topic.partitions.iter().next().expect("the partition");
         let ids = |replicas: &logmill_wire::primitives::Array<'_, quorum::ReplicaState>| {
-            let mut ids: Vec<i32> = replicas.iter().map(|replica| replica.replica_id).collect();
+            let mut ids: Vec<_> =
+                replicas.iter().map(|replica| (replica.replica_id, replica.replica_directory_id)).collect();
             ids.sort_unstable();
             ids
         };
-        (ids(&told.current_voters), ids(&told.observers))
+        let address = |node: quorum::Node<'_>| {
+            let listener = node.listeners.iter().next()?;
+            Some((node.node_id, format!("{}://{}:{}", listener.name, listener.host, listener.port)))
+        };
+        Members {
+            voters: ids(&told.current_voters),
+            observers: ids(&told.observers),
+            addresses: response.nodes.iter().filter_map(address).collect(),
+        }
     }
+
+    /// Waits until a node tells that all three vote, each with the directory that it has, and where they are reached.
+    fn until_all_vote(&self, at: i32) {
+        let mut told = None;
+        let ids = [1, 2, 3];
+        let wanted = Members {
+            voters: ids.map(|id| (id, self.directory_of(id))).into(),
+            observers: Vec::new(),
+            addresses: ids.map(|id| (id, format!("CONTROLLER://{}:9093", self.address(id).ip()))).into(),
+        };
+        let is_so = wait_until(PATIENCE, || {
+            told = Some(self.members(at));
+            told.as_ref() == Some(&wanted)
+        });
+        assert!(is_so, "{told:?}\n{}", self.logs());
+    }
+}
+
+/// The quorum as DescribeQuorum tells of it.
+#[derive(Debug, PartialEq, Eq)]
+struct Members {
+    voters: Vec<(i32, Uuid)>,
+    observers: Vec<(i32, Uuid)>,
+    /// Of the voters.
+    addresses: Vec<(i32, String)>,
+}
+
+#[test]
+fn every_voter_says_where_it_is_reached() {
+    let _turn = turn::shared();
+    let cluster = Cluster::start();
+    cluster.until_all_vote(2);
+}
+
+#[test]
+fn a_controller_that_lost_its_disk_votes_again_by_itself() {
+    let _turn = turn::shared();
+    let mut cluster = Cluster::start_with(&[("controller.quorum.auto.join.enable", "true")]);
+    cluster.until_all_vote(1);
+    for id in [2, 1] {
+        cluster.kill(id);
+        cluster.lose_disk(id);
+        cluster.begin(&[id]);
+        cluster.until_all_vote(3);
+    }
+    // Had the lost disks still votes, two of five would have to be silent for ever.
+    cluster.kill(3);
+    create(&mut cluster.client(1), "decided", &[]);
 }
 
 #[test]
@@ -122,18 +179,21 @@ fn go_on_alone(disks_lost: &[i32]) {
     // All of what was acknowledged had reached the node that is left.
     cluster.begin(&[3]);
     cluster.settled("kept", |told| told.leader == 3);
-    assert_eq!(cluster.members(3).0, [3]);
+    let alone = [(3, cluster.directory_of(3))];
+    assert_eq!(cluster.members(3).voters, alone);
     assert_eq!(read(&cluster, 3, "kept"), sent[..20]);
     for value in &sent[20..40] {
         assert_eq!(cluster.client(3).append("kept", 0, -1, batch(value)).error, 0);
     }
 
     cluster.begin(&[1, 2]);
-    assert_eq!(cluster.members(3), (vec![3], vec![1, 2]), "who comes follows");
+    let told = cluster.members(3);
+    let following = [1, 2].map(|id| (id, cluster.directory_of(id)));
+    assert_eq!((&told.voters[..], &told.observers[..]), (&alone[..], &following[..]), "who comes follows");
     for id in [1, 2] {
         cluster.add_controller(3, id);
     }
-    assert_eq!(cluster.members(1), (vec![1, 2, 3], vec![]));
+    cluster.until_all_vote(1);
     cluster.settled("kept", |told| told.in_sync == [1, 2, 3]);
     for value in &sent[40..] {
         append_somewhere(&cluster, "kept", value);

@@ -5,7 +5,7 @@
 //! election because of it.
 
 use super::description::{FollowerTimes, QuorumDescription};
-use super::disk::{DiskSettings, Found, QuorumDisk, QuorumDiskError};
+use super::disk::{Found, QuorumDisk, QuorumDiskError};
 use super::division::divide;
 use super::engine::{Engine, EngineSettings, Outcome, QuorumStatus, Role};
 use super::founding::Founding;
@@ -13,6 +13,7 @@ use super::link::QuorumLink;
 use super::log_memory::DurableState;
 use super::members::{Member, MemberChange, MemberKey, MemberSet, VoterEndpoint};
 use super::message::{Envelope, PeerMessage, SnapshotId, decode, encode};
+use super::settings::QuorumSettings;
 use super::snapshot::MetadataSnapshot;
 use super::transfer::{Download, Progress};
 use super::validate::Unfit;
@@ -43,45 +44,6 @@ const STAND_AFTER_MS: (u64, u64) = (20, 30);
 
 /// The place in the log, and the term, of the founding snapshot.
 const FOUNDING: SnapshotId = SnapshotId { index: 1, term: 1 };
-
-/// Times and sizes of a quorum.
-#[derive(Clone, Copy, Debug)]
-pub struct QuorumSettings {
-    /// The clock's unit.
-    pub tick: Duration,
-    /// Ticks without a leader after which a voter stands; it waits up to twice as long, by chance.
-    pub election_ticks: usize,
-    /// Ticks between a leader's signs of life.
-    pub heartbeat_ticks: usize,
-    /// Of the durable state.
-    pub disk: DiskSettings,
-    /// Bytes of a snapshot that go in one frame.
-    pub piece_bytes: usize,
-}
-
-impl QuorumSettings {
-    /// The settings for `controller.quorum.election.timeout.ms`.
-    #[must_use]
-    pub fn with_election_timeout_ms(timeout_ms: u64) -> Self {
-        let election_ticks = 10;
-        Self {
-            tick: Duration::from_millis((timeout_ms / election_ticks).max(1)),
-            election_ticks: election_ticks as usize,
-            heartbeat_ticks: 2,
-            disk: DiskSettings { journal_bytes: 32 << 20 },
-            piece_bytes: 256 << 10,
-        }
-    }
-
-    const fn entry_bytes_max(&self) -> u64 {
-        self.disk.journal_bytes / 16
-    }
-
-    /// Bytes of entries behind the last snapshot that make another one worth while.
-    const fn snapshot_after_bytes(&self) -> u64 {
-        self.disk.journal_bytes / 8
-    }
-}
 
 /// Who takes part, and where its state is.
 pub struct QuorumConfig {
@@ -227,8 +189,7 @@ impl Quorum {
         key: MemberKey,
         endpoints: Vec<VoterEndpoint>,
     ) -> Result<u64, ProposeError> {
-        let member = Member { key, is_voter: true, endpoints };
-        self.ask(|reply| Command::ChangeMembers(MemberChange::Set(member), reply)).await
+        self.change_members(MemberChange::Set(Member { key, is_voter: true, endpoints })).await
     }
 
     /// Removes a member (KIP-853's RemoveRaftVoter). While it runs it comes back as an observer.
@@ -236,7 +197,15 @@ impl Quorum {
     /// # Errors
     /// [`ProposeError`]; another change of the members under way is one.
     pub async fn remove_voter(&self, key: MemberKey) -> Result<u64, ProposeError> {
-        self.ask(|reply| Command::ChangeMembers(MemberChange::Remove(key), reply)).await
+        self.change_members(MemberChange::Remove(key)).await
+    }
+
+    /// Changes the members.
+    ///
+    /// # Errors
+    /// [`ProposeError`]; another change of the members under way is one.
+    pub async fn change_members(&self, change: MemberChange) -> Result<u64, ProposeError> {
+        self.ask(|reply| Command::ChangeMembers(change, reply)).await
     }
 
     async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<u64, ProposeError> {
@@ -460,6 +429,7 @@ impl<R: Runtime, L: QuorumLink> Driver<R, L> {
             election_ticks: self.settings.election_ticks,
             heartbeat_ticks: self.settings.heartbeat_ticks,
             entry_bytes_max: self.settings.entry_bytes_max(),
+            observer_ticks: self.settings.observer_ticks(),
         };
         let runtime = self.runtime.clone();
         let random = Box::new(move || runtime.random_u64());
@@ -602,6 +572,7 @@ impl<R: Runtime, L: QuorumLink> Driver<R, L> {
             );
             return Ok(());
         }
+        running.engine.hear(envelope.from);
         match message {
             PeerMessage::Hello { .. } => self.welcome(envelope.from),
             PeerMessage::HelloReply { leader, .. } => self.hinted = leader,

@@ -101,6 +101,8 @@ pub(super) struct EngineSettings {
     pub heartbeat_ticks: usize,
     /// The largest entry that is proposed, and about the most that one message carries, in bytes.
     pub entry_bytes_max: u64,
+    /// Ticks of silence after which an observer is no member any more.
+    pub observer_ticks: u32,
 }
 
 struct Proposal {
@@ -125,6 +127,8 @@ pub(super) struct Engine {
     /// A whole snapshot that was handed to Raft.
     incoming: Option<MetadataSnapshot>,
     strangers: BTreeMap<u64, MemberKey>,
+    /// Ticks since an observer was heard from, while this node leads.
+    silences: BTreeMap<u64, u32>,
     pub uploads: Uploads,
 }
 
@@ -179,6 +183,7 @@ impl Engine {
             lost: Vec::new(),
             incoming: None,
             strangers: BTreeMap::new(),
+            silences: BTreeMap::new(),
             uploads: Uploads::default(),
         };
         engine.note_reset();
@@ -295,6 +300,7 @@ impl Engine {
             self.seen.1 == StateRole::Leader && (self.seen.0 != now.0 || now.1 != StateRole::Leader);
         self.seen = now;
         self.draw_timeout();
+        self.silences.clear();
         if was_leader {
             self.uploads.clear();
             let cause =
@@ -324,7 +330,35 @@ impl Engine {
         for follower in self.uploads.tick(give_up_after) {
             self.raw.report_snapshot(follower, SnapshotStatus::Failure);
         }
+        self.forget_silent_observer();
         self.note_reset();
+    }
+
+    /// Takes note that a member lives.
+    pub fn hear(&mut self, from: MemberKey) {
+        self.silences.remove(&from.raft_id());
+    }
+
+    /// Lets an observer go that has been silent for too long: whoever left need not say so. Voters stay until somebody
+    /// removes them.
+    fn forget_silent_observer(&mut self) {
+        if !self.is_current() {
+            return;
+        }
+        let mut silent = None;
+        for observer in self.members.iter().filter(|member| !member.is_voter && member.key != self.me) {
+            let ticks = self.silences.entry(observer.key.raft_id()).or_default();
+            *ticks = ticks.saturating_add(1);
+            if *ticks >= self.settings.observer_ticks {
+                silent = Some(observer.key);
+            }
+        }
+        let Some(silent) = silent else { return };
+        // If it is not possible now, the next tick tries again. Nobody waits for 0.
+        if self.change_members(0, &MemberChange::Remove(silent)).is_ok() {
+            self.silences.remove(&silent.raft_id());
+            tracing::info!(observer = %silent, "an observer of the metadata was silent for long, and is forgotten");
+        }
     }
 
     /// Stops waiting for a leader that is said to be gone: whoever asks gets this node's vote, and it may stand itself.
@@ -496,6 +530,7 @@ impl Engine {
         self.members.check(change).map_err(ProposeError::Refused)?;
         if let MemberChange::Set(member) = change
             && member.is_voter
+            && !self.members.get(member.key).is_some_and(|now| now.is_voter)
         {
             let matched =
                 self.raw.raft.prs().get(member.key.raft_id()).map_or(0, |progress| progress.matched);

@@ -26,7 +26,9 @@ mod founding;
 mod link;
 mod log_memory;
 mod members;
+mod membership;
 mod message;
+mod settings;
 mod snapshot;
 mod transfer;
 mod validate;
@@ -36,11 +38,13 @@ mod tests;
 
 pub use description::{MemberDescription, QuorumDescription};
 pub use disk::{DiskSettings, QuorumDiskError};
-pub use driver::{Quorum, QuorumConfig, QuorumSettings};
+pub use driver::{Quorum, QuorumConfig};
 pub use engine::{QuorumStatus, Role};
 pub use forced::{ForceError, ForcedQuorum, force_sole_voter};
 pub use link::QuorumLink;
 pub use members::{Member, MemberChange, MemberKey, MemberSet, VoterEndpoint};
+pub use membership::{Membership, OwnChange};
+pub use settings::QuorumSettings;
 
 use logmill_wire::ids::NodeId;
 use std::fmt;

@@ -3,7 +3,7 @@
 use super::engine::{Engine, EngineSettings};
 use super::entry::encode_records;
 use super::log_memory::DurableState;
-use super::members::{Member, MemberChange, MemberKey, MemberSet};
+use super::members::{Member, MemberChange, MemberKey, MemberSet, VoterEndpoint};
 use super::message::{SnapshotId, SnapshotOffer};
 use super::snapshot::MetadataSnapshot;
 use crate::runtime::simulated::Chance;
@@ -29,7 +29,8 @@ fn engine(voters: &[i32]) -> Engine {
     let snapshot = MetadataSnapshot::new(SnapshotId { index: 1, term: 1 }, 0, members, Image::default());
     let mut state = DurableState { snapshot: Some(snapshot), ..DurableState::default() };
     (state.hard_state.term, state.hard_state.commit) = (1, 1);
-    let settings = EngineSettings { election_ticks: 10, heartbeat_ticks: 2, entry_bytes_max: 4096 };
+    let settings =
+        EngineSettings { election_ticks: 10, heartbeat_ticks: 2, entry_bytes_max: 4096, observer_ticks: 50 };
     let mut next = 0;
     let random = Box::new(move || {
         next += 3;
@@ -86,6 +87,44 @@ fn a_second_change_of_the_members_waits_for_the_first() {
     settle(&mut engine);
     assert_eq!(engine.members().iter().count(), 3);
     assert_eq!(engine.members().voters().count(), 1);
+}
+
+#[test]
+fn an_observer_that_falls_silent_is_forgotten() {
+    let mut engine = engine(&[1]);
+    engine.campaign();
+    settle(&mut engine);
+    for node in [2, 3] {
+        let observer = MemberChange::Set(Member { is_voter: false, ..voter(node) });
+        engine.change_members(1, &observer).expect("possible");
+        settle(&mut engine);
+    }
+    for tick in 0..120 {
+        // One lives, the other does not.
+        engine.hear(key(3));
+        engine.tick();
+        settle(&mut engine);
+        let (lost, lives) = (engine.members().get(key(2)), engine.members().get(key(3)));
+        assert_eq!((lost.is_some(), lives.is_some()), (tick < 49, true), "after {tick} ticks");
+    }
+    assert!(engine.is_current(), "it was no voter");
+}
+
+#[test]
+fn a_voter_is_not_forgotten_and_may_be_moved_before_it_has_caught_up() {
+    let mut engine = engine(&[1]);
+    engine.campaign();
+    settle(&mut engine);
+    let there = vec![VoterEndpoint { listener: "C".to_owned(), host: "mill".to_owned(), port: 9 }];
+    let moved = Member { endpoints: there, ..voter(1) };
+    engine.change_members(1, &MemberChange::Set(moved.clone())).expect("possible");
+    settle(&mut engine);
+    for _ in 0..120 {
+        engine.tick();
+        settle(&mut engine);
+    }
+    assert_eq!(engine.members().get(key(1)), Some(&moved));
+    assert!(engine.is_current());
 }
 
 const KINDS: [MessageType; 19] = [

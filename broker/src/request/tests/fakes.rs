@@ -323,7 +323,8 @@ impl FakeBroker {
                 let described = self.quorum.borrow().clone().ok_or(MetadataError::Stopping);
                 return reply.send(error.map_or(described, Err));
             }
-            QuorumCommand::AddVoter { key, endpoints, reply, .. } => (key, endpoints.len(), reply),
+            QuorumCommand::AddVoter { key, endpoints, reply, .. }
+            | QuorumCommand::UpdateVoter { key, endpoints, reply, .. } => (key, endpoints.len(), reply),
             QuorumCommand::RemoveVoter { key, reply, .. } => (key, 0, reply),
         };
         self.voters_asked.borrow_mut().push((key, listeners));

@@ -57,6 +57,9 @@ settings_group! {
         /// random from one to two times this, in milliseconds. Kafka's default is 1000: here a host that falls
         /// silent is to be replaced within 2 s.
         quorum_election_timeout_ms: u64 = "controller.quorum.election.timeout.ms", Kind::int_from(50), Some("500"), ReadOnly;
+        /// Whether a controller that observes becomes a voter by itself (KIP-853). What its node was with another log
+        /// directory is removed from the voters first.
+        quorum_auto_join: bool = "controller.quorum.auto.join.enable", Kind::Boolean, Some("false"), ReadOnly;
         /// How often a broker tells the controllers that it is alive, in milliseconds. Kafka's default is 2000;
         /// see broker.session.timeout.ms.
         broker_heartbeat_interval_ms: u64 = "broker.heartbeat.interval.ms", Kind::int_from(10), Some("300"), ReadOnly;

@@ -80,7 +80,6 @@ pub const BROKER_KEYS: &[&str] = &[
     "controlled.shutdown.max.retries",
     "controlled.shutdown.retry.backoff.ms",
     "controller.quorum.append.linger.ms",
-    "controller.quorum.auto.join.enable",
     "controller.quorum.election.backoff.max.ms",
     "controller.quorum.fetch.max.bytes",
     "controller.quorum.fetch.snapshot.max.bytes",

@@ -7,6 +7,7 @@
 //! | alter partitions: other in-sync sets | one outcome for each |
 //! | allocate producer ids | a block |
 //! | create missing topics, for a request that may create on demand | one outcome for each |
+//! | change voters: a controller votes from now on, or is reached elsewhere; or what it was with another disk is gone | done, or why not |
 //! | forward: a request of a client as it came, and who sent it (KIP-590) | the response as the client shall get it |
 //!
 //! A message is [`Prefix`] and an archived enum behind it. The prefix's checksum covers the archive, which is checked
@@ -42,6 +43,8 @@ pub enum ControlRequest {
     CreateMissingTopics(Vec<MissingTopic>),
     /// A client's request that only the active controller can answer.
     Forward(ForwardedRequest),
+    /// A controller wants the voters changed, about itself (KIP-853).
+    ChangeVoters(VoterChange),
 }
 
 /// What a broker says of itself when it starts.
@@ -147,6 +150,39 @@ pub struct ForwardedRequest {
     pub frame: Vec<u8>,
 }
 
+/// What a controller wants changed about itself among the voters.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct VoterChange {
+    /// The node, which is the sender.
+    pub node: i32,
+    /// The id of the directory that it is about.
+    pub directory: [u8; 16],
+    /// What is wanted.
+    pub kind: VoterChangeKind,
+}
+
+/// Kinds of changes of the voters.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, Clone, Debug, PartialEq, Eq)]
+pub enum VoterChangeKind {
+    /// An observer votes from now on, and is reached there.
+    Add(Vec<ControllerEndpoint>),
+    /// A voter is gone.
+    Remove,
+    /// A voter is reached there.
+    Update(Vec<ControllerEndpoint>),
+}
+
+/// Where a controller is reached.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ControllerEndpoint {
+    /// The listener's name.
+    pub listener: String,
+    /// The advertised host.
+    pub host: String,
+    /// The advertised port.
+    pub port: u16,
+}
+
 /// An answer.
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum ControlAnswer {
@@ -176,6 +212,10 @@ pub enum ControlAnswer {
     Created(Creations),
     /// What the client gets.
     Forwarded(ForwardedResponse),
+    /// The voters are changed.
+    VotersChanged,
+    /// They are not, for this cause.
+    VotersUnchanged(String),
 }
 
 /// How a broker stands that has given a sign of life.

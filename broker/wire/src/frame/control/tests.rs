@@ -55,6 +55,20 @@ fn requests() -> Vec<ControlRequest> {
             connection_id: 12,
             frame: vec![0, 19, 0, 7, 1, 2, 3, 4],
         }),
+        ControlRequest::ChangeVoters(VoterChange {
+            node: 3,
+            directory: [4; 16],
+            kind: VoterChangeKind::Add(vec![ControllerEndpoint {
+                listener: "CONTROLLER".into(),
+                host: "mill.example".into(),
+                port: 9093,
+            }]),
+        }),
+        ControlRequest::ChangeVoters(VoterChange {
+            node: 3,
+            directory: [5; 16],
+            kind: VoterChangeKind::Remove,
+        }),
     ]
 }
 
@@ -86,6 +100,8 @@ fn answers() -> Vec<ControlAnswer> {
             applied: 81,
         }),
         ControlAnswer::Forwarded(ForwardedResponse { response: vec![0, 0, 0, 4, 1, 2, 3, 4], applied: 80 }),
+        ControlAnswer::VotersChanged,
+        ControlAnswer::VotersUnchanged("it has not caught up".into()),
     ]
 }
 
