@@ -26,10 +26,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How soon it is noticed that a log directory is out of service.
-const LOOK_AT_DIRECTORY_EVERY: Duration = Duration::from_millis(100);
+use std::task::Poll;
 
 struct Control<R: Runtime> {
     runtime: R,
@@ -111,7 +108,7 @@ impl<R: Runtime> Control<R> {
         links.join_cluster(cluster_id);
         self.join_cluster(cluster_id, &directories, &healths).await?;
         used.note_start(&self.runtime, self.node.boot).await?;
-        self.runtime.spawn(leave_with_directory(self.runtime.clone(), plane.clone(), used.healths()));
+        self.runtime.spawn(leave_with_directory(plane.clone(), used.healths()));
         publisher.begin(&self.runtime, quorum.clone(), self.publisher());
         publisher.until_published(quorum.status().applied).await;
         if !plane.until_unfenced().await {
@@ -400,17 +397,12 @@ fn in_use(
 
 /// Has others lead, once a log directory is out of service: this broker gives signs of life, and could take nothing in
 /// for what lies there. It goes on to serve reads, and the other directories, until it is started anew.
-async fn leave_with_directory<R: Runtime>(
-    runtime: R,
-    plane: ControlPlane<R>,
-    healths: Vec<Arc<DirectoryHealth>>,
-) {
-    let failed = loop {
-        if let Some(health) = healths.iter().find(|health| health.is_failed()) {
-            break health;
-        }
-        runtime.sleep(LOOK_AT_DIRECTORY_EVERY).await;
-    };
+async fn leave_with_directory<R: Runtime>(plane: ControlPlane<R>, healths: Vec<Arc<DirectoryHealth>>) {
+    let failed = std::future::poll_fn(|context| {
+        let found = healths.iter().find(|health| health.poll_failed(context).is_ready());
+        found.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await;
     let cause = failed.cause().unwrap_or_default();
     tracing::error!(%cause, "a log directory is out of service, and others are to lead; restart the broker once the disk is repaired");
     plane.shut_down(CONTROLLED_SHUTDOWN_MAX).await;
