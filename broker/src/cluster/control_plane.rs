@@ -13,6 +13,7 @@ use super::controller_calls::{CONTROL_CALL, ControllerCalls};
 use super::links::CallHandler;
 use super::publisher::Publisher;
 use super::quorum::{Quorum, QuorumStatus};
+use super::quorum_command::QuorumCommand;
 use super::voters::carry_out;
 use crate::runtime::{Runtime, oneshot};
 use crate::shard::deadline::{Either, either, within};
@@ -142,6 +143,9 @@ impl<R: Runtime> ControlPlane<R> {
             }
             MetadataCommand::AlterPartition { partition, proposal, reply } => {
                 plane.proposals.add(partition, proposal, reply);
+            }
+            MetadataCommand::Quorum(command @ QuorumCommand::Members { .. }) => {
+                carry_out(&plane.runtime, &plane.quorum, command);
             }
             MetadataCommand::Quorum(command) if plane.is_active() => {
                 carry_out(&plane.runtime, &plane.quorum, command);

@@ -43,6 +43,11 @@ pub enum QuorumCommand {
         /// The way back.
         reply: oneshot::Sender<Result<QuorumDescription, MetadataError>>,
     },
+    /// Who its members are and who leads, as far as this node knows.
+    Members {
+        /// The way back.
+        reply: oneshot::Sender<Result<QuorumDescription, MetadataError>>,
+    },
     /// Make an observer a voter.
     AddVoter {
         /// The cluster that the sender means, if it says so.
@@ -80,7 +85,7 @@ impl QuorumCommand {
     /// Answers without having done anything.
     pub fn refuse(self, error: MetadataError) {
         match self {
-            Self::Describe { reply } => reply.send(Err(error)),
+            Self::Describe { reply } | Self::Members { reply } => reply.send(Err(error)),
             Self::AddVoter { reply, .. }
             | Self::UpdateVoter { reply, .. }
             | Self::RemoveVoter { reply, .. } => reply.send(Err(error)),

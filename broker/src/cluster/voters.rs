@@ -8,7 +8,9 @@ use crate::runtime::Runtime;
 /// waits for it.
 pub(super) fn carry_out<R: Runtime>(runtime: &R, quorum: &Quorum, command: QuorumCommand) {
     let (cluster_id, wanted, reply) = match command {
-        QuorumCommand::Describe { reply } => return reply.send(Ok(quorum.describe(runtime.wall_clock()))),
+        QuorumCommand::Describe { reply } | QuorumCommand::Members { reply } => {
+            return reply.send(Ok(quorum.describe(runtime.wall_clock())));
+        }
         QuorumCommand::AddVoter { cluster_id, key, endpoints, reply } => {
             (cluster_id, Wanted::Add(key, endpoints), reply)
         }

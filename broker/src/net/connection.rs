@@ -40,6 +40,14 @@ pub struct Carried {
     moves: u32,
 }
 
+impl Carried {
+    /// Of a connection of which somebody has looked at the first bytes.
+    #[must_use]
+    pub const fn first(received: BytesMut) -> Self {
+        Self { received, moves: 0 }
+    }
+}
+
 /// How long a connection that is to move waits for its requests that have begun.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
@@ -137,8 +145,8 @@ async fn serve<R: Runtime>(
     carried: Option<Carried>,
 ) -> Outcome {
     let queue = ReplyQueue::new(services.runtime.monotonic());
-    let (is_known, Carried { received, moves }) =
-        (carried.is_some(), carried.unwrap_or(Carried { received: BytesMut::new(), moves: 0 }));
+    let Carried { received, moves } = carried.unwrap_or(Carried::first(BytesMut::new()));
+    let is_known = moves > 0;
     let affinity = Affinity::new(services.runtime.shard(), moves);
     let mut frames = FrameReader::new(services, connection.clone(), &queue, received);
     if is_known {

@@ -4,6 +4,7 @@ pub mod acceptor;
 mod affinity;
 pub mod connection;
 pub mod counts;
+pub mod first_bytes;
 mod frames;
 mod pace;
 mod replies;

@@ -13,10 +13,11 @@ use crate::cluster::quorum::{MemberKey, Membership, Quorum, QuorumConfig, Quorum
 use crate::cluster::{CONTROLLED_SHUTDOWN_MAX, CarryOut, ControlPlane, Publish, Publisher, StartError};
 use crate::log::{DirectoryHealth, OfflineDirectory};
 use crate::net::acceptor::{Acceptance, accept_connections};
-use crate::net::connection::ConnectionInfo;
+use crate::net::connection::{Carried, ConnectionInfo};
 use crate::net::counts::{ConnectionCounts, ConnectionLimits};
+use crate::net::first_bytes::{Speaker, who_speaks};
 use crate::runtime::mailbox::Endpoint;
-use crate::runtime::{Listener, Runtime, event, oneshot};
+use crate::runtime::{Connection as _, Listener, Runtime, event, oneshot};
 use crate::shard::join::{First, first};
 use logmill_state::metadata::{BrokerRegistration, BrokerStart, Endpoint as AdvertisedEndpoint, Image};
 use logmill_state::settings::Voter;
@@ -313,12 +314,25 @@ impl<R: Runtime> Control<R> {
         }
     }
 
-    /// Connections of other control shards stay on this one: no load holds them up.
+    /// Connections of other control shards stay on this one: no load holds them up. Those of clients go to a data shard.
     fn accept_nodes(&self, sockets: Vec<Socket<R>>, links: &ControlLinks<R>) {
         for Socket { listener, socket } in sockets {
-            let (runtime, links) = (self.runtime.clone(), links.clone());
-            let serve = move |_, handle: R::ConnectionHandle, info: ConnectionInfo| {
-                links.serve(runtime.adopt(handle), info.ticket);
+            let (own, links, post) = (self.runtime.clone(), links.clone(), Rc::clone(&self.post));
+            let serve = move |shard, handle: R::ConnectionHandle, info: ConnectionInfo| {
+                let (runtime, links, post) = (own.clone(), links.clone(), Rc::clone(&post));
+                own.spawn(async move {
+                    let connection = runtime.adopt(handle);
+                    match who_speaks(&runtime, &connection).await {
+                        Speaker::Node(received) => links.serve(connection, received, info.ticket),
+                        Speaker::Client(received) => {
+                            // A machine that cannot move connections has no such clients.
+                            let Ok(handle) = runtime.release(connection) else { return };
+                            let info = ConnectionInfo { carried: Some(Carried::first(received)), ..info };
+                            post.send(shard, ShardMessage::Connection(handle, info));
+                        }
+                        Speaker::Nobody => connection.shutdown(),
+                    }
+                });
             };
             let (runtime, acceptance) = (self.runtime.clone(), Arc::clone(&self.acceptance));
             self.runtime.spawn(accept_connections(runtime, socket, listener.name.into(), acceptance, serve));

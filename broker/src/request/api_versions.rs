@@ -14,12 +14,10 @@ pub(super) const FEATURES: &[(&str, i16)] = &[("group.version", 1)];
 /// The epoch of the finalized features: they do not change while the broker runs.
 const FEATURES_EPOCH: i64 = 0;
 
-fn response(error: ErrorCode) -> Response<'static> {
-    let api_keys = ADVERTISED.iter().map(|api| ApiVersion {
-        api_key: api.key,
-        min_version: api.min,
-        max_version: api.max,
-    });
+fn response(error: ErrorCode, is_of_controllers: bool) -> Response<'static> {
+    let offered = ADVERTISED.iter().filter(|api| api.is_offered(is_of_controllers));
+    let api_keys =
+        offered.map(|api| ApiVersion { api_key: api.key, min_version: api.min, max_version: api.max });
     let supported = FEATURES.iter().map(|&(name, max_version)| SupportedFeatureKey {
         name: name.into(),
         min_version: 1,
@@ -49,12 +47,13 @@ fn is_tame(text: &str) -> bool {
 }
 
 pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
+    let is_of_controllers = call.services.is_of_controllers(&call.context.listener);
     let Call { body, answer, .. } = call;
     let request: Request<'_> = decode(&body, answer.version)?;
     let names_are_tame = answer.version < 3
         || (is_tame(&request.client_software_name) && is_tame(&request.client_software_version));
     answer.ready(&if names_are_tame {
-        response(ErrorCode::None)
+        response(ErrorCode::None, is_of_controllers)
     } else {
         Response { error_code: ErrorCode::InvalidRequest.code(), ..Response::default() }
     })
@@ -62,7 +61,8 @@ pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
 
 /// The answer to a version that the broker does not know: error 35 and the list, in the format of version 0, which
 /// every client can read, so that it comes back with a version that both know (KIP-511).
-pub(super) fn unknown_version(answer: Answer) -> Pending {
-    let outcome = Answer { version: 0, ..answer }.reply(&response(ErrorCode::UnsupportedVersion));
+pub(super) fn unknown_version(answer: Answer, is_of_controllers: bool) -> Pending {
+    let listed = response(ErrorCode::UnsupportedVersion, is_of_controllers);
+    let outcome = Answer { version: 0, ..answer }.reply(&listed);
     Box::pin(std::future::ready(outcome))
 }

@@ -51,6 +51,7 @@ pub mod sync_group;
 mod topics;
 pub mod unregister_broker;
 pub mod update_features;
+pub mod update_raft_voter;
 pub mod versions;
 
 #[cfg(test)]

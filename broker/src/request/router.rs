@@ -2,7 +2,7 @@
 
 use super::call::{Answer, Call, Origin, Pending, RouteError};
 use super::services::Services;
-use super::versions::{advertised, dispatch};
+use super::versions::{Advertised, advertised, dispatch};
 use crate::runtime::Runtime;
 use crate::shard::memory::{MemoryClass, Reservation};
 use bytes::Bytes;
@@ -52,11 +52,14 @@ pub(super) fn route_from<R: Runtime>(
     let mut reader = Reader::new(frame);
     let header = api::decode_request_header(&mut reader)?;
     let (key, version) = (header.request_api_key, header.request_api_version);
-    let offered = advertised(key).filter(|offered| offered.answers(version));
+    let is_of_controllers = services.is_of_controllers(&connection.listener);
+    // What another node has forwarded was offered there.
+    let is_offered = |api: &Advertised| origin == Origin::Broker || api.is_offered(is_of_controllers);
+    let offered = advertised(key).filter(|api| is_offered(api) && api.answers(version));
     let answer = Answer { key, version, correlation_id: header.correlation_id, room };
     if offered.is_none() {
         if key == api::api_versions::KEY {
-            return Ok(super::api_versions::unknown_version(answer));
+            return Ok(super::api_versions::unknown_version(answer, is_of_controllers));
         }
         return Err(RouteError::NotOffered { key, version });
     }

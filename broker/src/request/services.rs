@@ -46,6 +46,12 @@ impl<R: Runtime> Services<R> {
         Arc::clone(&self.image.borrow())
     }
 
+    /// Whether a listener is one on which the controllers are reached.
+    #[must_use]
+    pub fn is_of_controllers(&self, listener: &str) -> bool {
+        self.settings.node.controller_listener_names.iter().any(|name| name.eq_ignore_ascii_case(listener))
+    }
+
     /// Waits for room for an answer of about so many bytes, to be held while it is made; one that is larger than
     /// its class waits for all of it.
     pub async fn answer_room(&self, bytes: usize) -> Option<Reservation> {

@@ -8,6 +8,17 @@ use crate::runtime::Runtime;
 use logmill_wire::api;
 use std::fmt::Write;
 
+/// On which listeners an API is offered (KIP-919).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// On those of brokers.
+    Brokers,
+    /// On those of brokers and of controllers.
+    Everywhere,
+    /// On those of controllers.
+    Controllers,
+}
+
 /// An advertised API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Advertised {
@@ -23,6 +34,8 @@ pub struct Advertised {
     pub max: i16,
     /// Whether only the active controller can answer: another broker forwards the request to it (KIP-590).
     pub is_for_controller: bool,
+    /// On which listeners it is offered.
+    pub offered: Offered,
     /// What differs from Kafka, for the compatibility page.
     pub note: &'static str,
 }
@@ -33,12 +46,23 @@ impl Advertised {
     pub const fn answers(&self, version: i16) -> bool {
         self.answered_from <= version && version <= self.max
     }
+
+    /// Whether it is offered on a listener, of the controllers or (`is_of_controllers` is false) of brokers.
+    #[must_use]
+    pub const fn is_offered(&self, is_of_controllers: bool) -> bool {
+        match self.offered {
+            Offered::Brokers => !is_of_controllers,
+            Offered::Everywhere => true,
+            Offered::Controllers => is_of_controllers,
+        }
+    }
 }
 
 /// Declares the APIs: module (of the codec and of the handler alike), versions, the first one that is answered
-/// where that is not the first one that is advertised, and `=> controller` where the active controller answers.
+/// where that is not the first one that is advertised, `=> controller` where the active controller answers, and `on` which
+/// listeners it is offered if that is not those of brokers alone.
 macro_rules! apis {
-    ($($module:ident $min:literal..=$max:literal $(answered from $answered:literal)? $(=> $controller:ident)? $note:literal;)*) => {
+    ($($module:ident $min:literal..=$max:literal $(answered from $answered:literal)? $(=> $controller:ident)? $(on $offered:ident)? $note:literal;)*) => {
         /// Every advertised API, by key.
         pub const ADVERTISED: &[Advertised] = &[$(Advertised {
             key: api::$module::KEY,
@@ -47,6 +71,7 @@ macro_rules! apis {
             answered_from: apis!(@first $min $($answered)?),
             max: $max,
             is_for_controller: apis!(@controller $($controller)?),
+            offered: apis!(@offered $($offered)?),
             note: $note,
         },)*];
 
@@ -62,6 +87,9 @@ macro_rules! apis {
     (@first $min:literal $answered:literal) => { $answered };
     (@controller) => { false };
     (@controller controller) => { true };
+    (@offered) => { Offered::Brokers };
+    (@offered everywhere) => { Offered::Everywhere };
+    (@offered controllers) => { Offered::Controllers };
 }
 
 apis! {
@@ -81,37 +109,39 @@ apis! {
     sync_group 0..=5 "";
     describe_groups 0..=6 "";
     list_groups 0..=5 "";
-    api_versions 0..=4 "";
-    create_topics 2..=7 => controller "";
-    delete_topics 1..=6 => controller "";
+    api_versions 0..=4 on everywhere "";
+    create_topics 2..=7 => controller on everywhere "";
+    delete_topics 1..=6 => controller on everywhere "";
     delete_records 0..=2 "";
     init_producer_id 0..=5 "Idempotent producers; transactional ones are refused.";
     offset_for_leader_epoch 2..=4 "";
-    describe_configs 1..=4
+    describe_configs 1..=4 on everywhere
         "Settings of Kafka's brokers that mean nothing here are not listed. There are no loggers to describe.";
-    alter_configs 0..=2 => controller
+    alter_configs 0..=2 => controller on everywhere
         "Settings of listeners and of TLS need a restart. Metrics of clients cannot be subscribed to.";
     describe_log_dirs 1..=5 "Of several directories, a partition is told of where it lies once it was written to; replicas do not move between directories.";
-    create_partitions 0..=3 => controller
+    create_partitions 0..=3 => controller on everywhere
         "The broker's internal topics keep the number of partitions that they were created with.";
     delete_groups 0..=2 "";
-elect_leaders 0..=2 => controller "";
-    incremental_alter_configs 0..=1 => controller "As AlterConfigs.";
-    alter_partition_reassignments 0..=1 => controller "";
-    list_partition_reassignments 0..=0 => controller "";
+    elect_leaders 0..=2 => controller on everywhere "";
+    incremental_alter_configs 0..=1 => controller on everywhere "As AlterConfigs.";
+    alter_partition_reassignments 0..=1 => controller on everywhere "";
+    list_partition_reassignments 0..=0 => controller on everywhere "";
     offset_delete 0..=0 "";
-    describe_quorum 0..=2 => controller "";
-    update_features 0..=2 => controller
+    describe_quorum 0..=2 => controller on everywhere "";
+    update_features 0..=2 => controller on everywhere
         "Every feature that there is is on, at its one level: nothing else can be asked for.";
-    describe_cluster 0..=2 "The list of controllers is not offered.";
-    unregister_broker 0..=0 => controller
+    describe_cluster 0..=2 on everywhere
+        "Listeners of brokers tell of brokers, listeners of controllers of controllers, as in Kafka.";
+    unregister_broker 0..=0 => controller on everywhere
         "What the broker still holds counts as lost: if it comes back it catches up from its peers.";
     consumer_group_heartbeat 0..=1 "";
     consumer_group_describe 0..=1 "";
     list_config_resources 0..=1 "";
     describe_topic_partitions 0..=0 "";
-    add_raft_voter 0..=1 => controller "";
-    remove_raft_voter 0..=0 => controller "";
+    add_raft_voter 0..=1 => controller on everywhere "";
+    remove_raft_voter 0..=0 => controller on everywhere "";
+    update_raft_voter 0..=0 => controller on controllers "On the controllers' listeners only, as in Kafka.";
 }
 
 /// The API with this key, if it is advertised.

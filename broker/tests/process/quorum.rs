@@ -1,14 +1,17 @@
 //! The metadata quorum in its operator's hands: what `docs/cluster.md` says, done.
 
-use super::client::batch;
+use super::client::{Client, batch};
 use super::cluster::{Cluster, PATIENCE, append_somewhere, create, read, values};
 use super::commands::{Ran, run_with_input};
 use super::observe::wait_until;
 use super::turn;
 use super::workspace::Folder;
-use logmill_wire::api::{add_raft_voter, describe_quorum as quorum};
+use logmill_wire::api::{
+    add_raft_voter, api_versions, describe_cluster, describe_quorum as quorum, metadata,
+};
 use logmill_wire::ids::Uuid;
 use std::fs;
+use std::net::SocketAddr;
 
 /// What can be tried again: the new voter has not caught up, or another change is under way.
 const REQUEST_TIMED_OUT: i16 = 7;
@@ -117,6 +120,38 @@ fn every_voter_says_where_it_is_reached() {
     let _turn = turn::shared();
     let cluster = Cluster::start();
     cluster.until_all_vote(2);
+}
+
+#[test]
+fn controllers_answer_the_tools_themselves() {
+    let _turn = turn::shared();
+    let mut cluster = Cluster::start();
+    cluster.until_all_vote(1);
+    for id in [1, 2, 3] {
+        let mut client = Client::connect(SocketAddr::new(cluster.address(id).ip(), 9093));
+        let answer = client.call(&api_versions::Request::default(), 2);
+        let listed: api_versions::Response = answer.body();
+        assert!(listed.api_keys.iter().any(|api| api.api_key == add_raft_voter::KEY));
+        assert!(listed.api_keys.iter().all(|api| api.api_key != metadata::KEY));
+        let answer = client.call(&describe_cluster::Request { endpoint_type: 2, ..Default::default() }, 2);
+        let told: describe_cluster::Response = answer.body();
+        let nodes: Vec<_> = told
+            .brokers
+            .iter()
+            .map(|node| (node.broker_id, format!("{}:{}", node.host, node.port)))
+            .collect();
+        let expected = [1, 2, 3].map(|id| (id, format!("{}:9093", cluster.address(id).ip())));
+        assert_eq!((told.error_code, &nodes[..]), (0, &expected[..]));
+        assert!((1..=3).contains(&told.controller_id));
+    }
+    // A majority is lost: who is left says who votes, if nothing else.
+    for id in [1, 2] {
+        cluster.kill(id);
+    }
+    let mut client = Client::connect(SocketAddr::new(cluster.address(3).ip(), 9093));
+    let answer = client.call(&describe_cluster::Request { endpoint_type: 2, ..Default::default() }, 2);
+    let told: describe_cluster::Response = answer.body();
+    assert_eq!((told.error_code, told.brokers.len()), (0, 3));
 }
 
 #[test]

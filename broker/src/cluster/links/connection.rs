@@ -15,11 +15,12 @@ use std::rc::Rc;
 /// What is received at a time, and the room that a payload gets before any of it has come.
 const RECEIVE_BYTES: usize = 64 << 10;
 
-/// Carries everything over one connection until it ends, which is always an error. Of one that this node made, `made_to`
-/// is the node that shall be there.
+/// Carries everything over one connection, of which `received` has come, until it ends, which is always an error. Of one
+/// that this node made, `made_to` is the node that shall be there.
 pub(super) async fn carry<R: Runtime>(
     shared: &Rc<Shared<R>>,
     connection: R::Connection,
+    received: BytesMut,
     made_to: Option<NodeId>,
 ) -> Result<(), String> {
     let ends_with_drop = ShutDown(connection.clone());
@@ -29,7 +30,7 @@ pub(super) async fn carry<R: Runtime>(
     let known = Cell::new(None);
     let sending = send_all(shared, &connection, &lane);
     let receiving = async {
-        let mut source = Source { connection: connection.clone(), received: BytesMut::new() };
+        let mut source = Source { connection: connection.clone(), received };
         let peer = receive_hello(shared, &mut source, made_to).await?;
         known.set(Some(peer));
         shared.add_lane(peer, &lane);

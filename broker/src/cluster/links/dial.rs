@@ -4,6 +4,7 @@ use super::{Address, Shared, connection};
 use crate::runtime::Runtime;
 use crate::shard::deadline::within;
 use crate::shard::signal::Signal;
+use bytes::BytesMut;
 use logmill_wire::ids::NodeId;
 use std::cell::Cell;
 use std::fmt;
@@ -56,9 +57,10 @@ async fn keep_connected<R: Runtime>(shared: Rc<Shared<R>>, node: NodeId, dialer:
         let is_refused = matches!(&attempted, Err(Failed::Refused));
         let stood_before = std::mem::replace(&mut was_connected, attempted.is_ok());
         let cause = match attempted {
-            Ok(connection) => {
-                connection::carry(&shared, connection, Some(node)).await.err().unwrap_or_default()
-            }
+            Ok(connection) => connection::carry(&shared, connection, BytesMut::new(), Some(node))
+                .await
+                .err()
+                .unwrap_or_default(),
             Err(failed) => failed.to_string(),
         };
         let on_gone = shared.on_gone.borrow().clone();

@@ -19,7 +19,7 @@ use crate::cluster::quorum::QuorumLink;
 use crate::runtime::Runtime;
 use crate::shard::deadline::within;
 use crate::shard::signal::Signal;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 pub(super) use dial::resolve;
 use lane::Lane;
 use logmill_wire::frame::control_link::ControlKind;
@@ -175,11 +175,12 @@ impl<R: Runtime> ControlLinks<R> {
         self.0.on_broken.replace(Some(on_broken));
     }
 
-    /// Serves a connection that was accepted, in a task of its own; `held` is dropped when it has ended.
-    pub fn serve<T: 'static>(&self, connection: R::Connection, held: T) {
+    /// Serves a connection that was accepted, of which `received` has come, in a task of its own; `held` is dropped when it
+    /// has ended.
+    pub fn serve<T: 'static>(&self, connection: R::Connection, received: BytesMut, held: T) {
         let shared = Rc::clone(&self.0);
         self.0.runtime.spawn(async move {
-            if let Err(cause) = connection::carry(&shared, connection, None).await {
+            if let Err(cause) = connection::carry(&shared, connection, received, None).await {
                 tracing::debug!(%cause, "a connection between controllers has ended");
             }
             drop(held);

@@ -4,7 +4,7 @@ use super::{Address, CallFailed, CallHandler, ControlLinks, SILENCE_MAX};
 use crate::cluster::quorum::QuorumLink;
 use crate::runtime::simulated::{Host, Options, SimulatedRuntime, World};
 use crate::runtime::{Connection, Listener, Runtime};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use logmill_wire::frame::control_link::{ControlFrame, ControlHello, ControlKind};
 use logmill_wire::ids::{NodeId, ShardIndex, Uuid};
 use std::cell::{Cell, RefCell};
@@ -55,7 +55,7 @@ fn site_on(world: &World, host: Host, node: i32, cluster_id: Uuid) -> Site {
         listening.spawn(async move {
             loop {
                 let (handle, _) = listener.accept().await.unwrap();
-                accepting.serve(adopting.adopt(handle), ());
+                accepting.serve(adopting.adopt(handle), BytesMut::new(), ());
             }
         });
     });

@@ -319,7 +319,7 @@ impl FakeBroker {
 
     fn serve_quorum(&self, command: QuorumCommand, error: Option<MetadataError>) {
         let (key, listeners, reply) = match command {
-            QuorumCommand::Describe { reply } => {
+            QuorumCommand::Describe { reply } | QuorumCommand::Members { reply } => {
                 let described = self.quorum.borrow().clone().ok_or(MetadataError::Stopping);
                 return reply.send(error.map_or(described, Err));
             }

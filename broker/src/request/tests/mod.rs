@@ -68,6 +68,14 @@ impl Fixture {
         Self::build(&[], true)
     }
 
+    /// A shard whose client is connected to a listener of the controllers.
+    pub fn on_controllers() -> Self {
+        let mut fixture = Self::new();
+        let listener = "CONTROLLER".into();
+        fixture.context = Rc::new(RequestContext { listener, ..RequestContext::clone(&fixture.context) });
+        fixture
+    }
+
     fn build(given: &[(&str, &str)], has_other_controllers: bool) -> Self {
         let values = given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let memory = given.iter().find(|(key, _)| *key == "logmill.memory.bytes");

@@ -92,6 +92,10 @@ fn no_request_panics_or_leaks() {
     answered += storm::<api::metadata::Request<'_>>(&fixture);
     answered += storm::<api::offset_for_leader_epoch::Request<'_>>(&fixture);
     answered += storm::<api::produce::Request<'_>>(&fixture);
+    let of_controllers = Fixture::on_controllers();
+    answered += storm::<api::update_raft_voter::Request<'_>>(&of_controllers);
+    answered += storm::<api::describe_cluster::Request>(&of_controllers);
+    of_controllers.assert_all_room_is_free();
     assert!(answered > 1_000, "{answered}: most damage must get past the decoder, or this tests little");
     fixture.assert_all_room_is_free();
 }

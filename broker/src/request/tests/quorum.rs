@@ -4,7 +4,9 @@ use super::Fixture;
 use crate::cluster::command::MetadataError;
 use crate::cluster::quorum::{Member, MemberDescription, MemberKey, QuorumDescription, VoterEndpoint};
 use crate::cluster::quorum_command::VoterError;
-use logmill_wire::api::{add_raft_voter, describe_quorum as quorum, remove_raft_voter, update_features};
+use logmill_wire::api::{
+    add_raft_voter, describe_quorum as quorum, remove_raft_voter, update_features, update_raft_voter,
+};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{NodeId, TimestampMs, Uuid};
 
@@ -149,6 +151,49 @@ fn voters_come_and_go_or_are_refused() {
         *fixture.broker.voter_error.borrow_mut() = Some(error);
         assert_eq!([add(3, true, 1), remove()], [expected; 2]);
     }
+}
+
+#[test]
+fn a_voter_says_where_it_is_reached() {
+    let fixture = Fixture::on_controllers();
+    *fixture.broker.quorum.borrow_mut() = Some(described());
+    let update = |voter_id, with_listener, epoch, versions: (i16, i16)| {
+        let listener =
+            update_raft_voter::Listener { name: "CONTROLLER".into(), host: "h".into(), port: 9093 };
+        let request = update_raft_voter::Request {
+            cluster_id: Some("c".into()),
+            current_leader_epoch: epoch,
+            voter_id,
+            voter_directory_id: Uuid([3; 16]),
+            listeners: if with_listener { vec![listener] } else { Vec::new() }.into(),
+            k_raft_version_feature: update_raft_voter::KRaftVersionFeature {
+                min_supported_version: versions.0,
+                max_supported_version: versions.1,
+            },
+        };
+        fixture.ask(&request, 0, |response| {
+            let leader = &response.current_leader;
+            let told = (leader.leader_id, leader.leader_epoch, leader.host.to_string(), leader.port);
+            (code(response.error_code), told)
+        })
+    };
+    let leader = (1, 7, "host-1".to_owned(), 9093);
+    for epoch in [7, -1] {
+        assert_eq!(update(3, true, epoch, (0, 1)), (ErrorCode::None, leader.clone()));
+    }
+    let key = MemberKey { node: NodeId(3), directory: Uuid([3; 16]) };
+    assert_eq!(fixture.broker.voters_asked.take(), [(key, 1), (key, 1)]);
+    assert_eq!(update(3, true, 6, (0, 1)), (ErrorCode::FencedLeaderEpoch, leader.clone()));
+    assert_eq!(update(3, true, 8, (0, 1)), (ErrorCode::UnknownLeaderEpoch, leader.clone()));
+    for (id, with_listener, versions) in [(-1, true, (0, 1)), (3, false, (0, 1)), (3, true, (0, 0))] {
+        assert_eq!(update(id, with_listener, 7, versions).0, ErrorCode::InvalidRequest);
+    }
+    assert_eq!(fixture.broker.voters_asked.take(), [], "nobody is asked for nonsense");
+    *fixture.broker.voter_error.borrow_mut() = Some(VoterError::VoterNotFound);
+    assert_eq!(update(3, true, 7, (1, 1)), (ErrorCode::VoterNotFound, leader));
+    *fixture.broker.metadata_error.borrow_mut() = Some(MetadataError::NotController(Some(NodeId(2))));
+    let nobody = (-1, -1, String::new(), 0);
+    assert_eq!(update(3, true, 7, (1, 1)), (ErrorCode::NotController, nobody));
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use super::{Fixture, body};
 use crate::cluster::command::MetadataError;
+use crate::cluster::quorum::{Member, MemberDescription, MemberKey, QuorumDescription, VoterEndpoint};
 use crate::request::call::RouteError;
 use crate::request::versions::{ADVERTISED, advertised};
 use logmill_wire::api::{Message, api_versions, describe_cluster, find_coordinator, init_producer_id};
 use logmill_wire::error_codes::ErrorCode;
+use logmill_wire::ids::{NodeId, Uuid};
 use std::collections::BTreeSet;
 
 fn software<'a>() -> api_versions::Request<'a> {
@@ -23,7 +25,8 @@ fn what_is_advertised_is_what_is_declared() {
         fixture.ask(&software(), version, |response| {
             assert_eq!(response.error_code, 0);
             let listed = response.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version));
-            assert!(listed.eq(ADVERTISED.iter().map(|api| (api.key, api.min, api.max))), "v{version}");
+            let offered = ADVERTISED.iter().filter(|api| api.is_offered(false));
+            assert!(listed.eq(offered.map(|api| (api.key, api.min, api.max))), "v{version}");
             let features = response.finalized_features.iter();
             let finalized: Vec<_> =
                 features.map(|feature| (feature.name.into_owned(), feature.max_version_level)).collect();
@@ -47,7 +50,7 @@ fn an_unknown_version_gets_the_list_in_version_0() {
         let body = body(outcome, 18, 0);
         let response = api_versions::Response::decode_body(&body, 0).unwrap();
         assert_eq!(response.error_code, ErrorCode::UnsupportedVersion.code());
-        assert_eq!(response.api_keys.len(), ADVERTISED.len());
+        assert_eq!(response.api_keys.len(), ADVERTISED.iter().filter(|api| api.is_offered(false)).count());
     }
 }
 
@@ -81,6 +84,76 @@ fn what_is_not_advertised_ends_the_connection() {
     assert!(matches!(begin(9999, 0), Some(RouteError::Decode(_))));
     assert!(matches!(fixture.begin(&[0, 3]).err(), Some(RouteError::Decode(_))));
     fixture.assert_all_room_is_free();
+}
+
+#[test]
+fn controllers_offer_what_is_for_them() {
+    let (brokers, controllers) = (Fixture::new(), Fixture::on_controllers());
+    let listed = |fixture: &Fixture| -> Vec<i16> {
+        fixture.ask(&software(), 4, |response| response.api_keys.iter().map(|api| api.api_key).collect())
+    };
+    let (on_brokers, on_controllers) = (listed(&brokers), listed(&controllers));
+    // Metadata is for brokers, UpdateRaftVoter for controllers, DescribeQuorum for both.
+    let is_listed = |key| (on_brokers.contains(&key), on_controllers.contains(&key));
+    assert_eq!([3, 82, 55].map(is_listed), [(true, false), (false, true), (true, true)]);
+    let all = [18, 19, 20, 32, 33, 37, 43, 44, 45, 46, 55, 57, 60, 64, 80, 81, 82];
+    assert_eq!(on_controllers, all, "what a controller of Kafka offers, as far as it is there");
+    let begin = |fixture: &Fixture, key: i16| {
+        let mut frame = key.to_be_bytes().to_vec();
+        frame.extend([0, if key == 3 { 4 } else { 0 }, 0, 0, 0, 1, 0xff, 0xff, 0, 0]);
+        fixture.begin(&frame).err()
+    };
+    assert_eq!(begin(&controllers, 3), Some(RouteError::NotOffered { key: 3, version: 4 }));
+    assert_eq!(begin(&brokers, 82), Some(RouteError::NotOffered { key: 82, version: 0 }));
+}
+
+#[test]
+fn controllers_tell_of_controllers() {
+    let fixture = Fixture::on_controllers();
+    let member = |node: i32, is_voter, listener: &str| {
+        let key = MemberKey { node: NodeId(node), directory: Uuid([node as u8; 16]) };
+        let endpoint =
+            VoterEndpoint { listener: listener.to_owned(), host: format!("host-{node}"), port: 9093 };
+        MemberDescription {
+            member: Member { key, is_voter, endpoints: vec![endpoint] },
+            log_end: 1,
+            last_heard: None,
+            last_caught_up: None,
+        }
+    };
+    *fixture.broker.quorum.borrow_mut() = Some(QuorumDescription {
+        leader: Some(NodeId(2)),
+        term: 7,
+        high_watermark: 40,
+        members: vec![
+            member(1, true, "CONTROLLER"),
+            member(2, true, "CONTROLLER"),
+            member(3, false, "CONTROLLER"),
+            member(4, true, "OTHER"),
+        ],
+    });
+    for version in 1..=2 {
+        let request = describe_cluster::Request {
+            endpoint_type: 2,
+            include_cluster_authorized_operations: true,
+            ..Default::default()
+        };
+        fixture.ask(&request, version, |response| {
+            assert_eq!((response.error_code, response.endpoint_type), (0, 2));
+            assert_eq!(response.cluster_id, fixture.services.image().cluster_id().unwrap().to_string());
+            assert_eq!((response.controller_id, response.cluster_authorized_operations), (2, 8096));
+            let told = response.brokers.iter();
+            let told: Vec<_> = told.map(|node| (node.broker_id, node.host.into_owned(), node.port)).collect();
+            assert_eq!(told, [(1, "host-1".to_owned(), 9093), (2, "host-2".to_owned(), 9093)]);
+        });
+    }
+    let mismatched = [(0, 1), (1, 1)];
+    for (version, endpoint_type) in mismatched {
+        let request = describe_cluster::Request { endpoint_type, ..Default::default() };
+        fixture.ask(&request, version, |response| {
+            assert_eq!(response.error_code, ErrorCode::MismatchedEndpointType.code());
+        });
+    }
 }
 
 #[test]
