@@ -14,6 +14,9 @@ use logmill_wire::error_codes::ErrorCode;
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
 
+/// The first version with types of endpoints (KIP-919).
+const TYPES_FROM: i16 = 1;
+
 /// The request has no timeout of its own; this is that of Kafka's clients, in milliseconds.
 const TIMEOUT_MS: i32 = 30_000;
 
@@ -24,11 +27,11 @@ pub(super) fn handle<R: Runtime>(call: Call<R>) -> Handled {
     let request: Request = decode(&call.body, call.answer.version)?;
     let image = call.services.image();
     let is_of_controllers = call.services.is_of_controllers(&call.context.listener);
-    let mut response = Response {
-        endpoint_type: if is_of_controllers { CONTROLLERS } else { BROKERS },
-        ..Response::default()
-    };
-    if request.endpoint_type != response.endpoint_type {
+    let offered = if is_of_controllers { CONTROLLERS } else { BROKERS };
+    // Version 0 cannot say it.
+    let told = if call.answer.version < TYPES_FROM { BROKERS } else { offered };
+    let mut response = Response { endpoint_type: told, ..Response::default() };
+    if request.endpoint_type != offered {
         let (error, message) = match request.endpoint_type {
             BROKERS => (
                 ErrorCode::MismatchedEndpointType,
