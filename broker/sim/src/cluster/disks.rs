@@ -9,7 +9,8 @@ use logmill::log::recover;
 use logmill::runtime::Runtime;
 use logmill::runtime::simulated::{Host, Options, World};
 use logmill_state::metadata::Image;
-use logmill_wire::ids::{PartitionIndex, ShardIndex};
+use logmill_wire::frame::checkpoint::LogState;
+use logmill_wire::ids::{PartitionIndex, ShardIndex, Uuid};
 use logmill_wire::record_batch::{batches, validate_stored_header};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,8 +21,9 @@ type Batches = BTreeMap<i64, Vec<u8>>;
 /// The logs of a disk, by the directory that each is in.
 pub struct Disk {
     logs: BTreeMap<String, Batches>,
-    /// Of each log the offset behind its last record, as recovery has found it.
-    ends: BTreeMap<String, i64>,
+    /// Of each log the offset behind its last record, as recovery has found it. A directory may have been another log's,
+    /// of which recovery knows, too.
+    ends: BTreeMap<Key, i64>,
 }
 
 impl Disk {
@@ -43,8 +45,8 @@ impl Disk {
         let own = runtime.clone();
         let found = world.block_on(&runtime, async move {
             let recovery = recover(&own, root).await.map_err(|error| error.to_string())?;
-            let ends: BTreeMap<String, i64> =
-                recovery.logs.iter().map(|log| (log.directory.clone(), log.next_offset)).collect();
+            let end = |log: &LogState| ((Uuid(log.topic_id), log.partition), log.next_offset);
+            let ends: BTreeMap<Key, i64> = recovery.logs.iter().map(end).collect();
             let mut files = BTreeSet::new();
             for entry in own.read_directory(root).await.map_err(|error| error.to_string())? {
                 let is_log = entry.is_directory && entry.name.contains('-') && !entry.name.contains('.');
@@ -65,7 +67,6 @@ impl Disk {
         for (directory, file) in files {
             let bytes =
                 host.read_file(&root.join(&directory).join(&file)).map_err(|error| error.to_string())?;
-            let end = ends.get(&directory).copied().unwrap_or(0);
             let log = logs.entry(directory).or_default();
             for batch in batches(&bytes) {
                 let Some(batch) = batch.ok().filter(|batch| validate_stored_header(batch).is_ok()) else {
@@ -73,34 +74,44 @@ impl Disk {
                 };
                 let base = batch.header().base_offset.0;
                 // What lies behind the log's end is of no log.
-                if base >= end || log.last_key_value().is_some_and(|(last, _)| *last >= base) {
+                if log.last_key_value().is_some_and(|(last, _)| *last >= base) {
                     break;
                 }
                 log.insert(base, batch.bytes().to_vec());
             }
         }
         // Of two logs with one name the one that has gone on counts.
+        let last = |log: &Batches| log.last_key_value().map(|(base, _)| *base);
         for (directory, log) in logs {
-            let end = ends.get(&directory).copied().unwrap_or(0);
-            if self.ends.get(&directory).is_none_or(|known| *known < end) {
-                self.ends.insert(directory.clone(), end);
+            if self.logs.get(&directory).is_none_or(|known| last(known) < last(&log)) {
                 self.logs.insert(directory, log);
             }
+        }
+        for (key, end) in ends {
+            let known = self.ends.entry(key).or_default();
+            *known = end.max(*known);
         }
         Ok(())
     }
 
+    /// The batches of a log, without those that lie behind its end.
+    fn batches(&self, directory: &str, key: Key) -> Batches {
+        let end = self.ends.get(&key).copied().unwrap_or(0);
+        let mut log = self.logs.get(directory).cloned().unwrap_or_default();
+        log.retain(|base, _| *base < end);
+        log
+    }
+
     /// The values of a log, by offset.
-    fn values(&self, directory: &str) -> BTreeMap<i64, u64> {
-        let stored = self.logs.get(directory);
-        stored.into_iter().flatten().flat_map(|(_, batch)| values(batch)).collect()
+    fn values(&self, directory: &str, key: Key) -> BTreeMap<i64, u64> {
+        self.batches(directory, key).values().flat_map(|batch| values(batch)).collect()
     }
 
     /// A record that was acknowledged, and is not in the log.
-    fn lacks(&self, directory: &str, log: &Log) -> Option<String> {
-        let found = self.values(directory);
+    fn lacks(&self, directory: &str, key: Key, log: &Log) -> Option<String> {
+        let found = self.values(directory, key);
         let (offset, value) = log.acknowledged().find(|(offset, value)| found.get(offset) != Some(value))?;
-        let (there, end) = (found.get(&offset), self.ends.get(directory));
+        let (there, end) = (found.get(&offset), self.ends.get(&key));
         Some(format!(
             "{value} at offset {offset} of {directory} is {there:?} in a log that ends before {end:?}"
         ))
@@ -131,10 +142,10 @@ pub fn compare(disks: &[Disk], image: &Image, history: &History) -> Result<(), S
         let mut first: Option<(i32, Batches)> = None;
         for node in state.in_sync {
             let Some(disk) = disks.get(node.0 as usize - 1) else { continue };
-            if let Some(lost) = disk.lacks(directory, log) {
+            if let Some(lost) = disk.lacks(directory, key, log) {
                 return Err(format!("AcknowledgedStays: {lost}, on the disk of node {node} ({})", name(key)));
             }
-            let whole = disk.logs.get(directory).cloned().unwrap_or_default();
+            let whole = disk.batches(directory, key);
             let below: Batches =
                 whole.into_iter().filter(|(offset, _)| *offset < log.high_watermark()).collect();
             match &first {
@@ -178,11 +189,12 @@ pub fn look_in_sync(seed: u64, nodes: &Nodes, rot: Option<&Rot>, history: &Histo
         }
         let disk = Disk::read(&world, &copy, node)?;
         let of_rot = rot.and_then(|rot| Some((rot, &counted.get(&rot.key)?.0)));
-        if let Some(lost) = of_rot.and_then(|(rot, directory)| rot.lacking(&disk.values(directory))) {
+        if let Some(lost) = of_rot.and_then(|(rot, directory)| rot.lacking(&disk.values(directory, rot.key)))
+        {
             return Err(format!("RotIsKept: {lost}"));
         }
         for (key, directory, log) in asked {
-            if let Some(lost) = disk.lacks(directory, log) {
+            if let Some(lost) = disk.lacks(directory, key, log) {
                 let what = format!("{lost}, on the disk of node {}, which counts as in sync", node + 1);
                 return Err(format!("InSyncHasAll: {what} ({})", name(key)));
             }
