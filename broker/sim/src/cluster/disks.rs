@@ -178,8 +178,7 @@ pub fn look_in_sync(seed: u64, nodes: &Nodes, rot: Option<&Rot>, history: &Histo
         let has_all = |key: &Key| counted.get(key).filter(|(_, replicas)| replicas.contains(&node));
         let asked = history.logs().filter_map(|(key, log)| Some((key, &has_all(&key)?.0, log)));
         let asked: Vec<(Key, &String, &Log)> = asked.collect();
-        let rot = rot.filter(|rot| rot.node == node && nodes.images.is_replica(node, rot.key));
-        let rot = rot.filter(|rot| !history.is_given_up(rot.key));
+        let rot = rot.filter(|rot| rot.node == node);
         if asked.is_empty() && rot.is_none() {
             continue;
         }
@@ -187,6 +186,8 @@ pub fn look_in_sync(seed: u64, nodes: &Nodes, rot: Option<&Rot>, history: &Histo
         if let Some(rot) = rot {
             rot.undo(&copy);
         }
+        // What a replica had that has left, or of a topic that is deleted, is not promised any more.
+        let rot = rot.filter(|rot| nodes.images.is_replica(node, rot.key) && !history.is_given_up(rot.key));
         let disk = Disk::read(&world, &copy, node)?;
         let of_rot = rot.and_then(|rot| Some((rot, &counted.get(&rot.key)?.0)));
         if let Some(lost) = of_rot.and_then(|(rot, directory)| rot.lacking(&disk.values(directory, rot.key)))
