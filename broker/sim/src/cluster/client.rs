@@ -8,6 +8,7 @@ use logmill::shard::deadline::within;
 use logmill_wire::api::{self, ApiRequest, Message, metadata};
 use logmill_wire::ids::Uuid;
 use logmill_wire::primitives::Reader;
+use logmill_wire::record_batch::{batches, crc_matches};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -193,6 +194,16 @@ impl Client {
         let count = self.places().count();
         let chosen = self.chance.index(count.max(1));
         self.places().nth(chosen).cloned()
+    }
+
+    /// Whether what a leader has given is as it was written; the last batch may be cut off.
+    pub fn look_at_checksums(&self, place: &Place, records: &[u8]) {
+        let rotten = batches(records).map_while(Result::ok).find(|batch| !crc_matches(batch.bytes()));
+        if let Some(batch) = rotten {
+            let (base, partition) = (batch.header().base_offset, super::history::name(place.key));
+            let what = format!("node {} gives a damaged batch at offset {base} of {partition}", place.leader);
+            self.history.borrow_mut().break_promise("NoRotServed", what);
+        }
     }
 
     /// What is known of a partition.

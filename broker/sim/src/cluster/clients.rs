@@ -10,7 +10,7 @@ use logmill_wire::api::{
 };
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{ProducerEpoch, ProducerId, TimestampMs};
-use logmill_wire::record_batch::{BatchBuilder, batches, crc_matches};
+use logmill_wire::record_batch::{BatchBuilder, batches};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -324,12 +324,7 @@ impl Reader {
         let how = format!("from Fetch of node {} in epoch {}", place.leader, place.epoch);
         self.note_mark(place.key, Mark::HighWatermark(place.epoch), told.high_watermark, &how);
         let records = told.records.as_ref().and_then(|records| records.borrowed()).unwrap_or_default();
-        let rotten = batches(records).map_while(Result::ok).find(|batch| !crc_matches(batch.bytes()));
-        if let Some(batch) = rotten {
-            let (base, partition) = (batch.header().base_offset, super::history::name(place.key));
-            let what = format!("node {} gives a damaged batch at offset {base} of {partition}", place.leader);
-            self.client.history.borrow_mut().break_promise("NoRotServed", what);
-        }
+        self.client.look_at_checksums(place, records);
         let mut next = at;
         // The last batch may be cut off.
         for (offset, value) in values(records).into_iter().filter(|(offset, _)| *offset >= at) {

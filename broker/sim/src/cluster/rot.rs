@@ -137,6 +137,7 @@ impl Rot {
             let told = response.responses.iter().flat_map(|topic| topic.partitions.into_vec()).next();
             let Some(told) = told.filter(|_| response.error_code == 0) else { continue };
             let records = told.records.as_ref().and_then(|records| records.borrowed()).unwrap_or_default();
+            client.look_at_checksums(&place, records);
             let has_it = values(records).iter().any(|(offset, _)| *offset >= self.base);
             if told.error_code != 0 || has_it || told.high_watermark <= self.base {
                 return;
