@@ -8,7 +8,7 @@ use super::nodes::Nodes;
 use super::run::{SETTINGS, is_whole};
 use logmill::runtime::Runtime;
 use logmill::runtime::simulated::{Chance, Options, World};
-use logmill_wire::ids::{PartitionIndex, ShardIndex};
+use logmill_wire::ids::{NodeId, PartitionIndex, ShardIndex};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub struct Figures {
     pub started: u64,
     /// From then until all partitions were there, with all replicas in sync.
     pub created: u64,
-    /// From the loss until the other brokers knew of a leader of every partition.
+    /// From the loss until the other brokers knew of a leader of every partition that has a replica on one of them.
     pub led: u64,
     /// From the restart of the lost ones until all replicas were in sync again.
     pub whole: u64,
@@ -99,13 +99,14 @@ impl Large {
         made
     }
 
-    /// Whether a node knows a leader of every partition among the first `count` nodes.
+    /// Whether a node knows a leader among the first `count` nodes of every partition that has a replica there.
     fn is_led_by_others(&self, node: usize, count: usize) -> bool {
         let Some(image) = self.nodes.images.latest(node) else { return false };
         image.topics().all(|topic| {
             (0..topic.partition_count()).all(|at| {
                 let state = image.partition(topic, PartitionIndex(at));
-                state.is_some_and(|state| (1..=count as i32).contains(&state.leader.0))
+                let is_there = |node: &NodeId| (1..=count as i32).contains(&node.0);
+                state.is_some_and(|state| is_there(&state.leader) || !state.replicas.iter().any(is_there))
             })
         })
     }
