@@ -4,6 +4,8 @@
 #                                    earlier start it keeps the ports
 #   start_kafka FOLDER [SETTING…]    Apache Kafka from the jars in $KAFKA_JARS, with the settings and the Java options that
 #                                    it ships with; sets kafka_port and kafka_pid
+#   start_brokers FOLDER [SETTING…]  three of Logmill as one cluster; sets port (of the first) and cluster_pids
+#   start_kafkas FOLDER [SETTING…]   the same of Apache Kafka; sets kafka_port and cluster_pids
 #   wait_for PORT PID NAME           waits until something listens
 #   stop PID [SIGNAL]                ends what was started, and waits for its end
 #   needs_binaries BINARY…           ends the script if one is not there
@@ -60,38 +62,84 @@ start_broker() {
     wait_for "$port" "$broker_pid" broker
 }
 
+format_kafka() { # FOLDER NODE PORT CONTROLLER_PORT VOTERS [SETTING…]
+    mkdir -p "$1"
+    cat >"$1/server.properties" <<END
+process.roles=broker,controller
+node.id=$2
+controller.quorum.voters=$5
+listeners=PLAINTEXT://127.0.0.1:$3,CONTROLLER://127.0.0.1:$4
+advertised.listeners=PLAINTEXT://127.0.0.1:$3
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs=$1/data
+num.network.threads=3
+num.io.threads=8
+socket.send.buffer.bytes=102400
+socket.receive.buffer.bytes=102400
+END
+    printf '%s\n' "${@:6}" >>"$1/server.properties"
+    java -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t bG9nbWlsbC1wZWVyLW5vZA \
+        -c "$1/server.properties" >>"$work/kafka.log" 2>&1 || { cat "$work/kafka.log" >&2; exit 1; }
+}
+run_kafka() { # FOLDER
+    java -server -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 \
+        -XX:+ExplicitGCInvokesConcurrent -Djava.awt.headless=true -cp "$KAFKA_JARS/*" \
+        kafka.Kafka "$1/server.properties" >>"$work/kafka.log" 2>&1 </dev/null &
+    kafka_pid=$!
+    started+=("$kafka_pid")
+}
+
 # A folder that Kafka has used before is taken as it is, with its ports.
 start_kafka() {
     local folder=$1 controller_port
     shift
     if [ ! -e "$folder/server.properties" ]; then
         kafka_port=$(free_port) controller_port=$(free_port)
-        mkdir -p "$folder"
-        cat >"$folder/server.properties" <<END
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$controller_port
-listeners=PLAINTEXT://127.0.0.1:$kafka_port,CONTROLLER://127.0.0.1:$controller_port
-advertised.listeners=PLAINTEXT://127.0.0.1:$kafka_port
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs=$folder/data
-num.network.threads=3
-num.io.threads=8
-socket.send.buffer.bytes=102400
-socket.receive.buffer.bytes=102400
-offsets.topic.replication.factor=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-END
-        printf '%s\n' "$@" >>"$folder/server.properties"
-        java -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t bG9nbWlsbC1wZWVyLW5vZA \
-            -c "$folder/server.properties" >"$work/kafka.log" 2>&1 || { cat "$work/kafka.log" >&2; exit 1; }
+        format_kafka "$folder" 1 "$kafka_port" "$controller_port" "1@127.0.0.1:$controller_port" \
+            offsets.topic.replication.factor=1 transaction.state.log.replication.factor=1 transaction.state.log.min.isr=1 "$@"
     fi
-    java -server -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 \
-        -XX:+ExplicitGCInvokesConcurrent -Djava.awt.headless=true -cp "$KAFKA_JARS/*" \
-        kafka.Kafka "$folder/server.properties" >>"$work/kafka.log" 2>&1 </dev/null &
-    kafka_pid=$!
-    started+=("$kafka_pid")
+    run_kafka "$folder"
     wait_for "$kafka_port" "$kafka_pid" kafka
+}
+
+# Sets ports, controller_ports and voters for three nodes.
+three_places() {
+    local node
+    ports=(0) controller_ports=(0) voters=
+    for node in 1 2 3; do
+        ports+=("$(free_port)") controller_ports+=("$(free_port)")
+        voters+="${voters:+,}$node@127.0.0.1:${controller_ports[node]}"
+    done
+}
+
+start_brokers() {
+    local folder=$1 node
+    shift
+    three_places
+    cluster_pids=()
+    for node in 1 2 3; do
+        "$broker" serve --set "node.id=$node" --set process.roles=broker,controller --set "log.dirs=$folder/$node" \
+            --set "listeners=PLAINTEXT://127.0.0.1:${ports[node]},CONTROLLER://127.0.0.1:${controller_ports[node]}" \
+            --set controller.listener.names=CONTROLLER --set "controller.quorum.voters=$voters" \
+            --set logmill.admin.listener= "${@/#/--set=}" >>"$work/broker.log" 2>&1 &
+        cluster_pids+=($!)
+        started+=($!)
+    done
+    for node in 1 2 3; do wait_for "${ports[node]}" "${cluster_pids[node - 1]}" broker; done
+    port=${ports[1]}
+}
+
+start_kafkas() {
+    local folder=$1 node
+    shift
+    three_places
+    cluster_pids=()
+    for node in 1 2 3; do
+        format_kafka "$folder/$node" "$node" "${ports[node]}" "${controller_ports[node]}" "$voters" "$@"
+        run_kafka "$folder/$node"
+        cluster_pids+=("$kafka_pid")
+    done
+    for node in 1 2 3; do wait_for "${ports[node]}" "${cluster_pids[node - 1]}" kafka; done
+    kafka_port=${ports[1]}
 }

@@ -1,4 +1,5 @@
-//! What a process has used so far, from `/proc`: the broker's costs stand beside its throughput.
+//! What processes have used so far, from `/proc`: the costs of a broker, or of all brokers of a cluster, stand beside
+//! the throughput.
 
 use crate::failure::Failure;
 use crate::system::readiness::ticks_per_second;
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 
-/// Totals of a process at one moment.
+/// Totals of some processes at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     user_ticks: u64,
@@ -18,10 +19,10 @@ pub struct Sample {
     context_switches: BTreeMap<u32, u64>,
 }
 
-/// What a process used between two samples.
+/// What the processes used between two samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
-    /// CPU seconds in the process's own code; the kernel counts in ticks of usually 10 ms.
+    /// CPU seconds in the processes' own code; the kernel counts in ticks of usually 10 ms.
     pub user_seconds: f64,
     /// CPU seconds in the kernel on its behalf.
     pub system_seconds: f64,
@@ -43,11 +44,26 @@ impl Usage {
     }
 }
 
-/// Reads the totals of process `pid`.
+/// Reads the totals of the processes `pids` together.
 ///
 /// # Errors
 /// [`Failure::File`] if there is no such process.
-pub fn sample(pid: u32) -> Result<Sample, Failure> {
+pub fn sample(pids: &[u32]) -> Result<Sample, Failure> {
+    let mut total = Sample { read_bytes: Some(0), written_bytes: Some(0), ..Sample::default() };
+    for pid in pids {
+        let one = of_process(*pid)?;
+        total.user_ticks += one.user_ticks;
+        total.system_ticks += one.system_ticks;
+        total.resident_bytes += one.resident_bytes;
+        total.read_bytes = total.read_bytes.zip(one.read_bytes).map(|(sum, more)| sum + more);
+        total.written_bytes = total.written_bytes.zip(one.written_bytes).map(|(sum, more)| sum + more);
+        // A thread's id is its own in the whole host.
+        total.context_switches.extend(one.context_switches);
+    }
+    Ok(total)
+}
+
+fn of_process(pid: u32) -> Result<Sample, Failure> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).map_err(|cause| Failure::File { path: path.clone(), cause })?;
     let (user_ticks, system_ticks) = cpu_ticks(&stat).ok_or_else(|| Failure::File {
@@ -142,10 +158,22 @@ mod tests {
     #[test]
     fn this_process_can_be_read() {
         let pid = std::process::id();
-        let before = sample(pid).unwrap();
-        let after = sample(pid).unwrap();
+        let before = sample(&[pid]).unwrap();
+        let after = sample(&[pid]).unwrap();
         assert!(after.resident_bytes > 0);
         assert!(usage(&before, &after).cpu_seconds() >= 0.0);
-        assert!(sample(u32::MAX).is_err());
+        assert!(sample(&[pid, u32::MAX]).is_err());
+    }
+
+    #[test]
+    fn processes_count_together() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let both = sample(&[std::process::id(), child.id()]).unwrap();
+        let other = sample(&[child.id()]).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(other.resident_bytes > 0 && both.resident_bytes > other.resident_bytes);
+        assert_eq!(other.context_switches.len(), 1);
+        assert!(both.context_switches.len() > 1 && both.context_switches.contains_key(&child.id()));
     }
 }

@@ -18,8 +18,7 @@ pub struct Side {
     pub name: String,
     /// A broker of its cluster, as `HOST:PORT`.
     pub bootstrap_server: String,
-    /// Its processes on this host, which are stopped while others are measured; the first is the one whose costs are
-    /// taken.
+    /// Its processes on this host, which are stopped while others are measured, and whose costs are taken together.
     pub pids: Vec<u32>,
     /// What an acknowledgement promises.
     pub durability: String,
@@ -55,7 +54,7 @@ impl Side {
     #[must_use]
     pub fn target(&self, options: &TargetOptions, clock: &Clock) -> Target {
         let address = (self.name.as_str(), self.bootstrap_server.as_str());
-        Target::new(options, address, self.pids.first().copied(), &self.durability, clock.wall_ms())
+        Target::new(options, address, &self.pids, &self.durability, clock.wall_ms())
     }
 }
 

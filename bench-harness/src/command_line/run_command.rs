@@ -56,9 +56,9 @@ pub struct RunOptions {
     /// What to call the broker in the result; by default its address
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// The broker's process on this host, for its CPU time, memory and I/O
-    #[arg(long, value_name = "PID")]
-    pub pid: Option<u32>,
+    /// The broker's process on this host, for its CPU time, memory and I/O; may be repeated for those of a cluster
+    #[arg(long = "pid", value_name = "PID")]
+    pub pids: Vec<u32>,
     /// What an acknowledgement promises in this run, for the report
     #[arg(long, value_name = "TEXT", default_value = "not stated")]
     pub durability_note: String,
@@ -78,7 +78,7 @@ pub fn measure(options: &RunOptions, clock: &Clock) -> Result<Outcome, Failure> 
     let name = options.name.as_deref().unwrap_or(&options.bootstrap_server);
     let address = (name, options.bootstrap_server.as_str());
     let target =
-        Target::new(&options.target, address, options.pid, &options.durability_note, clock.wall_ms());
+        Target::new(&options.target, address, &options.pids, &options.durability_note, clock.wall_ms());
     let mut silent = |_: run::Progress<'_>| {};
     let mut loud = output::show;
     let show: &mut dyn FnMut(run::Progress<'_>) = if options.output.quiet { &mut silent } else { &mut loud };

@@ -220,8 +220,12 @@ fn measure(
         run,
     };
     let course = produce::Course { clock, stop: &ending.stop, run };
-    let mut watch =
-        Watch::new((senders, readers, group.as_ref()), clock, measure_from_ns, Costs::new(target.pid));
+    let mut watch = Watch::new(
+        (senders, readers, group.as_ref()),
+        clock,
+        measure_from_ns,
+        Costs::new(target.pids.clone()),
+    );
     let mut log = Vec::new();
     let results = thread::scope(|scope| {
         let sending: Vec<_> = senders

@@ -35,8 +35,8 @@ pub struct Target {
     pub name: String,
     /// A broker of the cluster, as `HOST:PORT`.
     pub bootstrap_server: String,
-    /// The broker's process on this host, for its CPU time, memory and I/O.
-    pub pid: Option<u32>,
+    /// The processes of the broker, or of its whole cluster, on this host, for their CPU time, memory and I/O.
+    pub pids: Vec<u32>,
     /// What an acknowledgement promises.
     pub durability: String,
     /// The first topic's name.
@@ -56,7 +56,7 @@ impl Target {
     pub fn new(
         options: &TargetOptions,
         (name, bootstrap_server): (&str, &str),
-        pid: Option<u32>,
+        pids: &[u32],
         durability: &str,
         wall_ms: i64,
     ) -> Self {
@@ -64,7 +64,7 @@ impl Target {
         Self {
             name: name.to_owned(),
             bootstrap_server: bootstrap_server.to_owned(),
-            pid,
+            pids: pids.to_vec(),
             durability: durability.to_owned(),
             topic: options.topic.clone().unwrap_or_else(own),
             deletes_topics: options.topic.is_none() && !options.keep_topics,

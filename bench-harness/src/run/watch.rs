@@ -26,7 +26,7 @@ type Handle<'scope> = ScopedJoinHandle<'scope, Result<(), Failure>>;
 /// Samples of the broker and of this process.
 #[derive(Clone, Debug)]
 pub(super) struct Costs {
-    pid: Option<u32>,
+    pids: Vec<u32>,
     /// At the end of the warm-up.
     before: Option<(Sample, Sample)>,
     /// At the end of the last second.
@@ -34,14 +34,14 @@ pub(super) struct Costs {
 }
 
 impl Costs {
-    pub(super) const fn new(pid: Option<u32>) -> Self {
-        Self { pid, before: None, last: None }
+    pub(super) const fn new(pids: Vec<u32>) -> Self {
+        Self { pids, before: None, last: None }
     }
 
     fn begin(&mut self) -> Result<(), Failure> {
-        if let Some(pid) = self.pid {
-            let broker = sample(pid)?;
-            self.before = Some((broker.clone(), sample(std::process::id())?));
+        if !self.pids.is_empty() {
+            let broker = sample(&self.pids)?;
+            self.before = Some((broker.clone(), sample(&[std::process::id()])?));
             self.last = Some(broker);
         }
         Ok(())
@@ -49,8 +49,8 @@ impl Costs {
 
     /// CPU seconds of the broker since the last second.
     fn lap(&mut self) -> f64 {
-        let (Some(pid), Some(last)) = (self.pid, &mut self.last) else { return 0.0 };
-        let Ok(now) = sample(pid) else { return 0.0 };
+        let Some(last) = &mut self.last else { return 0.0 };
+        let Ok(now) = sample(&self.pids) else { return 0.0 };
         let used = usage(last, &now).cpu_seconds();
         *last = now;
         used
@@ -58,8 +58,8 @@ impl Costs {
 
     /// What the broker and this process used since the warm-up.
     fn end(&self) -> Result<Option<(Usage, Usage)>, Failure> {
-        let (Some(pid), Some((broker, own))) = (self.pid, &self.before) else { return Ok(None) };
-        let (broker_now, own_now) = (sample(pid)?, sample(std::process::id())?);
+        let Some((broker, own)) = &self.before else { return Ok(None) };
+        let (broker_now, own_now) = (sample(&self.pids)?, sample(&[std::process::id()])?);
         Ok(Some((usage(broker, &broker_now), usage(own, &own_now))))
     }
 }
