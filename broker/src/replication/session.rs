@@ -204,24 +204,25 @@ impl<R: Runtime, T: Transport<R>> Session<'_, R, T> {
 
     /// Sends what is read until nothing was to be read for some time.
     async fn read_for_follower(&self, connection: &T::Connection) -> Result<(), Cut> {
-        let mut idle_ms = 0;
-        while idle_ms < REPLICATION_CATCH_UP_IDLE_MS {
+        let (mut read_at, mut spoke_at) = (self.runtime.monotonic(), self.runtime.monotonic());
+        while self.runtime.monotonic().since(read_at) < REPLICATION_CATCH_UP_IDLE_MS * 1_000_000 {
+            // Not only after a long wait: many short ones, each ended by what the live link has to say, are a silence, too.
+            if self.runtime.monotonic().since(spoke_at) >= REPLICATION_KEEPALIVE_MS * 1_000_000 {
+                send_within(self.runtime, connection, vec![keepalive()?]).await?;
+                spoke_at = self.runtime.monotonic();
+            }
             let (next, pause) = self.next_to_read();
             if let Some(pause) = pause.filter(|_| next.is_empty()) {
-                idle_ms = 0;
-                self.alive_while(connection, self.runtime.sleep(pause)).await?;
+                read_at = self.runtime.monotonic();
+                self.runtime.sleep(pause).await;
                 continue;
             }
             let reading = self.alive_while(connection, self.read_some(next)).await?;
             if reading.is_empty() {
-                let waited = either(self.outbox.changed.wait(), self.runtime.sleep(KEEPALIVE)).await;
-                if waited == Either::Second(()) {
-                    idle_ms += REPLICATION_KEEPALIVE_MS;
-                    send_within(self.runtime, connection, vec![keepalive()?]).await?;
-                }
+                either(self.outbox.changed.wait(), self.runtime.sleep(KEEPALIVE)).await;
                 continue;
             }
-            idle_ms = 0;
+            read_at = self.runtime.monotonic();
             let most = self.push_bytes.get();
             let (mut frame, mut followed) = (PushFrame::new(most), Vec::new());
             for (partition, taken) in reading {

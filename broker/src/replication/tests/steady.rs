@@ -195,6 +195,24 @@ fn what_is_on_disk_comes_by_a_link_of_its_own_and_ends_in_memory() {
 }
 
 #[test]
+fn a_link_that_has_caught_up_stands_while_the_live_one_is_busy() {
+    let pair = Pair::new(9, Options::default(), [1, 1], 64 << 20);
+    let partition = partition_of(A, 0);
+    pair.a.lead(partition, B);
+    (0..50).for_each(|_| pair.a.append(partition, 10_000));
+    pair.a.keep_in_memory(partition, 5);
+    pair.b.follow(partition, A);
+    pair.settle(Duration::from_secs(5));
+    assert!(pair.a.sum(|counters| counters.bytes_caught_up.get()) > 0);
+    for _ in 0..100 {
+        pair.a.append(partition, 1_000);
+        pair.world.run_for(Duration::from_millis(50));
+    }
+    pair.settle(Duration::from_secs(5));
+    assert_eq!(pair.a.losses(), 0, "its other end heard nothing");
+}
+
+#[test]
 fn questions_are_answered() {
     let pair = Pair::new(10, Options::default(), [2, 3], 64 << 20);
     (0..50).for_each(|index| pair.b.ask(A, partition_of(A, index)));
