@@ -114,6 +114,14 @@ struct Run {
     starts: u64,
 }
 
+/// The window of a connection over its latency is what it carries. A link must carry more than the clients append, or a replica
+/// behind it never catches up, for a connection that is used stands for ever.
+fn options(seed: u64) -> Options {
+    let mut options = Options::drawn(seed);
+    options.window_bytes = (32 << 10, options.window_bytes.1.max(64 << 10));
+    options
+}
+
 /// Runs a seed as everybody does.
 #[must_use]
 pub fn run(seed: u64) -> Outcome {
@@ -154,7 +162,7 @@ pub fn is_whole(nodes: &Nodes) -> bool {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed ^ 0x0063_6c75_7374_6572);
-        let world = Rc::new(World::new(seed, Options::drawn(seed)));
+        let world = Rc::new(World::new(seed, options(seed)));
         let count = if chance.one_in(4) { 4 + chance.index(2) } else { 3 };
         let settings: Vec<String> = SETTINGS.iter().map(|text| (*text).to_owned()).collect();
         let nodes = Rc::new(Nodes::new(&world, count, &settings, SharedImages::default()));
