@@ -13,13 +13,16 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 /// Whether a log directory may still be used. Shared by all shards: one failed flush ends it for all of them.
 #[derive(Default)]
 pub struct DirectoryHealth {
     failed: AtomicBool,
     cause: Mutex<Option<String>>,
+    /// Who wants to know when it fails.
+    waiting: Mutex<Vec<Waker>>,
     pub(super) names: Names,
 }
 
@@ -31,7 +34,27 @@ impl DirectoryHealth {
             tracing::error!(%cause, "the log directory is taken out of service; restart the broker once the disk was repaired");
             *slot = Some(cause);
         }
+        drop(slot);
         self.failed.store(true, Ordering::Release);
+        let waiting = std::mem::take(&mut *self.waiting());
+        waiting.iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// Ready when the directory is out of service; until then the task is woken when that comes, on whatever shard.
+    pub fn poll_failed(&self, context: &Context<'_>) -> Poll<()> {
+        let mut waiting = self.waiting();
+        // Whoever fails it looks for wakers afterwards, behind the same lock.
+        if self.is_failed() {
+            return Poll::Ready(());
+        }
+        if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            waiting.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the directory is out of service.
@@ -242,11 +265,40 @@ fn parse_current(page: &[u8]) -> Option<(u64, Option<u16>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
 
     /// `CURRENT` of run 3, as version 0 wrote it.
     const V0: [u8; 20] = *b"LMRUN\0\0\0\x03\0\0\0\0\0\0\0\x2A\xE0\xF9\xD1";
     /// `CURRENT` of run 3 by 2 shards, as version 1 wrote it.
     const V1: [u8; 24] = *b"LMRUN\0\0\x01\x03\0\0\0\0\0\0\0\x02\0\0\0\x58\x1F\x46\x1F";
+
+    #[test]
+    fn who_waits_for_a_failure_is_woken_once_by_it() {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let (health, context) = (DirectoryHealth::default(), Context::from_waker(&waker));
+        for _ in 0..3 {
+            assert!(health.poll_failed(&context).is_pending());
+        }
+        health.fail("a flush failed".to_owned());
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(health.poll_failed(&context).is_ready());
+        health.fail("another one".to_owned());
+        assert_eq!(
+            (woken.0.load(Ordering::Relaxed), health.cause().unwrap().as_str()),
+            (1, "a flush failed")
+        );
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 
     #[test]
     fn every_version_of_current_is_read() {

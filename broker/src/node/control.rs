@@ -29,10 +29,6 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How soon it is noticed that the log directory is out of service.
-const LOOK_AT_DIRECTORY_EVERY: Duration = Duration::from_millis(100);
 
 struct Control<R: Runtime> {
     runtime: R,
@@ -110,7 +106,7 @@ impl<R: Runtime> Control<R> {
         links.join_cluster(cluster_id);
         identity.join_cluster(&self.runtime, directory, cluster_id).await?;
         self.note_start().await?;
-        self.runtime.spawn(leave_with_directory(self.runtime.clone(), plane.clone(), Arc::clone(&health)));
+        self.runtime.spawn(leave_with_directory(plane.clone(), Arc::clone(&health)));
         publisher.begin(&self.runtime, quorum.clone(), self.publisher());
         publisher.until_published(quorum.status().applied).await;
         if !plane.until_unfenced().await {
@@ -418,10 +414,8 @@ impl<R: Runtime> Control<R> {
 
 /// Has others lead, once the log directory is out of service: this broker gives signs of life, and could take nothing in.
 /// It goes on to serve reads until it is started anew.
-async fn leave_with_directory<R: Runtime>(runtime: R, plane: ControlPlane<R>, health: Arc<DirectoryHealth>) {
-    while !health.is_failed() {
-        runtime.sleep(LOOK_AT_DIRECTORY_EVERY).await;
-    }
+async fn leave_with_directory<R: Runtime>(plane: ControlPlane<R>, health: Arc<DirectoryHealth>) {
+    std::future::poll_fn(|context| health.poll_failed(context)).await;
     let cause = health.cause().unwrap_or_default();
     tracing::error!(%cause, "the log directory is out of service, and others are to lead; restart the broker once the disk is repaired");
     plane.shut_down(CONTROLLED_SHUTDOWN_MAX).await;
