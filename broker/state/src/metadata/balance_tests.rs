@@ -306,7 +306,7 @@ fn drawn(random: &mut Random) -> Cluster {
 #[test]
 fn every_cluster_comes_to_rest_and_each_move_is_progress() {
     let (mut copied, mut clusters) = (0, 0);
-    for seed in 0..300 {
+    for seed in 0..200 {
         let mut random = Random::seeded(seed);
         let mut cluster = drawn(&mut random);
         copied += cluster.settle(&mut random);
