@@ -3,7 +3,8 @@
 //! A leader keeps to its own rate for the partitions whose `leader.replication.throttled.replicas` name it, and to that
 //! of each follower that their `follower.replication.throttled.replicas` name: who is pushed to cannot hold anybody up
 //! without holding up all that comes on the same link, so the one who pushes sees to both. Only replicas out of sync are
-//! held up. Every shard derives its share from the same image: a leader's rate is divided by its shards that have such
+//! held up, and those that a reassignment adds even where no list names them, as KIP-542 has it: partitions that move by
+//! themselves are named by nobody. Every shard derives its share from the same image: a leader's rate is divided by its shards that have such
 //! replicas to bring up to date, a follower's by the leaders that have, and within each by their shards. Shards with
 //! nothing to send are not counted, or a single partition would never get more than its shard's part of the rate.
 
@@ -11,7 +12,7 @@ use crate::partition::router::shard_of;
 use logmill_state::metadata::{Image, NO_LEADER, Topic};
 use logmill_state::settings::{BrokerSettings, BrokerValues, TopicSettings};
 use logmill_wire::hashing::HashMap;
-use logmill_wire::ids::{MonotonicNs, NodeId, PartitionIndex, ShardIndex, TopicPartition};
+use logmill_wire::ids::{MonotonicNs, NodeId, PartitionIndex, ShardIndex, TopicId, TopicPartition};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -118,8 +119,14 @@ impl ThrottlePlan {
             return Self::default();
         }
         let mut division = Division::default();
+        let moving: BTreeSet<TopicId> = image.reassignments().map(|partition| partition.topic_id).collect();
         for topic in image.topics() {
-            plan.add_topic(image, topic, (local, place), &mut division);
+            let lists = named(topic).filter(|(led, followed)| !led.is_empty() || !followed.is_empty());
+            let lists =
+                lists.or_else(|| moving.contains(&topic.id).then(|| (Named::of(&[]), Named::of(&[]))));
+            if let Some(lists) = lists {
+                plan.add_topic(image, topic, lists, (local, place), &mut division);
+            }
         }
         let divide = |rate: u64, parts: usize| rate / (parts.max(1) as u64);
         plan.leader_rate = plan.leader_rate.map(|rate| divide(rate, division.leader.len()));
@@ -135,13 +142,10 @@ impl ThrottlePlan {
         &mut self,
         image: &Image,
         topic: &Topic,
+        (led, followed): (Named, Named),
         (local, (here, shards)): (NodeId, (ShardIndex, u16)),
         division: &mut Division,
     ) {
-        let Some((led, followed)) = named(topic) else { return };
-        if led.is_empty() && followed.is_empty() {
-            return;
-        }
         for index in (0..topic.partition_count()).map(PartitionIndex) {
             let Some(found) = image.partition(topic, index).filter(|found| found.leader != NO_LEADER) else {
                 continue;
@@ -151,9 +155,11 @@ impl ThrottlePlan {
             let is_led = found.leader == local;
             let lags = |node: &&NodeId| **node != found.leader && !found.in_sync.contains(node);
             for &follower in found.replicas.iter().filter(lags) {
+                let is_added = found.adding.contains(&follower);
+                let is_named = (led.has(index, local) || is_added, followed.has(index, follower) || is_added);
                 let by = HeldUpBy {
-                    leader: is_led && self.leader_rate.is_some() && led.has(index, local),
-                    follower: self.follower_rates.contains_key(&follower) && followed.has(index, follower),
+                    leader: is_led && self.leader_rate.is_some() && is_named.0,
+                    follower: self.follower_rates.contains_key(&follower) && is_named.1,
                 };
                 // Nothing is sent to who is held to be dead.
                 let counts = image.broker(follower).is_some_and(|broker| !broker.fenced);

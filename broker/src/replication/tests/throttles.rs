@@ -3,7 +3,7 @@
 use super::fixture::*;
 use super::steady::{A, B, Pair};
 use crate::partition::router::shard_of;
-use crate::replication::ThrottlePlan;
+use crate::replication::{HeldUpBy, ThrottlePlan};
 use crate::runtime::simulated::Options;
 use logmill_state::metadata::{Image, PartitionState, PlacementRun, Record};
 use logmill_wire::ids::{LeaderEpoch, NodeId, ShardIndex};
@@ -184,4 +184,40 @@ fn a_rate_is_divided_by_those_who_have_something_to_send() {
     };
     image.apply(&record).unwrap();
     assert_eq!(of(&image, A, shard(0)).follower_rates.get(&B), Some(&900));
+}
+
+#[test]
+fn who_is_added_by_a_reassignment_need_not_be_named() {
+    let mut image = Image::default();
+    for node in [A, B, C] {
+        let one = Record::BrokerRegistered {
+            broker_id: node,
+            incarnation: incarnation(node, 1),
+            leader_epoch_base: 1,
+            rack: None,
+            endpoints: Vec::new(),
+        };
+        image.apply(&one).unwrap();
+    }
+    unfence(&mut image, &[A, B, C]);
+    let set = Set { leader_rate: Some("800"), follower_rate: Some("900"), ..Set::default() };
+    let before = with_topic(&image, set);
+    let of = |image: &Image| ThrottlePlan::of(image, A, (ShardIndex(0), 1)).replicas;
+    assert!(of(&before).is_empty(), "B lags, and nobody has named it");
+    let mut image = Image::clone(&before);
+    let key = partition_of(A, 2);
+    let topic = image.topic_by_id(key.topic_id).unwrap();
+    let state = image.partition(topic, key.partition).unwrap().to_state();
+    let moved = PartitionState {
+        partition_epoch: state.partition_epoch + 1,
+        replicas: vec![A, B, C],
+        adding: vec![B, C],
+        ..state
+    };
+    let (topic_id, partition) = (key.topic_id, key.partition);
+    image.apply(&Record::PartitionChanged { topic_id, partition, state: moved }).unwrap();
+    let held_up: BTreeMap<NodeId, HeldUpBy> =
+        of(&image).into_iter().map(|((node, at), by)| (assert_eq!(at, key), (node, by)).1).collect();
+    let by = |leader, follower| HeldUpBy { leader, follower };
+    assert_eq!(held_up, BTreeMap::from([(B, by(true, true)), (C, by(true, false))]));
 }
