@@ -103,21 +103,25 @@ start_kafka() {
     wait_for "$kafka_port" "$kafka_pid" kafka
 }
 
-# Sets ports, controller_ports and voters for three nodes.
+# Sets ports, controller_ports and voters for three nodes, of which none has started.
 three_places() {
     local node
-    ports=(0) controller_ports=(0) voters=
+    ports=(0) controller_ports=(0) voters='' cluster_pids=()
     for node in 1 2 3; do
         ports+=("$(free_port)") controller_ports+=("$(free_port)")
         voters+="${voters:+,}$node@127.0.0.1:${controller_ports[node]}"
     done
 }
 
+wait_for_three() { # NAME
+    local node
+    for node in 1 2 3; do wait_for "${ports[node]}" "${cluster_pids[node - 1]}" "$1"; done
+}
+
 start_brokers() {
     local folder=$1 node
     shift
     three_places
-    cluster_pids=()
     for node in 1 2 3; do
         "$broker" serve --set "node.id=$node" --set process.roles=broker,controller --set "log.dirs=$folder/$node" \
             --set "listeners=PLAINTEXT://127.0.0.1:${ports[node]},CONTROLLER://127.0.0.1:${controller_ports[node]}" \
@@ -126,7 +130,7 @@ start_brokers() {
         cluster_pids+=($!)
         started+=($!)
     done
-    for node in 1 2 3; do wait_for "${ports[node]}" "${cluster_pids[node - 1]}" broker; done
+    wait_for_three broker
     port=${ports[1]}
 }
 
@@ -134,12 +138,11 @@ start_kafkas() {
     local folder=$1 node
     shift
     three_places
-    cluster_pids=()
     for node in 1 2 3; do
         format_kafka "$folder/$node" "$node" "${ports[node]}" "${controller_ports[node]}" "$voters" "$@"
         run_kafka "$folder/$node"
         cluster_pids+=("$kafka_pid")
     done
-    for node in 1 2 3; do wait_for "${ports[node]}" "${cluster_pids[node - 1]}" kafka; done
+    wait_for_three kafka
     kafka_port=${ports[1]}
 }
