@@ -31,12 +31,14 @@ PARTITIONS = 6
 TOPIC = "worked-with"
 JAVA = ("java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 TOOLS = {
-    "kafka-topics": "TopicCommand",
-    "kafka-reassign-partitions": "reassign.ReassignPartitionsCommand",
-    "kafka-leader-election": "LeaderElectionCommand",
-    "kafka-metadata-quorum": "MetadataQuorumCommand",
-    "kafka-cluster": "ClusterTool",
-    "kafka-consumer-groups": "consumer.group.ConsumerGroupCommand",
+    "kafka-topics": "org.apache.kafka.tools.TopicCommand",
+    "kafka-reassign-partitions": "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
+    "kafka-leader-election": "org.apache.kafka.tools.LeaderElectionCommand",
+    "kafka-metadata-quorum": "org.apache.kafka.tools.MetadataQuorumCommand",
+    "kafka-cluster": "org.apache.kafka.tools.ClusterTool",
+    "kafka-configs": "kafka.admin.ConfigCommand",
+    "kafka-consumer-groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+    "kafka-features": "org.apache.kafka.tools.FeatureCommand",
 }
 
 
@@ -111,6 +113,7 @@ class Cluster:
         self.controllers = {1, 2, 3}
         self.nodes = [Node(self, number) for number in (1, 2, 3)]
         self.bootstrap = ",".join(f"{node.host}:9092" for node in self.nodes)
+        self.controllers_bootstrap = ",".join(f"{node.host}:9093" for node in self.nodes)
 
     def start(self):
         for node in self.nodes:
@@ -139,13 +142,14 @@ class Cluster:
         parts = self.partitions(topic).values()
         return bool(parts) and all(len(one.isrs) == len(one.replicas) and one.leader >= 0 for one in parts)
 
-    def tool(self, name, *words, status=0, others=False):
-        """Runs one of Kafka's tools; the text that it prints."""
+    def tool(self, name, *words, status=0, others=False, controllers=False):
+        """Runs one of Kafka's tools against the brokers, or against the controllers themselves; the text that it prints."""
         words = [*map(str, words)]
         # Of that tool the command comes first.
         at = 1 if name == "kafka-cluster" else 0
-        words[at:at] = ["--bootstrap-server", self.bootstrap]
-        java = [*JAVA, "-cp", f"{self.cache}/peer/*", f"org.apache.kafka.tools.{TOOLS[name]}"]
+        server = ["--bootstrap-controller", self.controllers_bootstrap] if controllers else ["--bootstrap-server", self.bootstrap]
+        words[at:at] = server
+        java = [*JAVA, "-cp", f"{self.cache}/peer/*", TOOLS[name]]
         done = subprocess.run([*java, *words], capture_output=True, text=True, timeout=90, check=False)
         text = done.stdout + done.stderr
         assert others or done.returncode == status, f"{name} {words} ended with {done.returncode}: {text[-600:]}"
@@ -395,6 +399,32 @@ def quorum(cluster):
     assert follows and replication.count("Follower") == 2, replication
 
 
+def controllers_themselves(cluster):
+    """What operators do when no broker answers: the tools ask the controllers (KIP-919)."""
+    through_brokers = cluster.tool("kafka-metadata-quorum", "describe", "--status")
+    status = cluster.tool("kafka-metadata-quorum", "describe", "--status", controllers=True)
+    for wanted in (r"ClusterId:\s+\S{22}", r"LeaderId:\s+\d", r"CurrentVoters:.*"):
+        told = [re.search(wanted, one).group(0) for one in (through_brokers, status)]
+        assert told[0] == told[1], told
+    replication = cluster.tool("kafka-metadata-quorum", "describe", "--replication", controllers=True)
+    assert replication.count("Follower") == 2, replication
+    cluster_id = re.search(r"ClusterId:\s+(\S{22})", status).group(1)
+    assert cluster_id in cluster.tool("kafka-cluster", "cluster-id", controllers=True)
+    listed = cluster.tool("kafka-cluster", "list-endpoints", controllers=True)
+    for node in cluster.nodes:
+        assert re.search(rf"^{node.number}\s+{node.host}\s+9093\s", listed, re.MULTILINE), listed
+    assert "Feature: group.version" in cluster.tool("kafka-features", "describe", controllers=True)
+    entity = ("--entity-type", "brokers", "--entity-default")
+    # Throttles of replication are set by operators in the middle of an incident.
+    name, rate = "leader.replication.throttled.rate", "123456789"
+    cluster.tool("kafka-configs", *entity, "--alter", "--add-config", f"{name}={rate}", controllers=True)
+    for controllers in (False, True):
+        told = cluster.tool("kafka-configs", *entity, "--describe", controllers=controllers)
+        assert f"{name}={rate}" in told, told
+    cluster.tool("kafka-configs", *entity, "--alter", "--delete-config", name, controllers=True)
+    assert rate not in cluster.tool("kafka-configs", *entity, "--describe")
+
+
 def unregistration(cluster):
     fourth = Node(cluster, 4)
     cluster.nodes.append(fourth)
@@ -474,6 +504,7 @@ CHECKS = {
     "kafka-leader-election": leader_elections,
     "kafka-leader-election, unclean": unclean_election,
     "kafka-metadata-quorum": quorum,
+    "the tools with --bootstrap-controller": controllers_themselves,
     "kafka-cluster unregister": unregistration,
     "clients and kafka-consumer-groups through kill -9": clients_through_a_kill,
     "clients through a rolling restart": clients_through_a_rolling_restart,
