@@ -43,7 +43,7 @@ pub struct Writer {
     pub next_sequence: i32,
     /// What was sent last and not acknowledged.
     pub unanswered: Option<Sent>,
-    /// What was acknowledged lately, with its offset: the last five batches.
+    /// What was acknowledged lately, with its offset: as many batches as a partition remembers.
     pub answered: Vec<(Sent, Offset)>,
 }
 

@@ -10,7 +10,7 @@ use logmill::runtime::{Runtime, oneshot};
 use logmill_state::partition::Isolation;
 use logmill_wire::compression::Codec;
 use logmill_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs, TopicPartition};
-use logmill_wire::limits::DECOMPRESSED_BATCH_BYTES_MAX;
+use logmill_wire::limits::{DECOMPRESSED_BATCH_BYTES_MAX, PRODUCER_BATCHES_KEPT};
 use logmill_wire::record_batch::{BatchBuilder, whole_batches};
 use std::rc::Rc;
 use std::time::Duration;
@@ -231,12 +231,12 @@ fn answered(model: &Shared, log: TopicPartition, writer: usize, sent: &Sent, app
     };
     writer.unanswered = None;
     writer.answered.push((sent.clone(), appended.base_offset));
-    if writer.answered.len() > 5 {
+    if writer.answered.len() > PRODUCER_BATCHES_KEPT {
         writer.answered.remove(0);
     }
 }
 
-/// Sends one of the last five batches again: the answer must be that of the first time.
+/// Sends one of the batches that are remembered again: the answer must be that of the first time.
 async fn repeat(node: &Node, model: &Shared, log: TopicPartition, writer: usize, chance: &mut Chance) {
     let again = {
         let model = model.borrow();

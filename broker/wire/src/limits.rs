@@ -41,7 +41,11 @@ pub const JOURNAL_GROUP_BYTES_MAX: usize = 1 << 20;
 pub const INDEX_INTERVAL_BYTES: u64 = 4096;
 
 /// Batches that are remembered per producer for the detection of duplicates (KIP-98).
-pub const PRODUCER_BATCHES_KEPT: usize = 5;
+///
+/// A client has five batches in flight to a broker, and the bound is its own per connection: while a leader that is paused or cut
+/// off still owes it five answers, it sends five more to the next one, and as many to a third. Kafka remembers five; those that
+/// are then sent again are out of order there until their delivery times out, although they were appended.
+pub const PRODUCER_BATCHES_KEPT: usize = 15;
 
 /// Producers that one partition remembers; beyond it the least recently active ones are forgotten.
 pub const PARTITION_PRODUCERS_MAX: usize = 16_384;

@@ -381,6 +381,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_in_flight_to_three_leaders_is_recognised() {
+        let mut states = ProducerStates::default();
+        for number in 0..15 {
+            states.apply(&header(7, 0, number, 1, 100 + i64::from(number)));
+        }
+        for number in 0..15 {
+            let decision = states.decide(&header(7, 0, number, 1, 0));
+            let Ok(ProducerDecision::Duplicate(batch)) = decision else { panic!("{number}: {decision:?}") };
+            assert_eq!(batch.base_offset, Offset(100 + i64::from(number)));
+        }
+    }
+
+    #[test]
     fn sequences_wrap_to_zero() {
         let mut states = ProducerStates::default();
         states.apply(&header(7, 0, i32::MAX - 1, 2, 0));
@@ -503,7 +516,7 @@ mod tests {
             let mut sent: Vec<(i16, i32, i32)> = Vec::new();
             let (mut epoch, mut next) = (0, if random.chance(50) { i32::MAX - 20 } else { 0 });
             let mut offset = 0;
-            for _ in 0..60 {
+            for _ in 0..120 {
                 let count = 1 + i32::try_from(random.below(6)).unwrap();
                 let (epoch_sent, sequence, count) = match random.below(10) {
                     0 => {
@@ -513,7 +526,7 @@ mod tests {
                     1 => (epoch, next.wrapping_add(1) & i32::MAX, count),
                     2 => (epoch - 1, next, count),
                     3..=5 if !sent.is_empty() => {
-                        sent[sent.len() - 1 - random.below(sent.len().min(8) as u64) as usize]
+                        sent[sent.len() - 1 - random.below(sent.len().min(PRODUCER_BATCHES_KEPT + 3) as u64) as usize]
                     }
                     _ => (epoch, next, count),
                 };
