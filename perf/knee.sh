@@ -23,15 +23,11 @@ read -r -a settings <<< "${SETTINGS-logmill.memory.bytes=2147483648}"
 needs_binaries "$broker" "$bench"
 mkdir -p "$output"
 rate_file=$root/bench-harness/workloads/rate-1k.toml
+limit_ms=${P99_LIMIT_MS:-20}
 # Broker and client share the cores; so the client's threads go first, as if they had a host of their own.
 load=(--set realtime=true --set warm_up=4 --set "duration=$((seconds + 4))" --quiet)
 
-# The highest rate that the side carries.
-sweep() { # SIDE
-    "$bench" sweep "$rate_file" --start 8000 --factor 1.6 --refine 2 --p99-limit-ms "${P99_LIMIT_MS:-20}" \
-        --set realtime=true --set warm_up=3 --set duration=11 --quiet --side "$1" | tee -a "$output/knees.txt" |
-        awk '/knee/ { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9,_]+$/) { gsub(/[,_]/, "", $i); print $i; exit } }'
-}
+sweep() { knee_of "$1" 8000 "$limit_ms" "$output/knees.txt"; } # SIDE
 
 knees() {
     start_broker "$work/knee" "${settings[@]}"

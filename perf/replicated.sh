@@ -50,10 +50,7 @@ knee() {
     local _
     # Twice: the first time warms it up.
     for _ in 1 2; do
-        knee_kafka=$("$bench" sweep "$workloads/rate-1k.toml" --start 4000 --factor 1.6 --refine 2 --p99-limit-ms "${P99_LIMIT_MS:-50}" \
-            --set replication_factor=3 --set realtime=true --set warm_up=3 --set duration=11 --quiet --side "$theirs" |
-            tee -a "$output/knee.txt" |
-            awk '/knee/ { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9,_]+$/) { gsub(/[,_]/, "", $i); print $i; exit } }')
+        knee_kafka=$(knee_of "$theirs" 4000 "${P99_LIMIT_MS:-50}" "$output/knee.txt" --set replication_factor=3)
     done
     echo "knee: kafka ${knee_kafka:-none} records/s" | tee -a "$output/knee.txt"
 }

@@ -7,6 +7,9 @@
 #   start_brokers FOLDER [SETTING…]  three of Logmill as one cluster; sets port (of the first) and cluster_pids
 #   start_kafkas FOLDER [SETTING…]   the same of Apache Kafka; sets kafka_port and cluster_pids
 #   wait_for PORT PID NAME           waits until something listens
+#   knee_of SIDE START LIMIT_MS FILE [OPTION…]
+#                                    prints the highest rate of 1 KiB records that a side carries with a p99 within the limit, looked
+#                                    for with $bench from START records per second on; what it did is added to FILE
 #   stop PID [SIGNAL]                ends what was started, and waits for its end
 #   needs_binaries BINARY…           ends the script if one is not there
 
@@ -145,4 +148,13 @@ start_kafkas() {
     done
     wait_for_three kafka
     kafka_port=${ports[1]}
+}
+
+knee_of() {
+    local side=$1 start=$2 limit_ms=$3 file=$4
+    shift 4
+    # Broker and client share the cores; so the client's threads go first, as if they had a host of their own.
+    "$bench" sweep "$root/bench-harness/workloads/rate-1k.toml" --start "$start" --factor 1.6 --refine 2 --p99-limit-ms "$limit_ms" \
+        --set realtime=true --set warm_up=3 --set duration=11 --quiet "$@" --side "$side" | tee -a "$file" |
+        awk '/knee/ { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9,_]+$/) { gsub(/[,_]/, "", $i); print $i; exit } }'
 }

@@ -8,8 +8,10 @@ use logmill_wire::api::api_versions::{
 };
 use logmill_wire::error_codes::ErrorCode;
 
-/// A feature stands here only when it works: `group.version` 1 is KIP-848.
-pub(super) const FEATURES: &[(&str, i16)] = &[("group.version", 1)];
+/// A feature stands here only when it works: leaders from among the eligible replicas (KIP-966), groups of the consumer
+/// protocol (KIP-848), and voters that come and go at run time (KIP-853).
+pub(super) const FEATURES: &[(&str, i16)] =
+    &[("eligible.leader.replicas.version", 1), ("group.version", 1), ("kraft.version", 1)];
 
 /// The epoch of the finalized features: they do not change while the broker runs.
 const FEATURES_EPOCH: i64 = 0;

@@ -30,7 +30,9 @@ fn what_is_advertised_is_what_is_declared() {
             let features = response.finalized_features.iter();
             let finalized: Vec<_> =
                 features.map(|feature| (feature.name.into_owned(), feature.max_version_level)).collect();
-            let expected = if version < 3 { vec![] } else { vec![("group.version".to_owned(), 1)] };
+            let every = ["eligible.leader.replicas.version", "group.version", "kraft.version"];
+            let told = if version < 3 { &[][..] } else { &every[..] };
+            let expected: Vec<_> = told.iter().map(|&name| (name.to_owned(), 1)).collect();
             assert_eq!(finalized, expected, "v{version}");
         });
     }

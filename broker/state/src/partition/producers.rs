@@ -526,7 +526,9 @@ mod tests {
                     1 => (epoch, next.wrapping_add(1) & i32::MAX, count),
                     2 => (epoch - 1, next, count),
                     3..=5 if !sent.is_empty() => {
-                        sent[sent.len() - 1 - random.below(sent.len().min(PRODUCER_BATCHES_KEPT + 3) as u64) as usize]
+                        sent[sent.len()
+                            - 1
+                            - random.below(sent.len().min(PRODUCER_BATCHES_KEPT + 3) as u64) as usize]
                     }
                     _ => (epoch, next, count),
                 };

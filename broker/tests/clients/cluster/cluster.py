@@ -413,7 +413,9 @@ def controllers_themselves(cluster):
     listed = cluster.tool("kafka-cluster", "list-endpoints", controllers=True)
     for node in cluster.nodes:
         assert re.search(rf"^{node.number}\s+{node.host}\s+9093\s", listed, re.MULTILINE), listed
-    assert "Feature: group.version" in cluster.tool("kafka-features", "describe", controllers=True)
+    features = cluster.tool("kafka-features", "describe", controllers=True)
+    for name in ("eligible.leader.replicas.version", "group.version", "kraft.version"):
+        assert re.search(rf"Feature: {name}\s.*FinalizedVersionLevel: 1\s", features), features
     entity = ("--entity-type", "brokers", "--entity-default")
     # Throttles of replication are set by operators in the middle of an incident.
     name, rate = "leader.replication.throttled.rate", "123456789"
