@@ -105,6 +105,30 @@ pub struct Place {
     pub epoch: i32,
 }
 
+/// The partitions that a client knows.
+#[derive(Default)]
+struct Places {
+    /// Those of the last answer to Metadata.
+    listed: BTreeMap<Key, Place>,
+    /// The newest that was ever told of each. A node that hears nothing any more goes on to list a topic, with its former
+    /// leader, that others do not list because it was deleted: a client remembers later leaders nevertheless.
+    newest: BTreeMap<Key, Place>,
+}
+
+impl Places {
+    /// Takes over an answer. A client never goes back to an older leader.
+    fn take_over(&mut self, told: impl IntoIterator<Item = Place>) {
+        self.listed.clear();
+        for place in told {
+            let newest = self.newest.entry(place.key).or_insert_with(|| place.clone());
+            if newest.epoch <= place.epoch {
+                newest.clone_from(&place);
+            }
+            self.listed.insert(place.key, newest.clone());
+        }
+    }
+}
+
 /// A client: a task of the host of all clients, with connections of its own.
 pub struct Client {
     /// Where it runs.
@@ -116,7 +140,7 @@ pub struct Client {
     /// The nodes' addresses, from node 1 on.
     brokers: Rc<[SocketAddr]>,
     links: BTreeMap<i32, Link>,
-    places: BTreeMap<Key, Place>,
+    places: Places,
 }
 
 impl Client {
@@ -128,7 +152,7 @@ impl Client {
         history: Shared,
         chance: Chance,
     ) -> Self {
-        Self { runtime, history, chance, brokers, links: BTreeMap::new(), places: BTreeMap::new() }
+        Self { runtime, history, chance, brokers, links: BTreeMap::new(), places: Places::default() }
     }
 
     /// Any node.
@@ -160,33 +184,29 @@ impl Client {
         Some(Answer { frame, body_at, version, history: Rc::clone(&self.history) })
     }
 
-    /// Asks any node what there is. A client never goes back to an older leader.
+    /// Asks any node what there is.
     pub async fn refresh(&mut self) -> bool {
         let node = self.any();
         let all = metadata::Request { topics: None, ..Default::default() };
         let Some(answer) = self.call(node, &all, 12).await else { return false };
         let Some(response) = answer.decode::<metadata::Response<'_>>() else { return false };
-        let mut found = BTreeMap::new();
+        let mut told = Vec::new();
         for topic in response.topics.iter().filter(|topic| topic.error_code == 0) {
             let name: Rc<str> = topic.name.as_deref().unwrap_or_default().into();
             for partition in topic.partitions.iter() {
                 let key = (topic.topic_id, partition.partition_index);
                 let (leader, epoch) = (partition.leader_id, partition.leader_epoch);
                 self.history.borrow_mut().see_leader(key, leader, epoch);
-                let mut place = Place { topic: Rc::clone(&name), key, leader, epoch };
-                if let Some(known) = self.places.get(&key).filter(|known| known.epoch > epoch) {
-                    place = known.clone();
-                }
-                found.insert(key, place);
+                told.push(Place { topic: Rc::clone(&name), key, leader, epoch });
             }
         }
-        self.places = found;
+        self.places.take_over(told);
         true
     }
 
     /// The partitions of topics for records.
     pub fn places(&self) -> impl Iterator<Item = &Place> {
-        self.places.values().filter(|place| !place.topic.starts_with("__"))
+        self.places.listed.values().filter(|place| !place.topic.starts_with("__"))
     }
 
     /// One of them, by chance.
@@ -209,6 +229,29 @@ impl Client {
     /// What is known of a partition.
     #[must_use]
     pub fn place(&self, key: Key) -> Option<Place> {
-        self.places.get(&key).cloned()
+        self.places.listed.get(&key).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_is_remembered_while_nobody_lists_its_topic() {
+        let key = (Uuid([1; 16]), 0);
+        let place = |leader, epoch| Place { topic: "t".into(), key, leader, epoch };
+        let mut places = Places::default();
+        let mut told = |answer: Option<Place>| {
+            places.take_over(answer);
+            places.listed.get(&key).map(|place| (place.leader, place.epoch))
+        };
+        assert_eq!(told(Some(place(2, 0))), Some((2, 0)));
+        assert_eq!(told(Some(place(3, 1))), Some((3, 1)));
+        assert_eq!(told(Some(place(2, 0))), Some((3, 1)));
+        assert_eq!(told(None), None, "it is not used meanwhile");
+        assert_eq!(told(Some(place(2, 0))), Some((3, 1)));
+        assert_eq!(told(Some(place(-1, 1))), Some((-1, 1)), "an epoch may end without a leader");
+        assert_eq!(told(Some(place(2, 2))), Some((2, 2)));
     }
 }

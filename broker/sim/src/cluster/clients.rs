@@ -314,8 +314,8 @@ impl Reader {
         let response: fetch::Response<'_> = answer.decode()?;
         let told = response.responses.iter().flat_map(|topic| topic.partitions.into_vec()).next()?;
         if told.error_code == ErrorCode::OffsetOutOfRange.code() {
-            let what =
-                format!("{} has no offset {at} at node {}", super::history::name(place.key), place.leader);
+            let (partition, Place { leader, epoch, .. }) = (super::history::name(place.key), place);
+            let what = format!("{partition} has no offset {at} at node {leader} in epoch {epoch}");
             self.client.history.borrow_mut().break_promise("HighWatermarkStays", what);
         }
         if response.error_code != 0 || told.error_code != 0 {
