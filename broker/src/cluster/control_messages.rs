@@ -6,19 +6,20 @@ use super::quorum_command::{QuorumCommand, VoterReply};
 use bytes::Bytes;
 use logmill_state::admission::authorizer::{Principal, RequestContext};
 use logmill_state::metadata::{
-    BrokerRegistration, BrokerStart, Endpoint, InSyncProposal, NewTopic, RegisterBrokerError,
+    BrokerRegistration, BrokerStart, DirectoryLogs, Endpoint, InSyncProposal, NewTopic, RegisterBrokerError,
 };
 use logmill_state::partition::{AlterPartition, AlterPartitionOutcome};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::frame::control::{
     AcceptedProposal, ControlAnswer, ControllerEndpoint, CreationOutcome, ForwardedRequest, MissingTopic,
-    NO_NODE, Proposal, ProposalOutcome, RegisteredEndpoint, Registration, RegistrationRefusal, VoterChange,
-    VoterChangeKind,
+    NO_NODE, Proposal, ProposalOutcome, RegisteredEndpoint, RegisteredLogs, Registration,
+    RegistrationRefusal, VoterChange, VoterChangeKind,
 };
 use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicPartition, Uuid};
+use std::collections::BTreeMap;
 
 pub fn registration_of(start: &BrokerStart) -> Registration {
-    let BrokerStart { registration, directories, lost_writes, starts_fenced } = start;
+    let BrokerStart { registration, directories, logs, lost_writes, starts_fenced } = start;
     let endpoint = |endpoint: &Endpoint| RegisteredEndpoint {
         listener: endpoint.listener.clone(),
         host: endpoint.host.clone(),
@@ -32,9 +33,28 @@ pub fn registration_of(start: &BrokerStart) -> Registration {
         rack: registration.rack.clone(),
         endpoints: registration.endpoints.iter().map(endpoint).collect(),
         directories: directories.iter().map(|id| id.0).collect(),
+        logs: logs.iter().map(logs_on_wire).collect(),
         lost_writes: *lost_writes,
         starts_fenced: *starts_fenced,
     }
+}
+
+fn logs_on_wire(found: &DirectoryLogs) -> RegisteredLogs {
+    let mut topics = BTreeMap::<_, Vec<_>>::new();
+    for log in &found.logs {
+        topics.entry(log.topic_id.0).or_default().push(log.partition.0);
+    }
+    RegisteredLogs { directory: found.directory.0, topics: topics.into_iter().collect() }
+}
+
+fn logs_of(found: RegisteredLogs) -> DirectoryLogs {
+    let of_topic = |(topic, partitions): ([u8; 16], Vec<i32>)| {
+        let of =
+            move |partition| TopicPartition { topic_id: Uuid(topic), partition: PartitionIndex(partition) };
+        partitions.into_iter().map(of)
+    };
+    let logs = found.topics.into_iter().flat_map(of_topic).collect();
+    DirectoryLogs { directory: Uuid(found.directory), logs }
 }
 
 fn endpoints_on_wire(endpoints: &[VoterEndpoint]) -> Vec<ControllerEndpoint> {
@@ -96,6 +116,7 @@ pub fn start_of(registration: Registration) -> BrokerStart {
             endpoints: registration.endpoints.into_iter().map(endpoint).collect(),
         },
         directories: registration.directories.into_iter().map(Uuid).collect(),
+        logs: registration.logs.into_iter().map(logs_of).collect(),
         lost_writes: registration.lost_writes,
         starts_fenced: registration.starts_fenced,
     }

@@ -19,7 +19,9 @@ use crate::net::first_bytes::{Speaker, who_speaks};
 use crate::runtime::mailbox::Endpoint;
 use crate::runtime::{Connection as _, Listener, Runtime, event, oneshot};
 use crate::shard::join::{First, first};
-use logmill_state::metadata::{BrokerRegistration, BrokerStart, Endpoint as AdvertisedEndpoint, Image};
+use logmill_state::metadata::{
+    BrokerRegistration, BrokerStart, DirectoryLogs, Endpoint as AdvertisedEndpoint, Image,
+};
 use logmill_state::settings::Voter;
 use logmill_wire::ids::{ShardIndex, Uuid};
 use std::cell::{Cell, RefCell};
@@ -28,6 +30,9 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+
+/// How many logs are told of in a registration at the most: as topics of one partition each, the largest message has them.
+const LOGS_TOLD_MAX: usize = 400_000;
 
 struct Control<R: Runtime> {
     runtime: R,
@@ -84,7 +89,7 @@ impl<R: Runtime> Control<R> {
         let node_id = self.node.config.settings.node.node_id;
         let directories = LogDirectories::open(&self.runtime, &self.node.log_directories, node_id).await?;
         let opened = runs::open(&self.runtime, &self.node, &directories).await?;
-        let OpenedDirectories { healths, metadata_health, direct_io, offline, beginnings } = opened;
+        let OpenedDirectories { healths, metadata_health, direct_io, offline, beginnings, logs } = opened;
         for (shard, directories) in (0..).map(ShardIndex).zip(beginnings) {
             let beginning = Beginning { directories, offline: offline.clone() };
             self.post.send(shard, ShardMessage::Begin(Box::new(beginning)));
@@ -105,7 +110,7 @@ impl<R: Runtime> Control<R> {
         plane.carry_out_with(self.carry_out());
         plane.keep_membership(membership);
         links.set_handler(plane.call_handler());
-        let cluster_id = self.register((&directories, &used), &plane, &bound).await?;
+        let cluster_id = self.register((&directories, &used), logs, &plane, &bound).await?;
         links.join_cluster(cluster_id);
         self.join_cluster(cluster_id, &directories, &healths).await?;
         used.note_start(&self.runtime, self.node.boot).await?;
@@ -240,6 +245,7 @@ impl<R: Runtime> Control<R> {
     async fn register(
         &self,
         (directories, used): (&LogDirectories, &UsedDirectories),
+        logs: Vec<DirectoryLogs>,
         plane: &ControlPlane<R>,
         bound: &[Socket<R>],
     ) -> Result<Uuid, NodeError> {
@@ -274,8 +280,15 @@ impl<R: Runtime> Control<R> {
                 "the host may have been restarted without a clean stop before; replicas of topics with write.caching are copied anew where others have them"
             );
         }
-        let start =
-            BrokerStart { registration, directories: used.working_ids(), lost_writes, starts_fenced: true };
+        let known = plane.image().broker(registration.broker_id).map_or(0, |before| before.directories.len());
+        let configured = directories.data.len() + directories.offline.len();
+        let start = BrokerStart {
+            registration,
+            directories: used.working_ids(),
+            logs: if known.max(configured) > 1 { told(logs) } else { Vec::new() },
+            lost_writes,
+            starts_fenced: true,
+        };
         let registered = plane.register(start).await.map_err(|error| match error {
             StartError::Refused(error) => {
                 NodeError::new(error.to_string(), "correct node.id, log.dirs or controller.quorum.voters")
@@ -390,6 +403,13 @@ fn voter_endpoints<R: Runtime>(sockets: &[Socket<R>]) -> Vec<VoterEndpoint> {
         port: socket.advertised_port(),
     };
     sockets.iter().map(of).collect()
+}
+
+/// What the controller is told of the logs that were found. Of too many for a message it is told nothing: then replicas
+/// in a directory that works count as those in one that is missing.
+fn told(logs: Vec<DirectoryLogs>) -> Vec<DirectoryLogs> {
+    let count: usize = logs.iter().map(|directory| directory.logs.len()).sum();
+    if count <= LOGS_TOLD_MAX { logs } else { Vec::new() }
 }
 
 /// The data directories that work, and the health of the one of the metadata.

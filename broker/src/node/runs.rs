@@ -6,6 +6,7 @@ use super::{Node, NodeError};
 use crate::log::{DirectoryHealth, LogDirectoryError, OfflineDirectory, OpenedRun, recover};
 use crate::partition::router::shard_of;
 use crate::runtime::{File, OpenMode, Runtime};
+use logmill_state::metadata::DirectoryLogs;
 use logmill_wire::ids::ShardIndex;
 use std::collections::BTreeMap;
 use std::io;
@@ -27,6 +28,8 @@ pub struct OpenedDirectories {
     pub offline: Vec<OfflineDirectory>,
     /// What each shard begins with, in the order of the shards.
     pub beginnings: Vec<Vec<DirectoryBeginning>>,
+    /// The logs that were found in each that works.
+    pub logs: Vec<DirectoryLogs>,
 }
 
 /// Recovers all directories. One that cannot be recovered is offline, unless it has the metadata or is the last.
@@ -41,6 +44,7 @@ pub async fn open<R: Runtime>(
         direct_io: true,
         offline: directories.offline.clone(),
         beginnings: (0..node.shards).map(|_| Vec::new()).collect(),
+        logs: Vec::new(),
     };
     for (number, directory) in &directories.data {
         let (number, path) = (*number, &directory.path);
@@ -61,6 +65,8 @@ pub async fn open<R: Runtime>(
         if directories.has_metadata(directory) {
             opened.metadata_health = Arc::clone(&health);
         }
+        let logs = run.shards.iter().flat_map(|(_, states)| states.keys().copied()).collect();
+        opened.logs.push(DirectoryLogs { directory: directory.identity.directory_id, logs });
         for (of_shard, (journal_id, states)) in opened.beginnings.iter_mut().zip(run.shards) {
             let (run, health) = (run.run.clone(), Arc::clone(&health));
             of_shard.push(DirectoryBeginning { number, run, journal_id, states, health });

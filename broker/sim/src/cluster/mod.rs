@@ -44,4 +44,4 @@ mod rot;
 mod run;
 
 pub use large::{Figures, Size, run_large};
-pub use run::{Outcome, Plan, run, run_plan};
+pub use run::{Outcome, Plan, SETTINGS, run, run_plan};

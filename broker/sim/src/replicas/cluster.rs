@@ -359,6 +359,7 @@ impl Cluster {
                 endpoints: vec![endpoint],
             },
             directories: vec![directory],
+            logs: Vec::new(),
             lost_writes,
             starts_fenced: false,
         };

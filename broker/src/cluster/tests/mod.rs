@@ -115,7 +115,8 @@ impl Cluster {
             endpoints: vec![endpoint],
         };
         let directories = vec![Self::directory(node)];
-        BrokerStart { registration, directories, lost_writes: false, starts_fenced: true }
+        let logs = Vec::new();
+        BrokerStart { registration, directories, logs, lost_writes: false, starts_fenced: true }
     }
 
     pub fn carry_out_with(&self, node: usize, carry_out: CarryOut) {

@@ -155,8 +155,13 @@ impl Cluster {
             rack: None,
             endpoints: vec![endpoint],
         };
-        let start =
-            BrokerStart { registration, directories: Vec::new(), lost_writes: false, starts_fenced: false };
+        let start = BrokerStart {
+            registration,
+            directories: Vec::new(),
+            logs: Vec::new(),
+            lost_writes: false,
+            starts_fenced: false,
+        };
         let plan = with_rules(|rules| self.image.decide_broker_start(&start, false, rules)).unwrap();
         self.commit(&plan.records);
     }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a new incarnation | its registration, which raises the leader epochs of all that it leads |
 //! | … that starts fenced | it leaves the in-sync sets, and leads nothing |
-//! | … without a log directory that it had | it leaves the in-sync and eligible sets: what it acknowledged may be gone |
+//! | … without a log directory that it had | it leaves those of what may have been in it: what it acknowledged may be gone |
 //! | … that has lost what was only written | it leaves those of topics with `write.caching`, unless they have nobody else |
 //! | no heartbeat for `broker.session.timeout.ms` | fenced: it leaves the in-sync sets, and leads nothing |
 //! | a heartbeat with the metadata of its registration | unfenced: it may lead what has no leader |
@@ -21,6 +21,7 @@ use std::fmt;
 use logmill_wire::ids::{NodeId, TopicPartition, Uuid};
 
 use super::brokers::{BrokerRegistration, RegisterBrokerError};
+use super::found_logs::{DirectoryLogs, FoundLogs};
 use super::image::{Broker, Image, Topic};
 use super::leadership::{ControllerContext, PartitionPlan, Target};
 use super::partition_state::NO_LEADER;
@@ -33,6 +34,8 @@ pub struct BrokerStart {
     pub registration: BrokerRegistration,
     /// The ids of its log directories (KIP-858).
     pub directories: Vec<Uuid>,
+    /// The logs in each of them, of a broker with several. Without that, all of them may have been in one that is missing.
+    pub logs: Vec<DirectoryLogs>,
     /// Whether the host has been restarted since the broker ran last, without a clean mark: what was written and not
     /// durable is gone.
     pub lost_writes: bool,
@@ -86,15 +89,14 @@ impl Image {
         let node = start.registration.broker_id;
         let before = self.broker(node);
         let is_new = before.is_none_or(|broker| broker.incarnation != start.registration.incarnation);
-        let missing = |broker: &Broker| broker.directories.iter().any(|id| !start.directories.contains(id));
-        let lost_directory = before.is_some_and(|broker| missing(broker));
+        let known = before.map_or(&[][..], |broker| &broker.directories);
+        let found = FoundLogs::new(start, known);
         let mut after = self.clone();
         let mut plan = PartitionPlan::default();
         // What the image refuses here was decided against it a line above.
         let _ = after.apply(&registered);
         plan.records.push(registered);
         let fenced = if is_new { start.starts_fenced } else { before.is_some_and(|broker| broker.fenced) };
-        let known = before.map_or(&[][..], |broker| &broker.directories);
         let changed = |directories: &[Uuid]| Record::BrokerChanged {
             broker_id: node,
             fenced,
@@ -102,19 +104,19 @@ impl Image {
             directories: directories.to_vec(),
         };
         if fenced || known != start.directories {
-            // That a directory is lost is forgotten only once the last partition knows it.
-            let changed = changed(if lost_directory { known } else { &start.directories });
+            // Which directories there were is forgotten only once the last partition knows what that means.
+            let changed = changed(if found.is_whole() { &start.directories } else { known });
             let _ = after.apply(&changed);
             plan.records.push(changed);
         }
         // Of a process that asks again, the beginning of the plan may have been committed, and not its end.
-        if is_new || fenced || lost_directory {
-            after.change_all(node, context, &mut plan, |topic, target| {
+        if is_new || fenced || !found.is_whole() {
+            after.change_all(node, context, &mut plan, |topic, replica, target| {
                 let others = target.state.in_sync.iter().chain(&target.state.eligible);
                 // Without others nobody has what this one has lost, and it has more than whoever fell behind.
                 let is_last = others.copied().all(|member| member == node);
                 let lost_writes = start.lost_writes && !is_last && (context.write_caching)(topic);
-                let is_lost = lost_directory || lost_writes;
+                let is_lost = lost_writes || found.may_lack(replica);
                 if is_lost {
                     target.lost.push(node);
                     target.state.eligible.retain(|&member| member != node);
@@ -124,7 +126,7 @@ impl Image {
                 }
             });
         }
-        if lost_directory {
+        if !found.is_whole() {
             plan.records.push(changed(&start.directories));
         }
         Ok(plan)
@@ -159,7 +161,7 @@ impl Image {
         let mut plan = PartitionPlan::default();
         let Some(broker) = self.broker(node).filter(|broker| !broker.fenced) else { return plan };
         let after = self.with_broker(broker, true, broker.in_controlled_shutdown, &mut plan);
-        after.change_all(node, context, &mut plan, |_, target| target.remove_in_sync(node));
+        after.change_all(node, context, &mut plan, |_, _, target| target.remove_in_sync(node));
         plan
     }
 
@@ -180,7 +182,7 @@ impl Image {
         // The broker is there.
         let _ = after.apply(&unregistered);
         let mut plan = PartitionPlan { records: vec![unregistered], ..PartitionPlan::default() };
-        after.change_all(node, context, &mut plan, |_, target| {
+        after.change_all(node, context, &mut plan, |_, _, target| {
             target.lost.push(node);
             target.state.eligible.retain(|&member| member != node);
             target.remove_in_sync(node);
@@ -205,7 +207,7 @@ impl Image {
             return Ok(plan);
         }
         let after = self.with_broker(broker, false, broker.in_controlled_shutdown, &mut plan);
-        after.change_all(node, context, &mut plan, |_, _| {});
+        after.change_all(node, context, &mut plan, |_, _, _| {});
         Ok(plan)
     }
 
@@ -279,12 +281,12 @@ impl Image {
         node: NodeId,
         context: &ControllerContext<'_>,
         plan: &mut PartitionPlan,
-        edit: impl Fn(&Topic, &mut Target),
+        edit: impl Fn(&Topic, TopicPartition, &mut Target),
     ) {
         for partition in self.replicated_on(node) {
             if let Some(topic) = self.topic_by_id(partition.topic_id) {
                 self.change_partition(topic, partition.partition, context, false, plan, |target| {
-                    edit(topic, target)
+                    edit(topic, partition, target)
                 });
             }
         }

@@ -16,6 +16,7 @@ mod create_partitions;
 mod create_topics;
 mod delete_topics;
 mod elect_leaders;
+mod found_logs;
 mod image;
 mod leadership;
 mod liveness;
@@ -55,6 +56,7 @@ pub use create_topics::{
 };
 pub use delete_topics::{DeleteTopicError, DeleteTopicResult, DeleteTopicsPlan, TopicSelector};
 pub use elect_leaders::{ElectLeaderError, ElectLeadersPlan, ElectionType};
+pub use found_logs::DirectoryLogs;
 pub use image::{ApplyError, Broker, Image, Topic, TopicsMark};
 pub use leadership::{ControllerContext, Elected, PartitionPlan};
 pub use liveness::Liveness;

@@ -43,6 +43,7 @@ fn start(node: i32, incarnation: Uuid) -> BrokerStart {
             endpoints: vec![endpoint],
         },
         directories: vec![Uuid([node as u8 + 100; 16])],
+        logs: Vec::new(),
         lost_writes: false,
         starts_fenced: true,
     }
@@ -249,6 +250,57 @@ fn who_lost_records_is_neither_in_sync_nor_eligible() {
     assert_eq!(restarted(caching, &|start| start.lost_writes = true), [0; 0]);
     assert_eq!(restarted(RULES, &|start| start.directories = vec![Uuid([99; 16])]), [0; 0]);
     assert_eq!(restarted(RULES, &|start| start.directories.push(Uuid([99; 16]))), [1], "one more is no loss");
+}
+
+/// Broker 1 is registered with the `known` directories, and eligible for both partitions, when it starts with those that
+/// were `found`, with these logs. Whether it is still eligible, by partition; it says the same if the first `committed`
+/// records of its start are committed alone, and it asks again.
+fn eligible_after(known: &[Uuid], found: &[(Uuid, &[i32])]) -> [bool; 2] {
+    let mut image = image();
+    let register = |image: &Image, start: &BrokerStart| {
+        with_rules(RULES, |context| image.decide_broker_start(start, false, context)).unwrap().records
+    };
+    let before = BrokerStart { starts_fenced: false, ..start(1, Uuid([49; 16])) };
+    let records = register(&image, &BrokerStart { directories: known.to_vec(), ..before });
+    commit(&mut image, &records);
+    fence(&mut image, 2, RULES);
+    fence(&mut image, 1, RULES);
+    let log = |index: &i32| TopicPartition { topic_id: TOPIC, partition: PartitionIndex(*index) };
+    let logs_of = |logs: &[i32]| logs.iter().map(log).collect();
+    let logs = found.iter().map(|(id, logs)| DirectoryLogs { directory: *id, logs: logs_of(logs) });
+    let directories = found.iter().map(|(id, _)| *id).collect();
+    let again = BrokerStart { directories, logs: logs.collect(), ..start(1, Uuid([50; 16])) };
+    let records = register(&image, &again);
+    let mut all = Vec::new();
+    for committed in 0..=records.len() {
+        let mut image = image.clone();
+        commit(&mut image, &records[..committed]);
+        let rest = register(&image, &again);
+        commit(&mut image, &rest);
+        let eligible: Vec<_> =
+            states(&image).iter().map(|state| state.eligible.contains(&NodeId(1))).collect();
+        assert_eq!(image.broker(NodeId(1)).unwrap().directories, again.directories);
+        all.push([eligible[0], eligible[1]]);
+    }
+    assert!(all.iter().all(|eligible| *eligible == all[0]), "{all:?}");
+    all[0]
+}
+
+#[test]
+fn a_directory_that_is_missing_takes_only_what_may_have_been_in_it() {
+    let (first, second, other) = (Uuid([101; 16]), Uuid([98; 16]), Uuid([97; 16]));
+    let both = [first, second];
+    assert_eq!(eligible_after(&both, &[(first, &[0]), (second, &[1])]), [true, true]);
+    assert_eq!(eligible_after(&both, &[(first, &[0])]), [true, false]);
+    assert_eq!(eligible_after(&both, &[(first, &[0]), (other, &[])]), [true, false], "a new disk is empty");
+    assert_eq!(eligible_after(&both, &[(first, &[])]), [false, false], "nobody knows where they were");
+    // What the broker had no use of in its run before may be older than what is missing.
+    assert_eq!(eligible_after(&[first], &[(second, &[0, 1])]), [false, false]);
+    assert_eq!(eligible_after(&both, &[(first, &[0]), (other, &[1])]), [true, false]);
+    // Two logs of one partition: of an older one that comes back nobody would know later that it is one.
+    assert_eq!(eligible_after(&[first], &[(first, &[0, 1]), (second, &[0])]), [false, true]);
+    assert_eq!(eligible_after(&[first, other], &[(first, &[0, 1]), (second, &[0])]), [false, true]);
+    assert_eq!(eligible_after(&both, &[(first, &[0, 1]), (second, &[0])]), [true, true]);
 }
 
 #[test]

@@ -26,6 +26,7 @@ impl Model {
                 endpoints: vec![endpoint()],
             },
             directories: vec![broker.directory],
+            logs: Vec::new(),
             lost_writes: broker.lost_power,
             starts_fenced,
         };

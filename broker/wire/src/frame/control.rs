@@ -62,10 +62,21 @@ pub struct Registration {
     pub endpoints: Vec<RegisteredEndpoint>,
     /// The ids of its log directories (KIP-858).
     pub directories: Vec<[u8; 16]>,
+    /// The logs in each of them, of a broker with several.
+    pub logs: Vec<RegisteredLogs>,
     /// Whether what was written and not durable is gone.
     pub lost_writes: bool,
     /// Whether it is fenced until its heartbeats say that it has the metadata.
     pub starts_fenced: bool,
+}
+
+/// The logs in a log directory.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredLogs {
+    /// The directory's id.
+    pub directory: [u8; 16],
+    /// By topic, which has them for these partitions.
+    pub topics: Vec<([u8; 16], Vec<i32>)>,
 }
 
 /// Where a broker is reached.

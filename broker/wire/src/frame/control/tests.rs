@@ -17,6 +17,7 @@ fn requests() -> Vec<ControlRequest> {
                 2
             ],
             directories: vec![[4; 16]],
+            logs: vec![RegisteredLogs { directory: [4; 16], topics: vec![([5; 16], vec![0, 6])] }],
             lost_writes: false,
             starts_fenced: true,
         }),
