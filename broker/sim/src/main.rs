@@ -87,6 +87,7 @@ fn counted(outcome: cluster::Outcome) -> Ran {
         ("faults", outcome.faults),
         ("starts", outcome.starts),
         ("disks replaced for rot", outcome.rotted),
+        ("replicas offline", outcome.offline),
     ];
     let deeds = outcome.deeds.join("\n  ");
     (outcome.broken.map(|broken| format!("{broken}\n  {deeds}")), counts)

@@ -28,6 +28,23 @@ fn a_broker_that_is_added_gets_its_part_and_a_drained_one_is_left_with_nothing()
     }
 }
 
+#[test]
+fn a_broker_that_loses_a_log_directory_goes_on_with_the_other() {
+    let plan = Plan {
+        span: std::time::Duration::from_secs(2),
+        has_faults: false,
+        loses_directory: true,
+        ..Plan::default()
+    };
+    for seed in [0, 1, 2, 4, 5, 6] {
+        let outcome = run_plan(seed, plan);
+        assert_eq!(outcome.broken, None, "seed {seed}");
+        let brokers = outcome.starts - 1;
+        assert!(outcome.offline > 0, "seed {seed}: only the operator has started one anew");
+        assert!((3..=5).contains(&brokers), "seed {seed}: {brokers} brokers");
+    }
+}
+
 /// With `LOGMILL_SIM_BROKERS` another number of brokers; each has a hundred partitions, and every tenth is lost.
 #[test]
 fn many_brokers_lose_some_at_once() {
@@ -100,6 +117,8 @@ fn what_was_promised_survives() {
     assert!(simulated >= 10 * seeds, "{simulated} s of {seeds} seeds");
     assert!(counted(" answers") > 50 * simulated, "{} answers in {simulated} s", counted(" answers"));
     assert!(counted(" faults") > 10 * seeds, "{} faults in {seeds} seeds", counted(" faults"));
+    let offline = counted(" replicas offline");
+    assert!(seeds < 60 || offline > seeds / 60, "{offline} replicas were offline in {seeds} seeds");
     let (acknowledged, committed) = (counted(" records acknowledged"), counted(" commits"));
     assert!(acknowledged > 100 * seeds && committed > 20 * seeds, "{acknowledged} and {committed}");
 }

@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 use logmill::log::StoreSettings;
-use logmill::partition::command::PartitionError;
-use logmill::runtime::Runtime;
+use logmill::partition::command::{PartitionCommand, PartitionError};
 use logmill::runtime::simulated::{Chance, Fault, Host, Operation, Options, SimulatedRuntime, World};
+use logmill::runtime::{Runtime, oneshot};
 use logmill_sim::node::{DIRECTORIES, NODE, Node, Start};
 use logmill_sim::workload::{append, make_batch, read, records_of};
 use logmill_state::metadata::{Image, PlacementRun, Record};
@@ -83,6 +83,16 @@ impl Bench {
         Ok(records_of(log, &reply).unwrap().len())
     }
 
+    /// Whether each log directory says what it holds.
+    fn describes(&self, node: &Rc<Node>) -> Vec<bool> {
+        let table = Rc::clone(&node.shards[0].table);
+        self.world.block_on(&self.runtime(), async move {
+            let (reply, answer) = oneshot::channel();
+            table.handle(PartitionCommand::Sizes { partitions: None, reply });
+            answer.await.unwrap().iter().map(|held| held.sizes.is_ok()).collect()
+        })
+    }
+
     /// The partitions whose directories are in a log directory.
     fn logs_in(&self, directory: &str) -> Vec<i32> {
         let (runtime, path) = (self.runtime(), PathBuf::from(directory));
@@ -141,6 +151,15 @@ fn a_directory_that_fails_takes_only_its_own_logs_out_of_service() {
             node.healths.iter().map(|health| health.is_failed()).collect::<Vec<_>>(),
             [failing == 0, failing == 1]
         );
+        assert_eq!(bench.describes(&node), [failing != 0, failing != 1]);
+        for partition in 0..PARTITIONS {
+            let read = bench.count(&node, log(partition));
+            assert_eq!(
+                matches!(read, Err(PartitionError::Storage(_))),
+                lost.contains(&partition),
+                "{read:?}"
+            );
+        }
         // What is new goes where a disk works, and a stop ends both.
         bench.stop(node);
         bench.host.clear_faults();

@@ -7,8 +7,8 @@ use crate::runtime::Runtime;
 use crate::shard::deadline::{Either, either, within};
 use crate::shard::signal::Signal;
 use logmill_state::metadata::{BrokerStart, RegisterBrokerError};
-use logmill_wire::frame::control::{ControlAnswer, ControlRequest, Heartbeat};
-use logmill_wire::ids::Uuid;
+use logmill_wire::frame::control::{ControlAnswer, ControlRequest, Heartbeat, OfflineReplicas};
+use logmill_wire::ids::{TopicPartition, Uuid};
 use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
@@ -192,6 +192,20 @@ impl<R: Runtime> Plane<R> {
                 return Err(StartError::Quorum(MetadataError::Stopping.to_string()));
             }
             self.back_off(&mut tries).await;
+        }
+    }
+
+    /// Tells the controller of replicas in log directories that do not work. Who tells it does so again.
+    pub(super) async fn tell_of_offline(&self, partitions: &[TopicPartition]) {
+        let Some(incarnation) = self.agent.incarnation() else { return };
+        let request = ControlRequest::ReplicasOffline(OfflineReplicas {
+            broker_id: self.node.0,
+            incarnation: incarnation.0,
+            partitions: partitions.iter().map(|log| (log.topic_id.0, log.partition.0)).collect(),
+        });
+        match self.ask(&request, CALL_DEADLINE).await {
+            Ok(ControlAnswer::Altered(_)) => {}
+            answer => tracing::debug!(?answer, "the controller is told again of replicas that are offline"),
         }
     }
 

@@ -123,6 +123,11 @@ pub enum MetadataCommand {
         /// The way back.
         reply: oneshot::Sender<AlterPartitionOutcome>,
     },
+    /// Log directories of this broker do not work. It is said again until the metadata show it.
+    ReplicasOffline {
+        /// The replicas in them.
+        partitions: Vec<TopicPartition>,
+    },
     /// A client's request that only the active controller can answer (KIP-590).
     Forward {
         /// The request.
@@ -198,6 +203,7 @@ impl MetadataCommand {
             Self::AllocateProducerIds { reply } => reply.send(Err(error)),
             Self::CreateMissingTopics { reply, .. } => reply.send(Err(error)),
             Self::AlterPartition { reply, .. } => reply.send(AlterPartitionOutcome::Unknown),
+            Self::ReplicasOffline { .. } => {}
             Self::Forward { reply, .. } => reply.send(Forwarding::Failed),
         }
     }

@@ -12,11 +12,11 @@ use logmill_state::partition::{AlterPartition, AlterPartitionOutcome};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::frame::control::{
     AcceptedProposal, ControlAnswer, ControllerEndpoint, CreationOutcome, ForwardedRequest, MissingTopic,
-    NO_NODE, Proposal, ProposalOutcome, RegisteredEndpoint, RegisteredLogs, Registration,
+    NO_NODE, OfflineReplicas, Proposal, ProposalOutcome, RegisteredEndpoint, RegisteredLogs, Registration,
     RegistrationRefusal, VoterChange, VoterChangeKind,
 };
 use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicPartition, Uuid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub fn registration_of(start: &BrokerStart) -> Registration {
     let BrokerStart { registration, directories, logs, lost_writes, starts_fenced } = start;
@@ -120,6 +120,14 @@ pub fn start_of(registration: Registration) -> BrokerStart {
         lost_writes: registration.lost_writes,
         starts_fenced: registration.starts_fenced,
     }
+}
+
+pub fn partitions_of(offline: &OfflineReplicas) -> BTreeSet<TopicPartition> {
+    let partition = |&(topic, partition): &([u8; 16], i32)| TopicPartition {
+        topic_id: Uuid(topic),
+        partition: PartitionIndex(partition),
+    };
+    offline.partitions.iter().map(partition).collect()
 }
 
 pub const fn refusal_of(error: RegisterBrokerError) -> RegistrationRefusal {

@@ -147,6 +147,9 @@ impl<R: Runtime> ControlPlane<R> {
             MetadataCommand::Quorum(command @ QuorumCommand::Members { .. }) => {
                 carry_out(&plane.runtime, &plane.quorum, command);
             }
+            MetadataCommand::ReplicasOffline { partitions } => {
+                self.0.runtime.spawn(async move { plane.tell_of_offline(&partitions).await });
+            }
             MetadataCommand::Quorum(command) if plane.is_active() => {
                 carry_out(&plane.runtime, &plane.quorum, command);
             }
@@ -264,6 +267,13 @@ impl<R: Runtime> Plane<R> {
                     Ok(Err(error)) => messages::failure_of(error),
                     Err(oneshot::Closed) => ControlAnswer::NotController(NO_NODE),
                 })
+            }
+            ControlRequest::ReplicasOffline(offline) => {
+                let sender = (NodeId(offline.broker_id), Uuid(offline.incarnation));
+                let partitions = messages::partitions_of(&offline);
+                let command = |reply| ControllerCommand::ReplicasOffline { sender, partitions, reply };
+                let told = self.decide(command).await?;
+                Ok(told.map_or_else(refused_broker, |()| ControlAnswer::Altered(Vec::new())))
             }
             ControlRequest::Forward(request) => {
                 let Some(request) = messages::forwarded_of(request) else {
@@ -438,6 +448,7 @@ const fn sender_of(request: &ControlRequest) -> Option<NodeId> {
         ControlRequest::Register(registration) => Some(NodeId(registration.broker_id)),
         ControlRequest::Heartbeat(heartbeat) => Some(NodeId(heartbeat.broker_id)),
         ControlRequest::AlterPartitions(asked) => Some(NodeId(asked.broker_id)),
+        ControlRequest::ReplicasOffline(offline) => Some(NodeId(offline.broker_id)),
         ControlRequest::AllocateProducerIds(broker_id) => Some(NodeId(*broker_id)),
         ControlRequest::ChangeVoters(change) => Some(NodeId(change.node)),
         ControlRequest::CreateMissingTopics(_) | ControlRequest::Forward(_) => None,

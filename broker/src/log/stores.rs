@@ -111,29 +111,41 @@ impl<R: Runtime> Stores<R> {
     /// Where a log is that `node` has been given.
     #[must_use]
     pub fn home_of(&self, log: TopicPartition, node: NodeId) -> Home<R> {
+        if let Some(cause) = self.why_unusable(log, node) {
+            return Home::Unusable(cause);
+        }
+        let found = self.stores.iter().find_map(|member| Some((&member.store, member.store.state_of(log)?)));
+        found.map_or(Home::Nowhere, |(store, state)| Home::Stored(Rc::clone(store), Box::new(state)))
+    }
+
+    /// Why a log cannot be used that `node` has been given; `None` if it can, or can begin.
+    #[must_use]
+    pub fn why_unusable(&self, log: TopicPartition, node: NodeId) -> Option<String> {
         if let Some(cause) = self.ambiguous.get(&log) {
-            return Home::Unusable(cause.clone());
+            return Some(cause.clone());
         }
         for NumberedStore { store, .. } in &self.stores {
-            if let Some(state) = store.state_of(log) {
-                return match store.health().cause() {
-                    Some(cause) => Home::Unusable(cause),
-                    None => Home::Stored(Rc::clone(store), Box::new(state)),
-                };
+            if store.has(log) {
+                return store.health().cause();
             }
             // What was deleted there since no checkpoint was made is found again by a restart.
-            if let Some(cause) = store.health().cause()
-                && store.doomed.borrow().iter().any(|(doomed, _)| *doomed == log)
+            if store.is_doomed(log)
+                && let Some(cause) = store.health().cause()
             {
-                return Home::Unusable(cause);
+                return Some(cause);
             }
         }
-        if !self.may_be_offline(log, node) {
-            return Home::Nowhere;
-        }
         let of = |directory: &OfflineDirectory| format!("{}: {}", directory.path.display(), directory.cause);
-        let causes: Vec<_> = self.offline.iter().map(of).collect();
-        Home::Unusable(format!("the log may be in a log directory that is offline: {}", causes.join("; ")))
+        let causes = || self.offline.iter().map(of).collect::<Vec<_>>().join("; ");
+        self.may_be_offline(log, node)
+            .then(|| format!("the log may be in a log directory that is offline: {}", causes()))
+    }
+
+    /// How many log directories do not work, and logs that two directories have. It never becomes less.
+    #[must_use]
+    pub fn broken_count(&self) -> usize {
+        let failed = self.stores.iter().filter(|member| member.store.health().is_failed());
+        failed.count() + self.offline.len() + self.ambiguous.len()
     }
 
     /// Whether a log that no directory has may lie in one that is offline.

@@ -25,7 +25,7 @@ use logmill_state::metadata::{
 use logmill_state::settings::Voter;
 use logmill_wire::ids::{ShardIndex, Uuid};
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub async fn run<R: Runtime>(
     let outcome = control.start().await;
     let running = match outcome {
         Ok(running) => {
-            control.serve(&running.plane, stop).await;
+            control.serve(&running, stop).await;
             Some(running)
         }
         Err(failure) => {
@@ -114,7 +114,6 @@ impl<R: Runtime> Control<R> {
         links.join_cluster(cluster_id);
         self.join_cluster(cluster_id, &directories, &healths).await?;
         used.note_start(&self.runtime, self.node.boot).await?;
-        self.runtime.spawn(leave_with_directory(plane.clone(), used.healths()));
         publisher.begin(&self.runtime, quorum.clone(), self.publisher());
         publisher.until_published(quorum.status().applied).await;
         if !plane.until_unfenced().await {
@@ -352,18 +351,22 @@ impl<R: Runtime> Control<R> {
         }
     }
 
-    async fn serve(&self, plane: &ControlPlane<R>, mut stop: event::Wait) {
-        let mut replaced = pin!(plane.until_replaced());
+    async fn serve(&self, Running { plane, used, .. }: &Running<R>, mut stop: event::Wait) {
+        let mut doomed = pin!(async {
+            let (mut replaced, mut lost) = (pin!(plane.until_replaced()), pin!(self.until_lost(plane, used)));
+            match first(&mut replaced, &mut lost).await {
+                First::Left(cause) => NodeError::new(cause, "give each node its own node.id"),
+                First::Right(failure) => failure,
+            }
+        });
         let mut ending = pin!(async {
-            match first(&mut stop, &mut replaced).await {
+            match first(&mut stop, &mut doomed).await {
                 First::Left(()) => {
                     if !plane.shut_down(CONTROLLED_SHUTDOWN_MAX).await {
                         tracing::warn!("the node stops although it leads partitions that others could lead");
                     }
                 }
-                First::Right(cause) => {
-                    self.node.fail(NodeError::new(cause, "give each node its own node.id"))
-                }
+                First::Right(failure) => self.node.fail(failure),
             }
         });
         loop {
@@ -378,6 +381,30 @@ impl<R: Runtime> Control<R> {
                 plane.handle(command);
             }
         }
+    }
+
+    /// Waits until the node cannot go on: the log directory of the metadata is out of service, or all of the data are, and
+    /// then others lead as far as they can. What lies in one of several is offline, and the node goes on (KIP-112).
+    async fn until_lost(&self, plane: &ControlPlane<R>, used: &UsedDirectories) -> NodeError {
+        let mut told = vec![false; used.data.len()];
+        while !used.metadata_health.is_failed() && told.contains(&false) {
+            until_more_fails(used, &told).await;
+            for (UsedDirectory { path, health, .. }, is_told) in used.data.iter().zip(&mut told) {
+                if !*is_told && health.is_failed() {
+                    *is_told = true;
+                    let cause = health.cause().unwrap_or_default();
+                    tracing::error!(directory = %path.display(), %cause, "a log directory is out of service, and the partitions in it are offline; restart the broker once the disk is repaired");
+                }
+            }
+        }
+        let (what, health) = if used.metadata_health.is_failed() {
+            ("the log directory of the metadata is out of service", Some(&used.metadata_health))
+        } else {
+            plane.shut_down(CONTROLLED_SHUTDOWN_MAX).await;
+            ("all log directories are out of service", used.data.last().map(|directory| &directory.health))
+        };
+        let cause = health.and_then(|health| health.cause()).unwrap_or_default();
+        NodeError::new(format!("{what}: {cause}"), "repair or replace the disk, then start the broker again")
     }
 
     async fn stop_shards(&self) {
@@ -429,17 +456,18 @@ fn in_use(
     UsedDirectories { data: data.collect(), metadata_health: Arc::clone(metadata_health) }
 }
 
-/// Has others lead, once a log directory is out of service: this broker gives signs of life, and could take nothing in
-/// for what lies there. It goes on to serve reads, and the other directories, until it is started anew.
-async fn leave_with_directory<R: Runtime>(plane: ControlPlane<R>, healths: Vec<Arc<DirectoryHealth>>) {
-    let failed = std::future::poll_fn(|context| {
-        let found = healths.iter().find(|health| health.poll_failed(context).is_ready());
-        found.map_or(Poll::Pending, Poll::Ready)
+/// Waits until the log directory of the metadata is out of service, or one of the data of which that was not `told`.
+async fn until_more_fails(used: &UsedDirectories, told: &[bool]) {
+    poll_fn(|context| {
+        let untold = used.data.iter().zip(told).filter(|(_, is_told)| !**is_told);
+        let mut healths = untold.map(|(directory, _)| &directory.health).chain([&used.metadata_health]);
+        if healths.any(|health| health.poll_failed(context).is_ready()) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     })
     .await;
-    let cause = failed.cause().unwrap_or_default();
-    tracing::error!(%cause, "a log directory is out of service, and others are to lead; restart the broker once the disk is repaired");
-    plane.shut_down(CONTROLLED_SHUTDOWN_MAX).await;
 }
 
 /// Bounds connections as the settings say, with those that are set on the running cluster.

@@ -184,6 +184,10 @@ fn partitions_and_links<R: Runtime>(
     let (of_settings, to_peers) = (Arc::clone(settings), Rc::new(links.clone()));
     let table = PartitionTable::new(runtime.clone(), node_id, stores, of_settings, node.shards, to_peers);
     proposals.begin(&table);
+    let to_controller = cluster.clone();
+    table.tell_offline_with(Rc::new(move |partitions| {
+        to_controller.send(MetadataCommand::ReplicasOffline { partitions });
+    }));
     let replicated: Rc<dyn Partitions> = Rc::<PartitionTable<R>>::clone(&table);
     links.begin(Rc::downgrade(&replicated));
     table.start_care(node.shards);

@@ -104,12 +104,6 @@ impl UsedDirectories {
         self.working().map(|directory| directory.id).collect()
     }
 
-    /// The health of each.
-    pub fn healths(&self) -> Vec<Arc<DirectoryHealth>> {
-        let data = self.data.iter().map(|directory| &directory.health);
-        data.chain([&self.metadata_health]).map(Arc::clone).collect()
-    }
-
     /// Whether what the process before had written, and not made durable, may be gone from any of them. One that was never
     /// used, or that was offline when the host was started last, counts as one that has lost something.
     pub async fn have_lost_writes<R: Runtime>(&self, runtime: &R, boot: Option<Uuid>) -> bool {

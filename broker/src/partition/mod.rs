@@ -10,6 +10,7 @@ mod hosted;
 mod idle_producers;
 mod leading;
 mod lookup;
+mod offline;
 pub mod peers;
 mod policy;
 mod replica;
@@ -23,6 +24,7 @@ mod waiters;
 
 pub use contents::ContentPolicy;
 pub use hosted::Partition;
+pub use offline::TellOffline;
 pub use policy::PartitionPolicy;
 pub use replica::Placed;
 pub use table::PartitionTable;

@@ -110,7 +110,7 @@ impl<R: Runtime> PartitionTable<R> {
         Ok(partition)
     }
 
-    fn is_on_this_shard(&self, key: TopicPartition) -> bool {
+    pub(super) fn is_on_this_shard(&self, key: TopicPartition) -> bool {
         shard_of(key, self.shards) == self.runtime.shard()
     }
 
@@ -235,7 +235,12 @@ impl<R: Runtime> PartitionTable<R> {
                 runtime.sleep(TICK).await;
                 let Some(table) = table.upgrade().filter(|table| !table.stores.is_ending()) else { return };
                 ticks = ticks.wrapping_add(1);
+                table.tell_of_offline().await;
                 for partition in table.replicated_here() {
+                    // One in a log directory that failed waits for a restart; what it knows of others helps nobody.
+                    if partition.log().health().is_failed() {
+                        continue;
+                    }
                     partition.tick(ticks.is_multiple_of(TICKS_PER_REPETITION));
                     if runtime.should_yield() {
                         runtime.yield_now().await;

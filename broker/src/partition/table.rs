@@ -6,6 +6,7 @@ use super::command::{
     Acks, AppendReplies, PartitionAppend, PartitionCommand, PartitionError, ReadReply, ReadRequest,
 };
 use super::hosted::Partition;
+use super::offline::OfflineReplicas;
 use super::peers::Peers;
 use super::policy::PartitionPolicy;
 use crate::log::{Home, Log, Stores};
@@ -39,6 +40,7 @@ pub struct PartitionTable<R: Runtime> {
     effective: RefCell<Rc<BrokerSettings>>,
     pub(super) image: RefCell<Arc<Image>>,
     hosted: RefCell<Hosted<R>>,
+    pub(super) offline: OfflineReplicas,
     /// Until when logs that nobody uses need no look.
     pub(super) resting: RefCell<HashMap<TopicPartition, Rest>>,
     /// A log that nobody uses and that is being looked at.
@@ -168,6 +170,7 @@ impl<R: Runtime> PartitionTable<R> {
             effective,
             image,
             hosted: RefCell::default(),
+            offline: OfflineReplicas::default(),
             resting: RefCell::default(),
             looked_at: Cell::default(),
         })
@@ -361,7 +364,9 @@ impl<R: Runtime> PartitionTable<R> {
 
     pub(super) fn hosted(self: &Rc<Self>, key: TopicPartition) -> Result<Rc<Partition<R>>, PartitionError> {
         if let Some(partition) = self.hosted.borrow().get(key) {
-            return Ok(Rc::clone(partition));
+            // Clients shall look elsewhere, and not read for ever what does not go on.
+            let is_offline = partition.log().health().is_failed();
+            return if is_offline { Err(partition.failure()) } else { Ok(Rc::clone(partition)) };
         }
         let image = Arc::clone(&self.image.borrow());
         let topic = image.topic_by_id(key.topic_id).ok_or(PartitionError::NotHosted)?;

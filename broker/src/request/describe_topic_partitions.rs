@@ -11,7 +11,7 @@ use logmill_wire::api::describe_topic_partitions::{
     ResponseCursor,
 };
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::{NodeId, PartitionIndex, TopicId};
+use logmill_wire::ids::{NodeId, PartitionIndex, TopicId, TopicPartition};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -188,7 +188,8 @@ impl<R: Runtime> Page<'_, R> {
             self.image.broker(*node).is_some_and(|broker| broker.endpoint(listener).is_some())
         };
         let told = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<_>>();
-        let offline = partition.replicas.iter().filter(|node| is_offline(&self.image, **node, listener));
+        let key = TopicPartition { topic_id: topic.id, partition: PartitionIndex(index) };
+        let offline = partition.replicas.iter().filter(|node| is_offline(&self.image, key, **node, listener));
         Some(DescribeTopicPartitionsResponsePartition {
             error_code: ErrorCode::None.code(),
             partition_index: index,

@@ -14,7 +14,7 @@ use logmill_wire::api::metadata::{
 };
 use logmill_wire::api::{self, Message};
 use logmill_wire::error_codes::ErrorCode;
-use logmill_wire::ids::{NodeId, PartitionIndex, TopicId};
+use logmill_wire::ids::{NodeId, PartitionIndex, TopicId, TopicPartition};
 use logmill_wire::primitives::{EncodeError, EncodedArray, Format};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -356,7 +356,8 @@ impl<R: Runtime> Builder<'_, R> {
             }
             None => ErrorCode::LeaderNotAvailable,
         };
-        let offline = partition.replicas.iter().filter(|node| is_offline(image, **node, listener));
+        let key = TopicPartition { topic_id: topic.id, partition: PartitionIndex(index) };
+        let offline = partition.replicas.iter().filter(|node| is_offline(image, key, **node, listener));
         Some(MetadataResponsePartition {
             error_code: error.code(),
             partition_index: index,

@@ -157,11 +157,13 @@ pub fn node_endpoint(image: &Image, node: NodeId, listener: &str) -> Option<(Str
     Some((endpoint.host.clone(), i32::from(endpoint.port), broker.rack.clone()))
 }
 
-/// Whether a replica cannot be reached by clients of a listener: its broker is not registered, is fenced, or does not have
-/// the listener.
+/// Whether a replica cannot be reached by clients of a listener: its broker is not registered, is fenced, does not have the
+/// listener, or has it in a log directory that does not work (KIP-112).
 #[must_use]
-pub fn is_offline(image: &Image, node: NodeId, listener: &str) -> bool {
-    image.broker(node).is_none_or(|broker| broker.fenced || broker.endpoint(listener).is_none())
+pub fn is_offline(image: &Image, partition: TopicPartition, node: NodeId, listener: &str) -> bool {
+    image.broker(node).is_none_or(|broker| {
+        broker.fenced || broker.endpoint(listener).is_none() || broker.offline.contains(&partition)
+    })
 }
 
 /// The broker that clients take for the controller: one that they can reach, and through which the active controller is

@@ -2,7 +2,7 @@
 
 use super::client::{Client, Place};
 use super::history::Shared;
-use super::nodes::Nodes;
+use super::nodes::{Nodes, directories_of};
 use super::rot::Rot;
 use logmill::runtime::simulated::{Chance, Fault, Operation, World};
 use logmill_wire::api::{
@@ -35,6 +35,8 @@ pub enum Kind {
     FailedFlush,
     /// A write fails.
     FailedWrite,
+    /// One of a node's log directories takes nothing any more; the metadata are in the other.
+    FailedDirectory,
     /// Little room is left on a disk.
     FullDisk,
     /// A host gets an empty disk.
@@ -70,6 +72,7 @@ const ALL: &[Kind] = &[
     Kind::SlowDisk,
     Kind::FailedFlush,
     Kind::FailedWrite,
+    Kind::FailedDirectory,
     Kind::FullDisk,
     Kind::Wipe,
     Kind::Rot,
@@ -101,6 +104,8 @@ pub struct Nemesis {
     pub wiped: Option<usize>,
     /// What has rotted.
     pub rotten: Option<Rot>,
+    /// Nodes one of whose log directories has failed for good.
+    pub crippled: BTreeSet<usize>,
     /// Nodes whose disk has failed: an operator starts them anew.
     pub suspects: BTreeSet<usize>,
     /// What was done, when and to whom.
@@ -127,6 +132,7 @@ impl Nemesis {
             bag,
             wiped: None,
             rotten: None,
+            crippled: BTreeSet::new(),
             suspects: BTreeSet::new(),
             deeds: Vec::new(),
         }
@@ -142,6 +148,7 @@ impl Nemesis {
             Kind::Kill => self.fall(node, Nodes::kill),
             Kind::PowerCut => self.fall(node, Nodes::cut_power),
             Kind::Wipe => self.wipe(node),
+            Kind::FailedDirectory => self.fail_directory(node),
             Kind::Rot => self.rot(node),
             Kind::Stop => self.nodes.stop(node),
             Kind::Pause => {
@@ -189,17 +196,30 @@ impl Nemesis {
     }
 
     /// One disk is lost at most, and only while every other replica has everything.
+    fn may_lose_disk(&self) -> bool {
+        self.wiped.is_none() && self.crippled.is_empty() && super::run::is_whole(&self.nodes)
+    }
+
     fn wipe(&mut self, node: usize) {
-        if self.wiped.is_some() || !super::run::is_whole(&self.nodes) {
-            return;
+        if self.may_lose_disk() {
+            self.wiped = Some(node);
+            self.nodes.wipe(node);
         }
-        self.wiped = Some(node);
-        self.nodes.wipe(node);
+    }
+
+    /// The second log directory of a node takes nothing any more, until [`Nemesis::heal`] and a restart.
+    pub fn fail_directory(&mut self, node: usize) {
+        let Some(directory) = directories_of(node).get(1).filter(|_| self.may_lose_disk()) else { return };
+        for operation in [Operation::Write, Operation::Flush] {
+            let path_contains = format!("{directory}/");
+            self.nodes.host(node).inject(Fault { path_contains, ..Fault::always(operation) });
+        }
+        self.crippled.insert(node);
     }
 
     /// One bit at most, and only where every other replica has everything; the disk is to be replaced for it.
     fn rot(&mut self, node: usize) {
-        if self.wiped.is_some() {
+        if self.wiped.is_some() || !self.crippled.is_empty() {
             return;
         }
         let count = self.nodes.len();

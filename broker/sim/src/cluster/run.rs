@@ -12,7 +12,7 @@ use super::rot::Rot;
 use logmill::runtime::Runtime;
 use logmill::runtime::simulated::{Chance, Host, Options, World};
 use logmill_state::metadata::Image;
-use logmill_wire::ids::{PartitionIndex, ShardIndex};
+use logmill_wire::ids::{NodeId, PartitionIndex, ShardIndex, TopicPartition};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -63,11 +63,19 @@ pub struct Plan {
     pub spares_operator: bool,
     /// Whether a broker is added before the faults, drained, and taken back.
     pub grows: bool,
+    /// Whether a node loses one of its two log directories, besides.
+    pub loses_directory: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { span: Duration::from_secs(10), has_faults: true, spares_operator: false, grows: false }
+        Self {
+            span: Duration::from_secs(10),
+            has_faults: true,
+            spares_operator: false,
+            grows: false,
+            loses_directory: false,
+        }
     }
 }
 
@@ -94,6 +102,8 @@ pub struct Outcome {
     pub starts: u64,
     /// Disks that were replaced for a bit that had rotted.
     pub rotted: u64,
+    /// Replicas that were offline with their log directory when all others had to go on without them.
+    pub offline: u64,
     /// Milliseconds of virtual time.
     pub milliseconds: u64,
 }
@@ -108,6 +118,7 @@ impl Outcome {
         self.faults += other.faults;
         self.starts += other.starts;
         self.rotted += other.rotted;
+        self.offline += other.offline;
         self.milliseconds += other.milliseconds;
     }
 }
@@ -125,6 +136,7 @@ struct Run {
     endings: BTreeMap<usize, String>,
     starts: u64,
     rotted: u64,
+    offline: u64,
 }
 
 /// The window of a connection over its latency is what it carries. A link must carry more than the clients append, or a replica
@@ -177,6 +189,32 @@ fn are_whole(nodes: &Nodes, count: usize) -> bool {
     })
 }
 
+fn offline_replicas(image: &Image) -> u64 {
+    image.brokers().map(|broker| broker.offline.len() as u64).sum()
+}
+
+/// Whether every node serves, and knows of every partition that all of its replicas are in sync but those whose log
+/// directories do not work.
+fn goes_on_without_offline(nodes: &Nodes) -> bool {
+    let goes_on = |image: &Image| {
+        let works = |node: &NodeId, key: &TopicPartition| {
+            image.broker(*node).is_some_and(|broker| !broker.fenced && !broker.offline.contains(key))
+        };
+        image.topics().all(|topic| {
+            (0..topic.partition_count()).map(PartitionIndex).all(|partition| {
+                let key = TopicPartition { topic_id: topic.id, partition };
+                let Some(state) = image.partition(topic, partition) else { return false };
+                works(&state.leader, &key)
+                    && state.in_sync.iter().all(|node| works(node, &key))
+                    && state.replicas.iter().all(|node| state.in_sync.contains(node) || !works(node, &key))
+            })
+        }) && image.brokers().all(|broker| !broker.fenced)
+    };
+    (0..nodes.len()).all(|node| {
+        nodes.images.is_serving(node) && nodes.images.latest(node).is_some_and(|image| goes_on(&image))
+    })
+}
+
 impl Run {
     fn new(seed: u64, plan: Plan) -> Self {
         let mut chance = Chance::new(seed ^ 0x0063_6c75_7374_6572);
@@ -201,6 +239,7 @@ impl Run {
             endings: BTreeMap::new(),
             starts: 0,
             rotted: 0,
+            offline: 0,
         }
     }
 
@@ -222,6 +261,7 @@ impl Run {
             deeds: std::mem::take(&mut nemesis.deeds),
             starts: self.starts,
             rotted: self.rotted,
+            offline: self.offline,
             milliseconds: self.world.now().as_millis() as u64,
         }
     }
@@ -256,7 +296,22 @@ impl Run {
                 self.look_at_disks(nemesis.rotten.as_ref())?;
             }
         }
+        if plan.loses_directory {
+            self.until("GoesOn", |run| is_whole(&run.nodes))?;
+            let node = self.chance.index(self.nodes.len());
+            nemesis.fail_directory(node);
+            self.until("IsTold", |run| {
+                run.nodes.images.latest(node).is_some_and(|image| offline_replicas(&image) > 0)
+            })?;
+        }
         nemesis.heal();
+        if nemesis.suspects.is_empty() && !nemesis.crippled.is_empty() {
+            self.until("GoesOnWithout", |run| goes_on_without_offline(&run.nodes))?;
+            let before = self.progress.delivered.get();
+            self.until("GoesOnWithout", |run| run.progress.delivered.get() > before + 20)?;
+            self.offline = self.nodes.images.latest(0).map_or(0, |image| offline_replicas(&image));
+        }
+        nemesis.suspects.extend(&nemesis.crippled);
         self.demand_progress(plan, nemesis)?;
         self.progress.is_ending.set(true);
         self.until("GoesOn", |run| run.progress.left.get() == 0)?;

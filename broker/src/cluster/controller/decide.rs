@@ -13,9 +13,9 @@ use logmill_state::metadata::{
 use logmill_state::partition::AlterPartitionOutcome;
 use logmill_state::settings::{BrokerSettings, TopicSettings};
 use logmill_wire::frame::control::Standing;
-use logmill_wire::ids::{NodeId, Uuid};
+use logmill_wire::ids::{NodeId, TopicPartition, Uuid};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// The way back of an answer.
@@ -54,6 +54,15 @@ pub(in crate::cluster) enum ControllerCommand {
         /// The way back: one outcome for each.
         reply: Reply<Result<Vec<AlterPartitionOutcome>, BrokerError>>,
     },
+    /// Log directories of a broker do not work.
+    ReplicasOffline {
+        /// The broker and its process.
+        sender: (NodeId, Uuid),
+        /// The replicas in them.
+        partitions: BTreeSet<TopicPartition>,
+        /// The way back.
+        reply: Reply<Result<(), BrokerError>>,
+    },
     /// A broker needs producer ids.
     AllocateProducerIds {
         /// The broker.
@@ -86,6 +95,7 @@ impl ControllerCommand {
             Self::Register { reply, .. } => reply.send(Err(error)),
             Self::Heartbeat { reply, .. } => reply.send(Err(error)),
             Self::AlterPartitions { reply, .. } => reply.send(Err(error)),
+            Self::ReplicasOffline { reply, .. } => reply.send(Err(error)),
             Self::AllocateProducerIds { reply, .. } => reply.send(Err(error)),
             Self::Fence(_) | Self::FenceLost { .. } | Self::Balance | Self::BalanceReplicas(_) => {}
         }
@@ -171,6 +181,9 @@ impl Decider<'_> {
                     }
                     Err(error) => refused(reply, error),
                 }
+            }
+            ControllerCommand::ReplicasOffline { sender, partitions, reply } => {
+                self.replicas_offline(sender, &partitions, reply)
             }
             ControllerCommand::AllocateProducerIds { node, reply } => {
                 match self.draft.decide_allocate_producer_ids(node) {
@@ -265,6 +278,21 @@ impl Decider<'_> {
         })
     }
 
+    fn replicas_offline(
+        &self,
+        sender: (NodeId, Uuid),
+        partitions: &BTreeSet<TopicPartition>,
+        reply: Reply<Result<(), BrokerError>>,
+    ) -> Decision {
+        let decided = self
+            .rules
+            .with_context(|context| self.draft.decide_replicas_offline(sender, partitions, context));
+        match decided {
+            Ok(plan) => Decision::for_broker(plan, move |outcome| reply.send(outcome.map(|_| Ok(())))),
+            Err(error) => refused(reply, error),
+        }
+    }
+
     fn fence(&self, node: NodeId, is_silent: bool) -> Decision {
         let plan = if is_silent {
             self.rules.with_context(|context| self.draft.decide_fence_broker(node, context))
@@ -321,6 +349,7 @@ impl Decider<'_> {
             // These are for the control plane, which turns them into others.
             command @ (MetadataCommand::AlterPartition { .. }
             | MetadataCommand::Forward { .. }
+            | MetadataCommand::ReplicasOffline { .. }
             | MetadataCommand::Quorum(_)) => Decision::for_shard(Vec::new(), move |_| {
                 command.refuse(MetadataError::NotController(None));
             }),

@@ -277,6 +277,7 @@ impl FakeBroker {
                 reply.send(error.map_or_else(|| Ok(created()), Err));
             }
             MetadataCommand::AlterPartition { reply, .. } => reply.send(AlterPartitionOutcome::Unknown),
+            MetadataCommand::ReplicasOffline { .. } => {}
             MetadataCommand::Forward { request, reply } => {
                 self.forwarded.borrow_mut().push(request);
                 reply.send(self.forwarding.borrow().clone());

@@ -36,7 +36,7 @@ pub enum InSyncError {
     NewerThanThis,
     /// INVALID_REQUEST: the sender does not lead, or the set is no set of replicas with the leader in it.
     InvalidRequest,
-    /// INELIGIBLE_REPLICA: a member is fenced, shuts down, or has another incarnation.
+    /// INELIGIBLE_REPLICA: a member is fenced, shuts down, has another incarnation, or a log directory that does not work.
     Ineligible {
         /// The member.
         node: NodeId,
@@ -57,7 +57,9 @@ impl fmt::Display for InSyncError {
             Self::InvalidRequest => {
                 f.write_str("the sender does not lead, or the set is not one of its replicas")
             }
-            Self::Ineligible { node } => write!(f, "broker {node} is fenced, shuts down, or was restarted"),
+            Self::Ineligible { node } => {
+                write!(f, "broker {node} is fenced, shuts down, was restarted, or lost the log directory")
+            }
         }
     }
 }
@@ -140,7 +142,8 @@ impl Image {
             return Err(InSyncError::InvalidRequest);
         }
         let is_eligible = |&&(node, incarnation): &&(NodeId, Uuid)| {
-            self.broker(node).is_some_and(|broker| broker.is_active() && broker.incarnation == incarnation)
+            self.broker(node).is_some_and(|broker| broker.incarnation == incarnation)
+                && self.may_serve(node, proposal.partition)
         };
         // The leader of a partition that nobody else can lead stays in its set while it shuts down.
         let mut others = members.iter().filter(|(node, _)| *node != sender);

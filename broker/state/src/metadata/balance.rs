@@ -40,7 +40,7 @@ impl Image {
             let preferred = partition.replicas.first().copied();
             // A first replica that is not in sync is on its way.
             preferred.is_some_and(|node| {
-                node != partition.leader && partition.in_sync.contains(&node) && self.is_active(node)
+                node != partition.leader && partition.in_sync.contains(&node) && self.may_serve(node, key)
             })
         })
     }

@@ -8,6 +8,7 @@
 //! | … that has lost what was only written | it leaves those of topics with `write.caching`, unless they have nobody else |
 //! | no heartbeat for `broker.session.timeout.ms` | fenced: it leaves the in-sync sets, and leads nothing |
 //! | a heartbeat with the metadata of its registration | unfenced: it may lead what has no leader |
+//! | a log directory does not work | its replicas there are offline until it starts anew: they leave the in-sync sets, and lead nothing |
 //! | unregistered | forgotten; it leaves the in-sync and eligible sets, and leads nothing |
 //! | a new controller | what another one has left half done is finished |
 //! | a controlled shutdown | it leaves the in-sync sets that have others, and leads nothing that others can |
@@ -16,6 +17,7 @@
 //! the first, what is lost is remembered until the last, and the rest is finished by [`Image::decide_resume`] or by whoever
 //! asks again.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use logmill_wire::ids::{NodeId, TopicPartition, Uuid};
@@ -165,6 +167,50 @@ impl Image {
         plan
     }
 
+    /// Decides on what a broker says of replicas in log directories that do not work (KIP-112, KIP-858). They are offline
+    /// until another process of it registers. Where they were needed they stay eligible, for what they acknowledged is
+    /// durable, and there again with the disk; if it was replaced, the directory's id is missing then. With
+    /// `write.caching` nobody knows what the disk still has. A partition without other replicas keeps its leader.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub fn decide_replicas_offline(
+        &self,
+        (node, incarnation): (NodeId, Uuid),
+        partitions: &BTreeSet<TopicPartition>,
+        context: &ControllerContext<'_>,
+    ) -> Result<PartitionPlan, BrokerError> {
+        let broker = self.registered(node, incarnation)?;
+        let (mut after, mut plan) = (self.clone(), PartitionPlan::default());
+        let is_here = |partition: &TopicPartition| {
+            self.located(*partition).is_some_and(|(_, state)| state.replicas.contains(&node))
+        };
+        let here: Vec<_> = partitions.iter().copied().filter(is_here).collect();
+        let news: Vec<_> = here.iter().copied().filter(|key| !broker.offline.contains(key)).collect();
+        if !news.is_empty() {
+            let record = Record::ReplicasOffline { broker_id: node, partitions: news };
+            // The broker is there.
+            let _ = after.apply(&record);
+            plan.records.push(record);
+        }
+        // Of what was said before, the record may have been committed, and not the rest.
+        for partition in here {
+            let Some((topic, state)) = after.located(partition) else { continue };
+            if state.replicas.len() > 1 {
+                after.change_partition(topic, partition.partition, context, false, &mut plan, |target| {
+                    let others = target.state.in_sync.iter().chain(&target.state.eligible);
+                    let is_last = others.copied().all(|member| member == node);
+                    if !is_last && (context.write_caching)(topic) {
+                        target.lost.push(node);
+                        target.state.eligible.retain(|&member| member != node);
+                    }
+                    target.remove_in_sync(node);
+                });
+            }
+        }
+        Ok(plan)
+    }
+
     /// Decides on a wish to forget a broker that will not come back (KIP-631). What it still holds of records counts as
     /// lost: if it comes back nevertheless it begins as a replica that has to catch up.
     ///
@@ -230,7 +276,8 @@ impl Image {
         };
         for partition in after.replicated_on(node) {
             let Some((topic, state)) = after.located(partition) else { continue };
-            let others = state.in_sync.iter().any(|&member| member != node && after.is_active(member));
+            let others =
+                state.in_sync.iter().any(|&member| member != node && after.may_serve(member, partition));
             if others && state.in_sync.contains(&node) {
                 after.change_partition(
                     topic,

@@ -78,6 +78,14 @@ impl Broker {
             directories: self.directories.clone(),
         })
     }
+
+    /// The record of its replicas in log directories that do not work, if there are any.
+    pub(super) fn offline_record(&self) -> Option<Record> {
+        (!self.offline.is_empty()).then(|| Record::ReplicasOffline {
+            broker_id: self.id,
+            partitions: self.offline.iter().copied().collect(),
+        })
+    }
 }
 
 impl Image {

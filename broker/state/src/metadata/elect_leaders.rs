@@ -111,7 +111,7 @@ impl Image {
                 return Err(ElectLeaderError::NotNeeded);
             }
             ElectionType::Preferred
-                if !current.in_sync.contains(&preferred) || !self.is_active(preferred) =>
+                if !current.in_sync.contains(&preferred) || !self.may_serve(preferred, partition) =>
             {
                 return Err(unavailable);
             }

@@ -1,10 +1,10 @@
 //! Everything that the cluster knows, at one offset of the metadata log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use logmill_wire::ids::{NodeId, PartitionIndex, TopicId, Uuid};
+use logmill_wire::ids::{NodeId, PartitionIndex, TopicId, TopicPartition, Uuid};
 
 use super::partition_state::{MIN_IN_SYNC, StoredState};
 use super::placement::{Placement, PlacementRun};
@@ -31,6 +31,9 @@ pub struct Broker {
     pub in_controlled_shutdown: bool,
     /// The ids of its log directories (KIP-858); none of brokers that have not said.
     pub directories: Vec<Uuid>,
+    /// Its replicas in log directories that do not work: they lead nothing and join no in-sync set until it starts anew
+    /// (KIP-112, KIP-858).
+    pub offline: Arc<BTreeSet<TopicPartition>>,
 }
 
 impl Broker {
@@ -306,12 +309,20 @@ impl Image {
                     directories: self
                         .broker(*broker_id)
                         .map_or_else(Vec::new, |known| known.directories.clone()),
+                    // Another process says for itself what works.
+                    offline: self
+                        .broker(*broker_id)
+                        .filter(|known| known.incarnation == *incarnation)
+                        .map_or_else(Arc::default, |known| Arc::clone(&known.offline)),
                 }),
             Record::BrokerChanged { broker_id, fenced, in_controlled_shutdown, directories } => {
                 self.apply_broker_changed(*broker_id, *fenced, *in_controlled_shutdown, directories)
             }
             Record::BrokerUnregistered { broker_id, leader_epoch_base } => {
                 self.apply_broker_unregistered(*broker_id, *leader_epoch_base)
+            }
+            Record::ReplicasOffline { broker_id, partitions } => {
+                self.apply_replicas_offline(*broker_id, partitions)
             }
             Record::PartitionChanged { topic_id, partition, state } => {
                 self.apply_partition_changed(*topic_id, *partition, state)
@@ -395,6 +406,18 @@ impl Image {
         let known = self.brokers.get(&broker_id).ok_or(ApplyError::NoSuchBroker { broker_id })?;
         let directories = directories.to_vec();
         let broker = Broker { fenced, in_controlled_shutdown, directories, ..Broker::clone(known) };
+        Arc::make_mut(&mut self.brokers).insert(broker_id, Arc::new(broker));
+        Ok(())
+    }
+
+    fn apply_replicas_offline(
+        &mut self,
+        broker_id: NodeId,
+        partitions: &[TopicPartition],
+    ) -> Result<(), ApplyError> {
+        let known = self.brokers.get(&broker_id).ok_or(ApplyError::NoSuchBroker { broker_id })?;
+        let offline = known.offline.iter().chain(partitions).copied().collect();
+        let broker = Broker { offline: Arc::new(offline), ..Broker::clone(known) };
         Arc::make_mut(&mut self.brokers).insert(broker_id, Arc::new(broker));
         Ok(())
     }
@@ -516,7 +539,8 @@ impl Image {
         let forgotten = self.forgotten_brokers.iter().map(|(&broker_id, &leader_epoch_base)| {
             Record::BrokerUnregistered { broker_id, leader_epoch_base }
         });
-        let brokers = brokers.chain(changed_brokers).chain(forgotten);
+        let offline = self.brokers.values().filter_map(|broker| broker.offline_record());
+        let brokers = brokers.chain(changed_brokers).chain(offline).chain(forgotten);
         cluster_id.into_iter().chain(brokers).chain(topics).chain(producer_ids).chain(configs)
     }
 }

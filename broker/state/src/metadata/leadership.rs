@@ -2,10 +2,10 @@
 //!
 //! | who may lead | when |
 //! |---|---|
-//! | the current leader | it is in sync and active |
-//! | a replica in sync and active, in the order of the replicas | else |
-//! | an eligible replica that is active (KIP-966) | nobody is in sync |
-//! | any active replica, with what it has: records are lost | nobody is in sync or eligible, and an unclean election is asked for or allowed |
+//! | the current leader | it is in sync and active, and its log directory works |
+//! | a replica of which that is true, in the order of the replicas | else |
+//! | an eligible replica that is active and works (KIP-966) | nobody is in sync |
+//! | any active replica that works, with what it has: records are lost | nobody is in sync or eligible, and an unclean election is asked for or allowed |
 //! | nobody | else |
 //!
 //! A replica that leaves the in-sync set while that is, or becomes, smaller than `min.insync.replicas` stays eligible:
@@ -78,6 +78,11 @@ impl Image {
         self.broker(node).is_some_and(|broker| broker.is_active())
     }
 
+    /// Whether a replica may lead or join the in-sync set: its broker is active, and its log directory works.
+    pub(super) fn may_serve(&self, node: NodeId, partition: TopicPartition) -> bool {
+        self.broker(node).is_some_and(|broker| broker.is_active() && !broker.offline.contains(&partition))
+    }
+
     /// Adds the record by which `edit` changes a partition, if it changes it. With `always`, it counts as a change.
     pub(super) fn change_partition(
         &self,
@@ -96,7 +101,8 @@ impl Image {
         if (context.unclean_election)(topic) && target.election == Election::Clean {
             target.election = Election::Unclean;
         }
-        let is_unclean = self.elect(&mut target);
+        let key = TopicPartition { topic_id: topic.id, partition };
+        let is_unclean = self.elect(key, &mut target);
         let mut state = target.state;
         // An eligible replica that leads may be enough by itself, and then commits without the others.
         if is_enough(&state, (context.min_in_sync)(topic)) {
@@ -112,8 +118,7 @@ impl Image {
         }
         state.partition_epoch = before.partition_epoch.checked_add(1)?;
         if leader_changed {
-            let partition = TopicPartition { topic_id: topic.id, partition };
-            plan.elected.push(Elected { partition, leader: state.leader, is_unclean });
+            plan.elected.push(Elected { partition: key, leader: state.leader, is_unclean });
         }
         plan.records.push(Record::PartitionChanged { topic_id: topic.id, partition, state: state.clone() });
         Some(state)
@@ -137,9 +142,10 @@ impl Image {
     }
 
     /// Sets the leader; true if that may lose records.
-    fn elect(&self, target: &mut Target) -> bool {
+    fn elect(&self, key: TopicPartition, target: &mut Target) -> bool {
         let state = &mut target.state;
-        let may_lead = |node: NodeId| state.in_sync.contains(&node) && self.is_active(node);
+        let works = |node: NodeId| self.may_serve(node, key);
+        let may_lead = |node: NodeId| state.in_sync.contains(&node) && works(node);
         let preferred = state.replicas.first().copied().filter(|_| target.election == Election::Preferred);
         if let Some(leader) = preferred.into_iter().chain([state.leader]).find(|&node| may_lead(node)) {
             state.leader = leader;
@@ -150,7 +156,7 @@ impl Image {
             return false;
         }
         if state.in_sync.is_empty() {
-            let eligible = |node: &&NodeId| state.eligible.contains(node) && self.is_active(**node);
+            let eligible = |node: &&NodeId| state.eligible.contains(node) && works(**node);
             if let Some(&leader) = state.replicas.iter().find(eligible) {
                 state.leader = leader;
                 state.in_sync = vec![leader];
@@ -160,7 +166,7 @@ impl Image {
         }
         state.leader = NO_LEADER;
         if target.election == Election::Unclean
-            && let Some(&leader) = state.replicas.iter().find(|&&node| self.is_active(node))
+            && let Some(&leader) = state.replicas.iter().find(|&&node| works(node))
         {
             state.leader = leader;
             state.in_sync = vec![leader];

@@ -162,7 +162,7 @@ impl Image {
         let replicas = found.replicas.iter().map(|&node| ReplicaBroker {
             node,
             incarnation: self.broker(node).map_or(Uuid::ZERO, |broker| broker.incarnation),
-            is_active: self.is_active(node),
+            is_active: self.may_serve(node, partition),
         });
         Some(ReplicaAssignment {
             leader_epoch: found.leader_epoch,

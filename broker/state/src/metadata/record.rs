@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use logmill_wire::ids::{NodeId, PartitionIndex, TopicId, Uuid};
+use logmill_wire::ids::{NodeId, PartitionIndex, TopicId, TopicPartition, Uuid};
 
 use super::partition_state::PartitionState;
 use super::placement::PlacementRun;
@@ -106,6 +106,13 @@ pub enum Record {
         broker_id: NodeId,
         /// What it added to the leader epochs of the partitions that it led.
         leader_epoch_base: i32,
+    },
+    /// Replicas of a broker are in log directories that do not work (KIP-858). Its next process ends that.
+    ReplicasOffline {
+        /// The broker.
+        broker_id: NodeId,
+        /// The replicas, besides those that were offline before.
+        partitions: Vec<TopicPartition>,
     },
     /// A partition has another leader, in-sync set or replicas.
     PartitionChanged {

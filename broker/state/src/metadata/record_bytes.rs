@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, Uuid};
+use logmill_wire::ids::{LeaderEpoch, NodeId, PartitionIndex, TopicPartition, Uuid};
 
 use super::partition_state::PartitionState;
 use super::placement::PlacementRun;
@@ -28,6 +28,7 @@ const GROUP_CONFIGS_REPLACED: u8 = 8;
 const PARTITION_CHANGED: u8 = 9;
 const BROKER_CHANGED: u8 = 10;
 const BROKER_UNREGISTERED: u8 = 11;
+const REPLICAS_OFFLINE: u8 = 12;
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,9 +76,10 @@ impl Record {
                 to.u8(CLUSTER_ID_MINTED);
                 to.uuid(*cluster_id);
             }
-            Self::BrokerRegistered { .. } | Self::BrokerChanged { .. } | Self::BrokerUnregistered { .. } => {
-                self.encode_broker(&mut to);
-            }
+            Self::BrokerRegistered { .. }
+            | Self::BrokerChanged { .. }
+            | Self::BrokerUnregistered { .. }
+            | Self::ReplicasOffline { .. } => self.encode_broker(&mut to),
             Self::TopicCreated { topic_id, name, configs, placement } => {
                 to.u8(TOPIC_CREATED);
                 to.uuid(*topic_id);
@@ -149,6 +151,15 @@ impl Record {
                 to.i32(broker_id.0);
                 to.i32(*leader_epoch_base);
             }
+            Self::ReplicasOffline { broker_id, partitions } => {
+                to.u8(REPLICAS_OFFLINE);
+                to.i32(broker_id.0);
+                to.count(partitions.len());
+                for TopicPartition { topic_id, partition } in partitions {
+                    to.uuid(*topic_id);
+                    to.i32(partition.0);
+                }
+            }
             _ => {}
         }
     }
@@ -205,6 +216,10 @@ impl Record {
             BROKER_UNREGISTERED => {
                 Self::BrokerUnregistered { broker_id: NodeId(from.i32()?), leader_epoch_base: from.i32()? }
             }
+            REPLICAS_OFFLINE => Self::ReplicasOffline {
+                broker_id: NodeId(from.i32()?),
+                partitions: from.list(20, Reader::topic_partition)?,
+            },
             PARTITION_CHANGED => Self::PartitionChanged {
                 topic_id: from.uuid()?,
                 partition: PartitionIndex(from.i32()?),
@@ -382,6 +397,10 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn topic_partition(&mut self) -> Result<TopicPartition, RecordBytesError> {
+        Ok(TopicPartition { topic_id: self.uuid()?, partition: PartitionIndex(self.i32()?) })
+    }
+
     fn nodes(&mut self) -> Result<Vec<NodeId>, RecordBytesError> {
         self.list(4, |from| from.i32().map(NodeId))
     }
@@ -475,11 +494,15 @@ mod tests {
                 directories: vec![id],
             },
             Record::BrokerUnregistered { broker_id: NodeId(1), leader_epoch_base: 7 },
+            Record::ReplicasOffline {
+                broker_id: NodeId(1),
+                partitions: vec![TopicPartition { topic_id: id, partition: PartitionIndex(5) }],
+            },
         ]
     }
 
     /// What version 0 wrote must be read for ever: these bytes are never to be changed.
-    const VERSION_0: [&str; 14] = [
+    const VERSION_0: [&str; 15] = [
         "b70000 30313233343536373839616263646566",
         "b70001 00000001 30313233343536373839616263646566 00000007 01 00000001 72 00000001 \
          00000009 504c41494e54455854 00000001 68 2384 0000",
@@ -499,6 +522,7 @@ mod tests {
          00000001 00000001",
         "b7000a 00000001 01 00 00000001 30313233343536373839616263646566",
         "b7000b 00000001 00000007",
+        "b7000c 00000001 00000001 30313233343536373839616263646566 00000005",
     ];
 
     fn unhex(text: &str) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Decisions about partitions with several replicas.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use logmill_wire::ids::{LeaderEpoch, MonotonicNs, NodeId, PartitionIndex, TopicPartition, Uuid};
 
@@ -301,6 +301,65 @@ fn a_directory_that_is_missing_takes_only_what_may_have_been_in_it() {
     assert_eq!(eligible_after(&[first], &[(first, &[0, 1]), (second, &[0])]), [false, true]);
     assert_eq!(eligible_after(&[first, other], &[(first, &[0, 1]), (second, &[0])]), [false, true]);
     assert_eq!(eligible_after(&both, &[(first, &[0, 1]), (second, &[0])]), [true, true]);
+}
+
+#[test]
+fn replicas_in_a_log_directory_that_failed_are_offline_until_another_process_registers() {
+    let mut image = image();
+    let fail = |image: &mut Image, rules: Rules, node: i32, incarnation: Uuid| {
+        let partitions = BTreeSet::from([PARTITION]);
+        let plan = with_rules(rules, |context| {
+            image.decide_replicas_offline((NodeId(node), incarnation), &partitions, context)
+        });
+        plan.map(|plan| {
+            commit(image, &plan.records);
+            plan.records.len()
+        })
+    };
+    assert_eq!(fail(&mut image, RULES, 0, Uuid([77; 16])), Err(BrokerError::StaleIncarnation));
+    assert_eq!(fail(&mut image, RULES, 0, incarnation(0)), Ok(2));
+    assert_eq!(led(&image), (1, vec![1, 2], vec![]));
+    assert!(image.broker(NodeId(0)).unwrap().is_active());
+    let other = TopicPartition { partition: PartitionIndex(1), ..PARTITION };
+    assert_eq!(image.located(other).unwrap().1.leader, NodeId(0), "it lies in another directory");
+    assert_eq!(fail(&mut image, RULES, 0, incarnation(0)), Ok(0), "said again, nothing changes");
+    // Its ends may still be known from before: it is not taken back, nor does it lead as the first one.
+    let back = propose(&image, &[1, 2, 0]);
+    assert_eq!(alter(&mut image, &back), Err(InSyncError::Ineligible { node: NodeId(0) }));
+    let is_active = |image: &Image| image.replica_assignment(PARTITION).unwrap().replicas[0].is_active;
+    assert!(!is_active(&image));
+    assert_eq!(fail(&mut image, RULES, 3, incarnation(3)), Ok(0), "it has no such replica");
+    let cached = |image: &Image| {
+        let mut image = image.clone();
+        let caching = Rules { write_caching: true, ..RULES };
+        assert_eq!(fail(&mut image, caching, 1, incarnation(1)), Ok(2));
+        led(&image)
+    };
+    assert_eq!(cached(&image), (2, vec![2], vec![]), "what was only written may be gone");
+    // The last ones that have everything are not forgotten, and nobody leads who cannot.
+    assert_eq!(fail(&mut image, RULES, 1, incarnation(1)), Ok(2));
+    assert_eq!(led(&image), (2, vec![2], vec![1]));
+    assert_eq!(fail(&mut image, RULES, 2, incarnation(2)), Ok(2));
+    assert_eq!(led(&image), (-1, vec![], vec![1, 2]));
+    unfence(&mut image, 1);
+    let resumed = with_rules(RULES, |context| image.decide_resume(context));
+    assert_eq!(resumed, PartitionPlan::default(), "no other controller elects one of them");
+    // A start with the disk as it was, and one with an empty one.
+    let restarted = |directory: u8| {
+        let mut image = image.clone();
+        let directories = vec![Uuid([directory; 16])];
+        let again = BrokerStart { starts_fenced: false, directories, ..start(1, Uuid([50; 16])) };
+        let plan = with_rules(RULES, |context| image.decide_broker_start(&again, false, context)).unwrap();
+        commit(&mut image, &plan.records);
+        (image.broker(NodeId(1)).unwrap().offline.len(), led(&image))
+    };
+    assert_eq!(restarted(101), (0, (1, vec![1], vec![2])));
+    assert_eq!(restarted(99), (0, (-1, vec![], vec![2])));
+    // The same process that asks again has not got another disk.
+    let again = BrokerStart { starts_fenced: false, ..start(1, incarnation(1)) };
+    let plan = with_rules(RULES, |context| image.decide_broker_start(&again, false, context)).unwrap();
+    commit(&mut image, &plan.records);
+    assert_eq!((image.broker(NodeId(1)).unwrap().offline.len(), led(&image).0), (1, -1));
 }
 
 #[test]

@@ -33,7 +33,8 @@ pub struct ReplicaBroker {
     pub node: NodeId,
     /// Its process, as it is registered.
     pub incarnation: Uuid,
-    /// Whether it may join the in-sync set: neither fenced nor shutting down (KIP-841).
+    /// Whether it may join the in-sync set: neither fenced nor shutting down (KIP-841), and with a log directory that
+    /// works (KIP-112).
     pub is_active: bool,
 }
 

@@ -8,6 +8,7 @@
 //! | allocate producer ids | a block |
 //! | create missing topics, for a request that may create on demand | one outcome for each |
 //! | change voters: a controller votes from now on, or is reached elsewhere; or what it was with another disk is gone | done, or why not |
+//! | replicas offline: those in log directories that do not work (KIP-858) | altered, without outcomes |
 //! | forward: a request of a client as it came, and who sent it (KIP-590) | the response as the client shall get it |
 //!
 //! A message is [`Prefix`] and an archived enum behind it. The prefix's checksum covers the archive, which is checked
@@ -45,6 +46,8 @@ pub enum ControlRequest {
     Forward(ForwardedRequest),
     /// A controller wants the voters changed, about itself (KIP-853).
     ChangeVoters(VoterChange),
+    /// Log directories of a broker do not work, and these replicas are in them.
+    ReplicasOffline(OfflineReplicas),
 }
 
 /// What a broker says of itself when it starts.
@@ -129,6 +132,17 @@ pub struct Proposal {
     pub partition_epoch: i32,
     /// The set, each member with the incarnation that the leader heard from.
     pub in_sync: Vec<(i32, [u8; 16])>,
+}
+
+/// Replicas in log directories that do not work.
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct OfflineReplicas {
+    /// The broker that has them.
+    pub broker_id: i32,
+    /// Its process.
+    pub incarnation: [u8; 16],
+    /// Topics and partitions.
+    pub partitions: Vec<([u8; 16], i32)>,
 }
 
 /// A topic to be created on demand. Where its partitions lie is for the controller to choose.

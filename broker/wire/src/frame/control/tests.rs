@@ -70,6 +70,11 @@ fn requests() -> Vec<ControlRequest> {
             directory: [5; 16],
             kind: VoterChangeKind::Remove,
         }),
+        ControlRequest::ReplicasOffline(OfflineReplicas {
+            broker_id: 3,
+            incarnation: [2; 16],
+            partitions: vec![([5; 16], 6), ([5; 16], 7)],
+        }),
     ]
 }
 
