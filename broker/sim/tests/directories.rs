@@ -3,12 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 use logmill::log::StoreSettings;
 use logmill::partition::command::{PartitionCommand, PartitionError};
+use logmill::partition::router::shard_of;
 use logmill::runtime::simulated::{Chance, Fault, Host, Operation, Options, SimulatedRuntime, World};
 use logmill::runtime::{Runtime, oneshot};
 use logmill_sim::node::{DIRECTORIES, NODE, Node, Start};
 use logmill_sim::workload::{append, make_batch, read, records_of};
-use logmill_state::metadata::{Image, PlacementRun, Record};
-use logmill_wire::ids::{LeaderEpoch, Offset, PartitionIndex, ShardIndex, TopicPartition, Uuid};
+use logmill_state::metadata::{Image, PartitionState, PlacementRun, Record};
+use logmill_wire::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, ShardIndex, TopicPartition, Uuid};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -35,6 +36,24 @@ fn image(epoch: i32) -> Arc<Image> {
     let placement = vec![PlacementRun { partition_count, leader_epoch, replicas: vec![NODE] }];
     let (topic_id, name) = (log(0).topic_id, "t".to_owned());
     image.apply(&Record::TopicCreated { topic_id, name, configs: BTreeMap::new(), placement }).unwrap();
+    Arc::new(image)
+}
+
+/// The image with a partition that has moved to another broker, or back.
+fn moved(image: &Image, partition: i32, to: NodeId) -> Arc<Image> {
+    let mut image = image.clone();
+    let topic = Arc::clone(image.topic_by_id(log(0).topic_id).unwrap());
+    let before = image.partition(&topic, PartitionIndex(partition)).unwrap().to_state();
+    let state = PartitionState {
+        leader: to,
+        leader_epoch: LeaderEpoch(before.leader_epoch.0 + 1),
+        partition_epoch: before.partition_epoch + 1,
+        replicas: vec![to],
+        in_sync: vec![to],
+        ..before
+    };
+    let partition = PartitionIndex(partition);
+    image.apply(&Record::PartitionChanged { topic_id: topic.id, partition, state }).unwrap();
     Arc::new(image)
 }
 
@@ -201,5 +220,38 @@ fn a_log_that_two_directories_have_is_not_used_and_both_are_kept() {
     for directory in DIRECTORIES {
         assert!(bench.logs_in(directory).contains(&in_second[0]));
     }
+    bench.stop(node);
+}
+
+#[test]
+fn a_log_that_was_deleted_in_a_directory_that_has_failed_is_not_begun_in_the_other() {
+    let mut bench = Bench::new();
+    let node = bench.start(2);
+    for partition in 0..PARTITIONS {
+        bench.append(&node, log(partition)).unwrap();
+    }
+    let in_first = bench.logs_in(DIRECTORIES[0]);
+    let (gone, other) = (in_first[0], in_first[1]);
+    let before = bench.count(&node, log(gone)).unwrap();
+    for operation in [Operation::Write, Operation::Names] {
+        let path_contains = format!("{}/", DIRECTORIES[0]);
+        bench.host.inject(Fault { path_contains, ..Fault::always(operation) });
+    }
+    assert!(matches!(bench.append(&node, log(other)), Err(PartitionError::Storage(_))));
+    // It goes to another broker and comes back, and no checkpoint can be made that does not name it.
+    let away = moved(&image(bench.epoch), gone, NodeId(2));
+    for image in [Arc::clone(&away), moved(&away, gone, NODE)] {
+        let table = Rc::clone(&node.shards[usize::from(shard_of(log(gone), 2).0)].table);
+        bench.world.block_on(&bench.runtime(), async move { table.apply_image(image).await });
+    }
+    let appended = bench.append(&node, log(gone));
+    assert!(matches!(appended, Err(PartitionError::Storage(_))), "{appended:?}");
+    bench.stop(node);
+    bench.host.clear_faults();
+    assert!(bench.logs_in(DIRECTORIES[0]).contains(&gone) && !bench.logs_in(DIRECTORIES[1]).contains(&gone));
+    // The disk has it as it was: a second one would leave nobody to tell which is right.
+    let node = bench.start(2);
+    assert_eq!(bench.count(&node, log(gone)), Ok(before));
+    bench.append(&node, log(gone)).unwrap();
     bench.stop(node);
 }
