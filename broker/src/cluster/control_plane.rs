@@ -23,7 +23,7 @@ use logmill_state::metadata::{BrokerError, Image, NewTopic, ProducerIdBlock, Pro
 use logmill_state::settings::BrokerSettings;
 use logmill_wire::frame::control::{
     ControlAnswer, ControlRequest, Creations, ForwardedResponse, NO_NODE, ProducerIdRange,
-    RegistrationRefusal, decode_answer, decode_request, encode_answer, encode_request,
+    RegistrationRefusal, VoterChange, decode_answer, decode_request, encode_answer, encode_request,
 };
 use logmill_wire::ids::{MonotonicNs, NodeId, ProducerId, Uuid};
 use std::cell::{Cell, RefCell};
@@ -254,20 +254,7 @@ impl<R: Runtime> Plane<R> {
                 let applied = self.quorum.status().applied;
                 Ok(ControlAnswer::Created(Creations { outcomes: outcomes.collect(), applied }))
             }
-            ControlRequest::ChangeVoters(change) => {
-                let status = self.quorum.status();
-                if !status.is_current {
-                    return Err(not_controller(&status));
-                }
-                let (reply, answer) = oneshot::channel();
-                carry_out(&self.runtime, &self.quorum, messages::voter_command_of(change, reply));
-                Ok(match answer.await {
-                    Ok(Ok(Ok(()))) => ControlAnswer::VotersChanged,
-                    Ok(Ok(Err(error))) => ControlAnswer::VotersUnchanged(error.to_string()),
-                    Ok(Err(error)) => messages::failure_of(error),
-                    Err(oneshot::Closed) => ControlAnswer::NotController(NO_NODE),
-                })
-            }
+            ControlRequest::ChangeVoters(change) => Ok(self.change_voters(change).await),
             ControlRequest::ReplicasOffline(offline) => {
                 let sender = (NodeId(offline.broker_id), Uuid(offline.incarnation));
                 let partitions = messages::partitions_of(&offline);
@@ -281,6 +268,21 @@ impl<R: Runtime> Plane<R> {
                 };
                 Ok(self.carry_out(request).await)
             }
+        }
+    }
+
+    async fn change_voters(&self, change: VoterChange) -> ControlAnswer {
+        let status = self.quorum.status();
+        if !status.is_current {
+            return not_controller(&status);
+        }
+        let (reply, answer) = oneshot::channel();
+        carry_out(&self.runtime, &self.quorum, messages::voter_command_of(change, reply));
+        match answer.await {
+            Ok(Ok(Ok(()))) => ControlAnswer::VotersChanged,
+            Ok(Ok(Err(error))) => ControlAnswer::VotersUnchanged(error.to_string()),
+            Ok(Err(error)) => messages::failure_of(error),
+            Err(oneshot::Closed) => ControlAnswer::NotController(NO_NODE),
         }
     }
 

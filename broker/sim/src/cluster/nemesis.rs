@@ -202,6 +202,7 @@ impl Nemesis {
 
     fn wipe(&mut self, node: usize) {
         if self.may_lose_disk() {
+            self.note("it is empty now");
             self.wiped = Some(node);
             self.nodes.wipe(node);
         }
@@ -215,6 +216,15 @@ impl Nemesis {
             self.nodes.host(node).inject(Fault { path_contains, ..Fault::always(operation) });
         }
         self.crippled.insert(node);
+        self.note(directory);
+    }
+
+    /// Adds to the last deed what came of it: some come to nothing.
+    fn note(&mut self, what: &str) {
+        if let Some(deed) = self.deeds.last_mut() {
+            deed.push_str(": ");
+            deed.push_str(what);
+        }
     }
 
     /// One bit at most, and only where every other replica has everything; the disk is to be replaced for it.
@@ -227,6 +237,10 @@ impl Nemesis {
             Rot::strike(&self.nodes, node % count, &self.history.borrow(), &mut self.chance)
         });
         self.wiped = self.rotten.as_ref().map(|rot| rot.node);
+        if let Some(rot) = &self.rotten {
+            let place = rot.place();
+            self.note(&place);
+        }
     }
 
     fn disturb_network(&mut self, kind: Kind, node: usize) {

@@ -84,6 +84,12 @@ impl Rot {
         })
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("byte {} of {} on node {}", self.position, self.path.display(), self.node + 1)
+    }
+
     /// Puts the bit back on a copy of the disk, if it is rotten there.
     pub fn undo(&self, copy: &Host) {
         let Ok(mut bytes) = copy.read_file(&self.path) else { return };

@@ -7,7 +7,7 @@ use super::disks::{self, Disk};
 use super::history::Shared;
 use super::members::Member;
 use super::nemesis::{Nemesis, create_topic, drain};
-use super::nodes::Nodes;
+use super::nodes::{Nodes, directories_of};
 use super::rot::Rot;
 use logmill::runtime::Runtime;
 use logmill::runtime::simulated::{Chance, Host, Options, World};
@@ -298,7 +298,10 @@ impl Run {
         }
         if plan.loses_directory {
             self.until("GoesOn", |run| is_whole(&run.nodes))?;
-            let node = self.chance.index(self.nodes.len());
+            // Of two replicas one is in the second directory.
+            let has_both = |node: &usize| directories_of(*node).len() > 1 && self.held_by(*node) > 1;
+            let candidates: Vec<usize> = (0..self.nodes.len()).filter(has_both).collect();
+            let node = candidates[self.chance.index(candidates.len())];
             nemesis.fail_directory(node);
             self.until("IsTold", |run| {
                 run.nodes.images.latest(node).is_some_and(|image| offline_replicas(&image) > 0)

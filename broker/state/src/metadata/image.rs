@@ -309,11 +309,7 @@ impl Image {
                     directories: self
                         .broker(*broker_id)
                         .map_or_else(Vec::new, |known| known.directories.clone()),
-                    // Another process says for itself what works.
-                    offline: self
-                        .broker(*broker_id)
-                        .filter(|known| known.incarnation == *incarnation)
-                        .map_or_else(Arc::default, |known| Arc::clone(&known.offline)),
+                    offline: self.offline_of(*broker_id, *incarnation),
                 }),
             Record::BrokerChanged { broker_id, fenced, in_controlled_shutdown, directories } => {
                 self.apply_broker_changed(*broker_id, *fenced, *in_controlled_shutdown, directories)
@@ -346,11 +342,7 @@ impl Image {
                 Ok(())
             }
             Record::GroupConfigsReplaced { group_id, configs } => {
-                if configs.is_empty() {
-                    self.group_configs.remove(group_id.as_str());
-                } else {
-                    self.group_configs.insert(group_id.as_str().into(), Arc::new(configs.clone()));
-                }
+                self.apply_group_configs(group_id, configs);
                 Ok(())
             }
             Record::PartitionsAdded { topic_id, first_partition, placement } => {
@@ -364,6 +356,20 @@ impl Image {
                 self.next_producer_id = *next_producer_id;
                 Ok(())
             }
+        }
+    }
+
+    /// What is offline of a broker that registers: another process says for itself what works.
+    fn offline_of(&self, node: NodeId, incarnation: Uuid) -> Arc<BTreeSet<TopicPartition>> {
+        let known = self.broker(node).filter(|known| known.incarnation == incarnation);
+        known.map_or_else(Arc::default, |known| Arc::clone(&known.offline))
+    }
+
+    fn apply_group_configs(&mut self, group_id: &str, configs: &BTreeMap<String, String>) {
+        if configs.is_empty() {
+            self.group_configs.remove(group_id);
+        } else {
+            self.group_configs.insert(group_id.into(), Arc::new(configs.clone()));
         }
     }
 
