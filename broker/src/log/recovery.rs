@@ -465,6 +465,9 @@ fn apply_whole_batches(bytes: &[u8], leader: &mut Leader, replayed: &mut Replaye
                 Some(format!("the batch at byte {} has a wrong checksum", replayed.end + position as u64));
             break;
         }
+        if header.leader_epoch < leader.leader_epoch() {
+            leader.forget_epochs_without_records();
+        }
         if let Err(error) = leader.check_replay(&header) {
             replayed.damage = Some(error.to_string());
             break;

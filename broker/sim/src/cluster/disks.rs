@@ -27,23 +27,35 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Recovers the logs of a node as a start does, and reads them.
+    /// Recovers the logs of a node as a start does, and reads them, without what has rotted: a page that a cut left behind
+    /// is read again, and goes into the journal as it is, so that recovery may bring back what was put right before.
     ///
     /// # Errors
     /// If they cannot be recovered.
-    pub fn read(world: &World, host: &Host, node: usize) -> Result<Self, String> {
+    pub fn read(world: &World, host: &Host, node: usize, rot: Option<&Rot>) -> Result<Self, String> {
         host.restart();
         let mut disk = Self { logs: BTreeMap::new(), ends: BTreeMap::new() };
         for &directory in directories_of(node) {
-            disk.read_directory(world, host, Path::new(directory))?;
+            disk.read_directory(world, host, Path::new(directory), rot)?;
         }
         Ok(disk)
     }
 
-    fn read_directory(&mut self, world: &World, host: &Host, root: &'static Path) -> Result<(), String> {
+    fn read_directory(
+        &mut self,
+        world: &World,
+        host: &Host,
+        root: &'static Path,
+        rot: Option<&Rot>,
+    ) -> Result<(), String> {
         let runtime = host.runtime(ShardIndex(0));
         let own = runtime.clone();
         let found = world.block_on(&runtime, async move {
+            let is_missing = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+            if own.read_directory(root).await.is_err_and(is_missing) {
+                // The disk is new, and no process has begun on it.
+                return Ok((BTreeMap::new(), BTreeSet::new()));
+            }
             let recovery = recover(&own, root).await.map_err(|error| error.to_string())?;
             let end = |log: &LogState| ((Uuid(log.topic_id), log.partition), log.next_offset);
             let ends: BTreeMap<Key, i64> = recovery.logs.iter().map(end).collect();
@@ -63,6 +75,9 @@ impl Disk {
             Ok::<_, String>((ends, files))
         });
         let (ends, files) = found.map_err(|error| format!("Recovers: {}: {error}", host.name()))?;
+        if let Some(rot) = rot {
+            rot.undo(host);
+        }
         let mut logs: BTreeMap<String, Batches> = BTreeMap::new();
         for (directory, file) in files {
             let bytes =
@@ -183,12 +198,13 @@ pub fn look_in_sync(seed: u64, nodes: &Nodes, rot: Option<&Rot>, history: &Histo
             continue;
         }
         let copy = nodes.host(node).after_power_cut(&world);
+        let on_disk = rot;
         if let Some(rot) = rot {
             rot.undo(&copy);
         }
         // What a replica had that has left, or of a topic that is deleted, is not promised any more.
         let rot = rot.filter(|rot| nodes.images.is_replica(node, rot.key) && !history.is_given_up(rot.key));
-        let disk = Disk::read(&world, &copy, node)?;
+        let disk = Disk::read(&world, &copy, node, on_disk)?;
         let of_rot = rot.and_then(|rot| Some((rot, &counted.get(&rot.key)?.0)));
         if let Some(lost) = of_rot.and_then(|(rot, directory)| rot.lacking(&disk.values(directory, rot.key)))
         {

@@ -572,7 +572,7 @@ impl Run {
         (0..self.nodes.len()).for_each(|node| self.nodes.cut_power(node));
         let mut disks = Vec::new();
         for node in 0..self.nodes.len() {
-            disks.push(Disk::read(&self.world, self.nodes.host(node), node)?);
+            disks.push(Disk::read(&self.world, self.nodes.host(node), node, None)?);
         }
         disks::compare(&disks, &image, &self.history.borrow())
     }

@@ -213,6 +213,13 @@ impl Leader {
         Ok(())
     }
 
+    /// Forgets epochs that began at the log's end, in a replay that finds a batch of an earlier one there: a leader that
+    /// appended nothing followed another one then, whose log has no such epoch. One with records stays.
+    pub fn forget_epochs_without_records(&mut self) {
+        self.epochs.truncate_from_end(self.next_offset);
+        self.leader_epoch = self.epochs.latest().map_or(LeaderEpoch::NONE, |latest| latest.epoch);
+    }
+
     /// Takes note of a batch that has its place in the log: in an append with the offset that was decided and
     /// the current epoch, in a replay as it was read.
     ///
@@ -542,6 +549,25 @@ mod tests {
         assert!(leader.decide_append(&[idempotent(5, 0, -1, 1)], &coordinator, NOW).is_ok());
         append(&mut leader, idempotent(5, 1, 0, 3)).unwrap();
         assert!(leader.decide_append(&[idempotent(5, 0, -1, 1)], &coordinator, NOW).is_err());
+    }
+
+    #[test]
+    fn a_replay_goes_on_where_a_leader_has_appended_nothing() {
+        let mut leader = leader();
+        append(&mut leader, batch_of(10)).unwrap();
+        leader.begin_epoch(LeaderEpoch(1)).unwrap();
+        let next = BatchHeader { base_offset: Offset(10), leader_epoch: LeaderEpoch(0), ..batch_of(2) };
+        let refused = ReplayError::Epoch { leader_epoch: LeaderEpoch(0), current: LeaderEpoch(1) };
+        assert_eq!(leader.check_replay(&next), Err(refused));
+        leader.forget_epochs_without_records();
+        leader.apply_batch(&next);
+        assert_eq!((leader.leader_epoch(), leader.epochs().len()), (LeaderEpoch(0), 1));
+        // One with records stays, and so does what contradicts it.
+        leader.begin_epoch(LeaderEpoch(1)).unwrap();
+        append(&mut leader, batch_of(3)).unwrap();
+        leader.forget_epochs_without_records();
+        let next = BatchHeader { base_offset: Offset(15), ..next };
+        assert_eq!(leader.check_replay(&next), Err(refused));
     }
 
     #[test]
