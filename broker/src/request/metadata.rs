@@ -42,9 +42,18 @@ const PARTITION_BYTES: usize = 128;
 /// How many partitions are described between two looks at the clock.
 const STRIDE: i32 = 256;
 
+/// How a topic came to be in an answer.
+#[derive(Clone, Copy)]
+enum AskedFor {
+    /// Nobody named it: all topics are asked for.
+    WithAll,
+    ByName,
+    ById,
+}
+
 /// A topic that is asked for.
 enum Wanted {
-    Known(Arc<Topic>),
+    Known(Arc<Topic>, AskedFor),
     /// It may come into being before the answer.
     Missing(String),
     Refused {
@@ -57,19 +66,24 @@ enum Wanted {
 impl Wanted {
     /// Whether one of these nodes leads one of its partitions in `image`.
     fn is_led_by(&self, image: &Image, nodes: &[NodeId]) -> bool {
-        let Self::Known(topic) = self else { return false };
+        let Self::Known(topic, _) = self else { return false };
         let Some(topic) = image.topic_by_id(topic.id) else { return false };
         let leader = |index| image.partition(topic, PartitionIndex(index)).map(|partition| partition.leader);
         (0..topic.partition_count()).filter_map(leader).any(|leader| nodes.contains(&leader))
     }
 
-    /// Takes over what the image has of it that the whole answer is made of: the brokers come from there, too, and a leader
-    /// who is not among them is no leader to a client. A topic that was deleted meanwhile stays as it was.
-    fn renew(&mut self, image: &Image) {
-        if let Self::Known(topic) = self
-            && let Some(now) = image.topic_by_id(topic.id)
-        {
-            *topic = Arc::clone(now);
+    /// What the image has of it that the whole answer is made of: the brokers come from there, too, and a leader who is not
+    /// among them is no leader to a client. Of a topic that was deleted meanwhile nothing may be told as it was: with the
+    /// brokers of now that would be leaders in epochs that never were.
+    fn renewed(self, image: &Image) -> Option<Self> {
+        let Self::Known(topic, asked_for) = self else { return Some(self) };
+        match (image.topic_by_id(topic.id), asked_for) {
+            (Some(now), _) => Some(Self::Known(Arc::clone(now), asked_for)),
+            (None, AskedFor::WithAll) => None,
+            (None, AskedFor::ByName) => Some(Self::Missing(topic.name.to_string())),
+            (None, AskedFor::ById) => {
+                Some(Self::Refused { name: None, id: topic.id, error: ErrorCode::UnknownTopicId })
+            }
         }
     }
 }
@@ -85,7 +99,11 @@ pub(super) fn handle<R: Runtime>(mut call: Call<R>) -> Handled {
     };
     let wanted = if asks_for_all {
         let may_see = |topic: &&Arc<Topic>| call.allows(Operation::Describe, Resource::Topic(&topic.name));
-        image.topics().filter(may_see).map(|topic| Wanted::Known(Arc::clone(topic))).collect()
+        image
+            .topics()
+            .filter(may_see)
+            .map(|topic| Wanted::Known(Arc::clone(topic), AskedFor::WithAll))
+            .collect()
     } else {
         wanted(&call, &image, &request)
     };
@@ -131,7 +149,7 @@ fn wanted_topic<R: Runtime>(call: &Call<R>, image: &Image, name: Option<String>,
             return refused(Some(String::new()), id, ErrorCode::InvalidRequest);
         }
         return match image.topic_by_id(id) {
-            Some(topic) if may_see(&topic.name) => Wanted::Known(Arc::clone(topic)),
+            Some(topic) if may_see(&topic.name) => Wanted::Known(Arc::clone(topic), AskedFor::ById),
             // Without the right to see it, it must look as if it were not there.
             _ => refused(None, id, ErrorCode::UnknownTopicId),
         };
@@ -140,7 +158,7 @@ fn wanted_topic<R: Runtime>(call: &Call<R>, image: &Image, name: Option<String>,
         return refused(Some(name), TopicId::ZERO, ErrorCode::TopicAuthorizationFailed);
     }
     match image.topic_by_name(&name) {
-        Some(topic) => Wanted::Known(Arc::clone(topic)),
+        Some(topic) => Wanted::Known(Arc::clone(topic), AskedFor::ByName),
         None if !is_legal_name(&name) => refused(Some(name), TopicId::ZERO, ErrorCode::InvalidTopicException),
         None => Wanted::Missing(name),
     }
@@ -208,15 +226,14 @@ impl<R: Runtime> Builder<'_, R> {
         let partitions: usize = wanted
             .iter()
             .map(|wanted| match wanted {
-                Wanted::Known(topic) => usize::try_from(topic.partition_count()).unwrap_or(0),
+                Wanted::Known(topic, _) => usize::try_from(topic.partition_count()).unwrap_or(0),
                 Wanted::Missing(_) | Wanted::Refused { .. } => 1,
             })
             .sum();
         let room = self.room(partitions.saturating_mul(PARTITION_BYTES)).await;
         let format = format_of(self.version);
         let mut topics = EncodedArray::new(format);
-        for mut wanted in wanted {
-            wanted.renew(&image);
+        for wanted in wanted.into_iter().filter_map(|wanted| wanted.renewed(&image)) {
             let mut partitions = EncodedArray::new(format);
             let encoded = match self.topic(&image, wanted, errors, &mut partitions).await {
                 Ok(topic) => topics.push(&topic),
@@ -284,7 +301,7 @@ impl<R: Runtime> Builder<'_, R> {
             ..MetadataResponseTopic::default()
         };
         match wanted {
-            Wanted::Known(topic) => self.describe(image, &topic, partitions).await,
+            Wanted::Known(topic, _) => self.describe(image, &topic, partitions).await,
             Wanted::Refused { name, id, error } => Ok(failed(name, id, error)),
             Wanted::Missing(name) => match image.topic_by_name(&name) {
                 Some(topic) => self.describe(image, topic, partitions).await,

@@ -3,7 +3,7 @@
 use super::{Fixture, NODE, batch};
 use crate::runtime::Runtime;
 use crate::shard::lost_peers::{HELD_BACK_MAX, NAMED_FOR};
-use logmill_state::metadata::{NO_LEADER, OFFSETS_TOPIC, PartitionState};
+use logmill_state::metadata::{NO_LEADER, OFFSETS_TOPIC, PartitionState, Record};
 use logmill_wire::api::{
     describe_cluster, describe_topic_partitions, find_coordinator, list_offsets, metadata, produce,
 };
@@ -255,4 +255,38 @@ fn an_answer_waits_for_the_next_leader_when_the_last_one_was_just_lost() {
     assert_eq!(brokers(), [1, 2]);
     fixture.world.run_for(NAMED_FOR);
     assert_eq!(brokers(), [1]);
+}
+
+#[test]
+fn of_a_topic_that_goes_while_an_answer_waits_nothing_is_told() {
+    for (by_name, by_id, told) in [
+        (false, false, vec![]),
+        (true, false, vec![ErrorCode::UnknownTopicOrPartition.code()]),
+        (false, true, vec![ErrorCode::UnknownTopicId.code()]),
+    ] {
+        let fixture = Fixture::new();
+        let key = replicated(&fixture);
+        fixture.broker.change_partition(key, |state| {
+            (state.leader, state.leader_epoch, state.in_sync) = (OTHER, LeaderEpoch(9), vec![OTHER, NODE]);
+            state.eligible.clear();
+        });
+        fixture.services.lost_peers.note(OTHER, fixture.runtime.monotonic());
+        let (broker, runtime) = (Rc::clone(&fixture.broker), fixture.runtime.clone());
+        fixture.runtime.spawn(async move {
+            runtime.sleep(HELD_BACK_MAX / 3).await;
+            // With the next start of that broker its leader epochs go up: the topic was gone before.
+            broker.apply(&[Record::TopicDeleted { topic_id: key.topic_id }]);
+            broker.restart(OTHER, 5);
+        });
+        let named = metadata::MetadataRequestTopic {
+            name: by_name.then(|| "t".into()),
+            topic_id: if by_id { key.topic_id } else { TopicId::ZERO },
+        };
+        let topics = (by_name || by_id).then(|| vec![named].into());
+        let request = metadata::Request { topics, ..Default::default() };
+        let answered = fixture.ask(&request, 13, |response| {
+            response.topics.iter().map(|topic| (topic.error_code, topic.partitions.len())).collect::<Vec<_>>()
+        });
+        assert_eq!(answered, told.into_iter().map(|code| (code, 0)).collect::<Vec<_>>());
+    }
 }

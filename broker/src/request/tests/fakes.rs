@@ -146,7 +146,7 @@ impl FakeBroker {
         Arc::new(self.image.borrow().clone())
     }
 
-    fn apply(&self, records: &[Record]) {
+    pub fn apply(&self, records: &[Record]) {
         for record in records {
             self.image.borrow_mut().apply(record).unwrap();
         }
