@@ -1,7 +1,8 @@
-use super::{Fixture, NODE};
+use super::{Fixture, NODE, body};
 use crate::cluster::command::MetadataError;
 use crate::request::call::Outcome;
 use logmill_wire::api::metadata::{MetadataRequestTopic, Request, Response};
+use logmill_wire::api::{ApiRequest, Message, delete_topics};
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::{NodeId, TopicId};
 use std::time::Duration;
@@ -169,6 +170,32 @@ fn a_leader_that_is_gone_is_not_named() {
     assert_eq!(partition("inside", 6), (ErrorCode::ListenerNotFound, -1));
     assert_eq!(partition("inside", 5), (ErrorCode::LeaderNotAvailable, -1));
 }
+
+#[test]
+fn a_topic_that_is_deleted_before_the_answer_is_told_by_no_image_that_lacks_it() {
+    let fixture = Fixture::new();
+    for (request, told) in [
+        (by_name(&["t", "kept"], false), &[("t", ErrorCode::UnknownTopicOrPartition, 0), KEPT][..]),
+        (Request { topics: None, ..Request::default() }, &[KEPT]),
+    ] {
+        fixture.create("t", 1);
+        if fixture.broker.image().topic_by_name("kept").is_none() {
+            fixture.create("kept", 1);
+        }
+        let pending = fixture.begin_request(&request, 12);
+        let deleted = delete_topics::Request { topic_names: vec!["t".into()].into(), ..Default::default() };
+        fixture.ask(&deleted, 5, |response| {
+            assert_eq!(response.responses.iter().next().unwrap().error_code, 0);
+        });
+        let bytes = body(fixture.world.block_on(&fixture.runtime, pending), Request::KEY, 12);
+        let found = topics(&Response::decode_body(&bytes, 12).unwrap());
+        let found: Vec<_> =
+            found.iter().map(|(name, error, partitions)| (name.as_str(), *error, *partitions)).collect();
+        assert_eq!(found, told);
+    }
+}
+
+const KEPT: (&str, ErrorCode, usize) = ("kept", ErrorCode::None, 1);
 
 #[test]
 fn authorized_operations_are_told_on_request() {
