@@ -11,6 +11,7 @@ use logmill_wire::api::{api_versions, fetch, metadata, produce};
 use logmill_wire::compression::Codec;
 use logmill_wire::error_codes::ErrorCode;
 use logmill_wire::ids::TimestampMs;
+use logmill_wire::limits::PRODUCER_BATCHES_KEPT;
 use logmill_wire::record_batch::BatchBuilder;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -263,7 +264,7 @@ fn timestamps_out_of_the_bounds_of_their_topic_are_refused_as_a_batch() {
 }
 
 #[test]
-fn duplicates_of_the_last_five_batches_are_known_after_a_stop_and_a_kill() {
+fn duplicates_of_the_last_batches_are_known_after_a_stop_and_a_kill() {
     let _turn = turn::shared();
     let folder = Folder::new();
     let mut node = start(&folder);
@@ -275,12 +276,14 @@ fn duplicates_of_the_last_five_batches_are_known_after_a_stop_and_a_kill() {
         let values: Vec<_> = values.iter().map(|value| value.as_bytes()).collect();
         sequenced_batch(producer, number * 2, &values)
     };
-    for number in 0..7 {
+    // Two more than are remembered.
+    let count = PRODUCER_BATCHES_KEPT as i32 + 2;
+    for number in 0..count {
         assert_eq!(client.append_well("once", 0, numbered(number)), i64::from(number) * 2);
     }
     for round in 0..3 {
         let mut client = node.client();
-        for number in 2..7 {
+        for number in 2..count {
             let again = client.append("once", 0, -1, numbered(number));
             assert_eq!(
                 (again.error, again.base_offset),
@@ -295,9 +298,9 @@ fn duplicates_of_the_last_five_batches_are_known_after_a_stop_and_a_kill() {
                 .contains(&old.error),
             "{old:?}"
         );
-        let skipping = client.append("once", 0, -1, numbered(9));
+        let skipping = client.append("once", 0, -1, numbered(count + 2));
         assert_eq!(skipping.error, ErrorCode::OutOfOrderSequenceNumber.code());
-        assert_eq!(client.read_all("once", 0, 0).len(), 14, "round {round}");
+        assert_eq!(client.read_all("once", 0, 0).len(), 2 * count as usize, "round {round}");
         match round {
             0 => node.stop(),
             _ => node.kill(),
@@ -307,7 +310,7 @@ fn duplicates_of_the_last_five_batches_are_known_after_a_stop_and_a_kill() {
     // Ids are not given twice, not even to those before a kill.
     let next = node.client().producer_id();
     assert_ne!(next.0, producer.0);
-    assert_eq!(node.client().append_well("once", 0, numbered(7)), 14);
+    assert_eq!(node.client().append_well("once", 0, numbered(count)), 2 * i64::from(count));
     node.stop();
 }
 
