@@ -144,7 +144,7 @@ impl ProducerState {
 
     fn push(&mut self, batch: ProducerBatch) {
         if usize::from(self.batch_count) == PRODUCER_BATCHES_KEPT {
-            self.batches.rotate_left(1);
+            self.batches.copy_within(1.., 0);
             self.batch_count -= 1;
         }
         if let Some(slot) = self.batches.get_mut(usize::from(self.batch_count)) {
@@ -194,7 +194,8 @@ impl ProducerStates {
     /// sequence number and the span of offsets are not negative.
     ///
     /// Looked at in this order, as Kafka does: whether it repeats a batch that is kept; whether its epoch is
-    /// old; whether its sequence number is the next. A new epoch begins at 0 (KIP-360).
+    /// old; whether its sequence number is the next. A new epoch begins at 0 (KIP-360). The next one repeats none: it
+    /// would take more records than fit into the batches that are kept.
     ///
     /// # Errors
     /// [`ProducerError`], if the batch must not be appended.
@@ -206,6 +207,10 @@ impl ProducerStates {
             return Ok(ProducerDecision::Accept);
         };
         if header.producer_epoch == state.epoch {
+            let last = state.batches().last();
+            if last.is_some_and(|last| sequence_after(last.last_sequence(), 1) == header.base_sequence) {
+                return Ok(ProducerDecision::Accept);
+            }
             let same = |batch: &&ProducerBatch| {
                 batch.first_sequence == header.base_sequence
                     && batch.last_offset_delta == header.last_offset_delta
